@@ -1,0 +1,392 @@
+//! The HTTP client that Capstan's own programs use.
+
+use std::time::Duration;
+
+use reqwest::{RequestBuilder, Response, Url, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::control::{BrokerState, DECLARATION_PATH, Declaration, Declared, STATE_PATH};
+use crate::envelope::Envelope;
+use crate::error::ErrorEntry;
+use crate::message::{
+    Extend, Extended, Metrics, Peek, Peeked, Pull, Pulled, Send, SendBatch, Sent, Settle, Settled,
+};
+use crate::name::Name;
+use crate::workload::{POD_HEADER, WORKLOAD_HEADER, Workload, WorkloadConsumers};
+
+/// How long a request may take beside the time it asks the broker to wait.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
+/// Most bytes of an answer that are read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Why a request had no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address is no URL.
+    #[error("{0:?} is not a broker's address: write http://HOST[:PORT]")]
+    Address(String),
+    /// No answer arrived: whether the request took effect is unknown.
+    #[error("no answer from the broker: {}", chain(.0))]
+    Transport(#[from] reqwest::Error),
+    /// The broker refused.
+    #[error("refused with status {status}: {}", describe(.errors))]
+    Refused {
+        status: u16,
+        errors: Vec<ErrorEntry>,
+        retry_after: Option<Duration>,
+    },
+    /// The answer is not what the protocol says.
+    #[error("the answer (status {status}) is not what a broker answers: {reason}")]
+    Malformed { status: u16, reason: String },
+}
+
+impl ClientError {
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Transport(_) => true,
+            Self::Refused { status, .. } | Self::Malformed { status, .. } => *status == 429 || *status >= 500,
+            Self::Address(_) => false,
+        }
+    }
+
+    /// The first code of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Self::Refused { errors, .. } => errors.first().map(|e| e.code),
+            _ => None,
+        }
+    }
+}
+
+fn describe(errors: &[ErrorEntry]) -> String {
+    let texts: Vec<String> = errors
+        .iter()
+        .map(|e| format!("{} ({})", e.message, e.code))
+        .collect();
+    texts.join("; ")
+}
+
+/// reqwest's own text stops at "error sending request"; the cause is what helps.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A client of the data plane. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    identity: Option<(Workload, String)>,
+}
+
+impl Client {
+    /// A client of the broker at `address`, such as `http://capstan-default.shop.svc`.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] when `address` is no http URL.
+    pub fn new(address: &str) -> Result<Self, ClientError> {
+        Ok(Self {
+            http: http()?,
+            base: base(address)?,
+            identity: None,
+        })
+    }
+
+    /// The same client, as the sidecar of a pod of `workload`.
+    #[must_use]
+    pub fn with_identity(self, workload: Workload, pod: impl Into<String>) -> Self {
+        Self {
+            identity: Some((workload, pod.into())),
+            ..self
+        }
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] the message may have been stored.
+    pub async fn send(&self, namespace: &Name, queue: &Name, message: &Send) -> Result<Sent, ClientError> {
+        self.post(namespace, queue, "messages", message, Duration::ZERO)
+            .await
+    }
+
+    /// Sends up to 100 messages, all or none.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] the messages may have been stored.
+    pub async fn send_batch(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        batch: &SendBatch,
+    ) -> Result<Sent, ClientError> {
+        self.post(namespace, queue, "messages/batch", batch, Duration::ZERO)
+            .await
+    }
+
+    /// Leases messages.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] the broker releases what it leased, or the lease ends by time.
+    pub async fn pull(&self, namespace: &Name, queue: &Name, pull: &Pull) -> Result<Pulled, ClientError> {
+        let millis = |n: Option<crate::number::Whole>| n.map_or(0, |n| n.0);
+        let wait = Duration::from_millis(millis(pull.wait_ms).saturating_add(millis(pull.idle_ms)));
+        self.post(namespace, queue, "messages/pull", pull, wait).await
+    }
+
+    /// Acknowledges, retries and releases leased messages.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] the same request may be sent again.
+    pub async fn settle(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        settle: &Settle,
+    ) -> Result<Settled, ClientError> {
+        self.post(namespace, queue, "messages/ack", settle, Duration::ZERO)
+            .await
+    }
+
+    /// Prolongs leases.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn extend(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        extend: &Extend,
+    ) -> Result<Extended, ClientError> {
+        self.post(namespace, queue, "messages/extend", extend, Duration::ZERO)
+            .await
+    }
+
+    /// Reads the oldest messages without leasing them.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn peek(&self, namespace: &Name, queue: &Name, peek: &Peek) -> Result<Peeked, ClientError> {
+        self.post(namespace, queue, "messages/peek", peek, Duration::ZERO)
+            .await
+    }
+
+    /// Reads a queue's backlog.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn metrics(&self, namespace: &Name, queue: &Name) -> Result<Metrics, ClientError> {
+        let url = self.url(&queue_path(namespace, queue, "metrics"))?;
+        enveloped(self.http.get(url).timeout(REQUEST_TIMEOUT).send().await?).await
+    }
+
+    /// Reads the Consumers of a workload; waits up to `wait` while they are still those of `revision`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn workload_consumers(
+        &self,
+        namespace: &Name,
+        workload: &Workload,
+        revision: &str,
+        wait: Duration,
+    ) -> Result<WorkloadConsumers, ClientError> {
+        let (kind, name) = (workload.kind.as_str(), &workload.name);
+        let mut url = self.url(&format!(
+            "/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers"
+        ))?;
+        url.query_pairs_mut()
+            .append_pair("revision", revision)
+            .append_pair("wait_ms", &wait.as_millis().to_string());
+        plain(self.http.get(url).timeout(REQUEST_TIMEOUT + wait).send().await?).await
+    }
+
+    async fn post<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        action: &str,
+        body: &B,
+        wait: Duration,
+    ) -> Result<T, ClientError> {
+        let url = self.url(&queue_path(namespace, queue, action))?;
+        let request = self.http.post(url).timeout(REQUEST_TIMEOUT + wait).json(body);
+        enveloped(self.identified(request).send().await?).await
+    }
+
+    fn identified(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.identity {
+            Some((workload, pod)) => request
+                .header(WORKLOAD_HEADER, workload.to_string())
+                .header(POD_HEADER, pod.as_str()),
+            None => request,
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base
+            .join(path)
+            .map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
+    }
+}
+
+fn queue_path(namespace: &Name, queue: &Name, action: &str) -> String {
+    format!("/client/v4/accounts/{namespace}/queues/{queue}/{action}")
+}
+
+/// A client of the control API on a broker's admin port. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ControlClient {
+    http: reqwest::Client,
+    base: Url,
+}
+
+impl ControlClient {
+    /// A client of the admin port at `address`, such as `http://capstan-default-0.capstan-default-pods.shop.svc:9795`.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] when `address` is no http URL.
+    pub fn new(address: &str) -> Result<Self, ClientError> {
+        Ok(Self {
+            http: http()?,
+            base: base(address)?,
+        })
+    }
+
+    /// Replaces all policies of the broker.
+    ///
+    /// # Errors
+    /// [`ClientError`]; declaring again is always safe.
+    pub async fn declare(&self, declaration: &Declaration) -> Result<Declared, ClientError> {
+        let request = self
+            .http
+            .put(self.url(DECLARATION_PATH)?)
+            .timeout(REQUEST_TIMEOUT)
+            .json(declaration);
+        plain(request.send().await?).await
+    }
+
+    /// Reads what the broker knows.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn state(&self) -> Result<BrokerState, ClientError> {
+        plain(
+            self.http
+                .get(self.url(STATE_PATH)?)
+                .timeout(REQUEST_TIMEOUT)
+                .send()
+                .await?,
+        )
+        .await
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base
+            .join(path)
+            .map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
+    }
+}
+
+fn http() -> Result<reqwest::Client, ClientError> {
+    // No proxy and no redirect: a broker is always reached directly, and never sends anyone elsewhere.
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none());
+    Ok(builder
+        .connect_timeout(Duration::from_secs(5))
+        .pool_idle_timeout(Duration::from_secs(30))
+        .build()?)
+}
+
+fn base(address: &str) -> Result<Url, ClientError> {
+    let invalid = || ClientError::Address(address.to_owned());
+    let url = Url::parse(address).map_err(|_| invalid())?;
+    if matches!(url.scheme(), "http" | "https") && url.has_host() {
+        Ok(url)
+    } else {
+        Err(invalid())
+    }
+}
+
+/// Reads an answer in Cloudflare's envelope.
+async fn enveloped<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    let (status, retry_after, body) = read(response).await?;
+    let malformed = |reason: String| ClientError::Malformed { status, reason };
+    let envelope: Envelope<T> = serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()))?;
+    if !envelope.success {
+        return Err(ClientError::Refused {
+            status,
+            errors: envelope.errors,
+            retry_after,
+        });
+    }
+    envelope
+        .result
+        .ok_or_else(|| malformed("success without a result".to_owned()))
+}
+
+/// Reads an answer that is the result itself; refusals come in the envelope all the same.
+async fn plain<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    let (status, retry_after, body) = read(response).await?;
+    let malformed = |reason: String| ClientError::Malformed { status, reason };
+    if status == 200 {
+        return serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()));
+    }
+    let envelope: Envelope<()> = serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()))?;
+    Err(ClientError::Refused {
+        status,
+        errors: envelope.errors,
+        retry_after,
+    })
+}
+
+async fn read(mut response: Response) -> Result<(u16, Option<Duration>, Vec<u8>), ClientError> {
+    let status = response.status().as_u16();
+    let header = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|v| v.to_str().ok());
+    let retry_after = header.and_then(|v| v.parse().ok()).map(Duration::from_secs);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(ClientError::Malformed {
+                status,
+                reason: "the answer does not end".to_owned(),
+            });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok((status, retry_after, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_http_addresses_are_taken() {
+        for good in [
+            "http://127.0.0.1:9796",
+            "http://capstan-default.shop.svc",
+            "https://queues.example",
+        ] {
+            assert!(Client::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "127.0.0.1:9796", "ftp://x", "http://"] {
+            assert!(matches!(Client::new(bad), Err(ClientError::Address(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The control API on the broker's admin port: a declaration of all policies, and what the broker knows.
+//!
+//! A declaration is the whole truth and replaces the last one: a queue that is missing from it becomes *retained*
+//! (it keeps its messages; peek works, sends and pulls do not) and is adopted again when it is declared again.
+//! Declaring the same twice changes nothing. All durations are milliseconds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::name::Name;
+use crate::workload::{Endpoint, Workload};
+
+/// Path of `PUT` [`Declaration`] → [`Declared`].
+pub const DECLARATION_PATH: &str = "/control/v1/declaration";
+/// Path of `GET` → [`BrokerState`].
+pub const STATE_PATH: &str = "/control/v1/state";
+
+/// Body of `PUT /control/v1/declaration`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declaration {
+    /// The declarer's own mark of this content, at most 128 bytes; [`BrokerState::revision`] gives it back.
+    pub revision: String,
+    /// At most 10,000, each (namespace, name) once.
+    pub queues: Vec<QueuePolicy>,
+}
+
+/// A queue and how it is consumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuePolicy {
+    pub namespace: Name,
+    pub name: Name,
+    /// Nothing is delivered; sends go on.
+    #[serde(default)]
+    pub delivery_paused: bool,
+    /// Delay of a send that names none; at most 24 h.
+    #[serde(default)]
+    pub delivery_delay_ms: u64,
+    /// Messages older than this are dropped; 60 s to 14 days.
+    pub retention_ms: u64,
+    /// Largest message body.
+    #[serde(default = "default_message_bytes")]
+    pub max_message_bytes: u32,
+    /// Sends are refused beyond so many bytes of bodies and attributes.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+    /// Sends are refused beyond so many messages.
+    #[serde(default)]
+    pub max_messages: Option<u64>,
+    /// The one active consumer.
+    #[serde(default)]
+    pub consumer: Option<ConsumerPolicy>,
+}
+
+const fn default_message_bytes() -> u32 {
+    limits::MESSAGE_BYTES_DEFAULT
+}
+
+/// How a queue is consumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerPolicy {
+    pub name: Name,
+    /// What consumes by push; a pull consumer when absent.
+    #[serde(default)]
+    pub push: Option<PushPolicy>,
+    /// A message is delivered at most `max_retries + 1` times; at most 100.
+    pub max_retries: u32,
+    /// Delay of a retry that names none; at most 24 h.
+    #[serde(default)]
+    pub retry_delay_ms: u64,
+    /// Lets the retry delay grow with the attempts.
+    #[serde(default)]
+    pub retry_backoff: Option<Backoff>,
+    /// Where messages go whose retries are used up, a queue of the same namespace and broker; they are dropped when absent.
+    #[serde(default)]
+    pub dead_letter_queue: Option<Name>,
+    /// How long a lease lasts; 1 s to 12 h.
+    pub visibility_timeout_ms: u64,
+    /// Nothing is delivered to this consumer.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// `retry_delay * factor^(attempt - 1)`, at most `max_delay_ms`, with full jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// 1 to 10.
+    pub factor: u32,
+    pub max_delay_ms: u64,
+}
+
+/// How a sidecar hands a queue's messages to its application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushPolicy {
+    /// Whose pods consume.
+    pub workload: Workload,
+    pub endpoint: Endpoint,
+    /// 1 to 100.
+    pub max_batch_size: u16,
+    /// Most body bytes of a batch, but always one message.
+    pub max_batch_bytes: u32,
+    /// How long a batch gathers after its first message; at most 60 s.
+    pub max_wait_ms: u64,
+    /// Calls at once in a pod; 1 to 250.
+    pub concurrency_per_pod: u16,
+}
+
+/// Answer of `PUT /control/v1/declaration`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Which store took it; see [`BrokerState::incarnation`].
+    pub incarnation: String,
+    /// What was declared.
+    pub revision: String,
+}
+
+/// Answer of `GET /control/v1/state`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerState {
+    /// Made with the store: another value means an empty store, to which everything must be declared again.
+    pub incarnation: String,
+    /// The revision of the last declaration, kept over restarts; empty when nothing was declared yet.
+    pub revision: String,
+    /// The broker's version.
+    pub version: String,
+    /// Bytes of the volume, where they are known.
+    #[serde(default)]
+    pub storage: Option<StorageState>,
+    /// All queues, declared and retained, ordered by namespace and name.
+    pub queues: Vec<QueueState>,
+}
+
+/// The volume's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageState {
+    pub capacity_bytes: u64,
+    pub available_bytes: u64,
+}
+
+/// What a broker knows about a queue. Counts are exact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueState {
+    pub namespace: Name,
+    pub name: Name,
+    /// Not in the last declaration: the messages are kept, sends and pulls refused.
+    pub retained: bool,
+    pub ready: u64,
+    pub delayed: u64,
+    pub leased: u64,
+    /// Waiting for a dead-letter queue that cannot take them.
+    pub dead: u64,
+    pub bytes: u64,
+    /// Age of the oldest message.
+    #[serde(default)]
+    pub oldest_age_ms: Option<u64>,
+    /// Events since the broker's start.
+    #[serde(default)]
+    pub totals: QueueTotals,
+}
+
+/// Counters of a queue since the broker's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct QueueTotals {
+    pub sent: u64,
+    pub delivered: u64,
+    pub acknowledged: u64,
+    pub retried: u64,
+    pub released: u64,
+    /// Leases that ended by time.
+    pub lease_expired: u64,
+    pub dead_lettered: u64,
+    /// Dropped: retries used up and no dead-letter queue.
+    pub dropped: u64,
+    /// Dropped: older than the retention.
+    pub expired: u64,
+}

@@ -1,0 +1,119 @@
+//! Every way a request is refused: code, HTTP status, and whether the same request may succeed later.
+
+use serde::{Deserialize, Serialize};
+
+/// The codes of Cloudflare Queues (its `reference/error-codes` page) that a broker answers with.
+///
+/// Cloudflare documents no HTTP status for the 102xx codes; Capstan answers 400 to what can never succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// No such path or method.
+    NoRoute,
+    /// The resource is managed by `kubectl apply`, not by this API.
+    ManagedElsewhere,
+    /// The queue is not declared (or, later, not the caller's to see).
+    QueueNotFound,
+    /// The queue id or account id is no [`crate::Name`].
+    QueueIdMalformed,
+    /// A batch's `delay_seconds` is out of bounds.
+    BatchDelayInvalid,
+    /// A message's content type, delay or attributes are not allowed.
+    MessageMetadataInvalid,
+    /// A message body is larger than the queue's limit.
+    MessageSizeOutOfBounds,
+    /// The bodies of a batch are larger than its limit together.
+    BatchSizeOutOfBounds,
+    /// A batch holds no message, or too many.
+    BatchCountOutOfBounds,
+    /// The body is JSON, but not what this endpoint takes.
+    JsonBodyInvalid,
+    /// The body is no JSON.
+    JsonBodyMalformed,
+    /// Too much is waiting in the broker; try again after `Retry-After`.
+    QueueOverloaded,
+    /// The queue's or the volume's storage limit is reached.
+    StorageLimitExceeded,
+    /// The queue's delivery is paused, so nothing can be pulled.
+    DeliveryPaused,
+    /// The queue's active consumer is not the one that pulls.
+    PullDisabled,
+    /// The broker is ending; the request was not processed.
+    ShuttingDown,
+    /// Something failed that should not.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The number in the envelope.
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::PullDisabled => 0,
+            Self::NoRoute => 7003,
+            Self::ManagedElsewhere => 10023,
+            Self::QueueNotFound => 10104,
+            Self::QueueIdMalformed => 10107,
+            Self::BatchDelayInvalid => 10202,
+            Self::MessageMetadataInvalid => 10203,
+            Self::MessageSizeOutOfBounds => 10204,
+            Self::BatchSizeOutOfBounds => 10205,
+            Self::BatchCountOutOfBounds => 10206,
+            Self::JsonBodyInvalid => 10207,
+            Self::JsonBodyMalformed => 10208,
+            Self::QueueOverloaded => 10250,
+            Self::StorageLimitExceeded => 10251,
+            Self::DeliveryPaused => 10252,
+            Self::ShuttingDown | Self::Internal => 15000,
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::NoRoute | Self::QueueNotFound => 404,
+            Self::ManagedElsewhere => 403,
+            Self::QueueIdMalformed
+            | Self::BatchDelayInvalid
+            | Self::MessageMetadataInvalid
+            | Self::MessageSizeOutOfBounds
+            | Self::BatchSizeOutOfBounds
+            | Self::BatchCountOutOfBounds
+            | Self::JsonBodyInvalid
+            | Self::JsonBodyMalformed
+            | Self::PullDisabled => 400,
+            Self::DeliveryPaused => 409,
+            Self::QueueOverloaded | Self::StorageLimitExceeded => 429,
+            Self::ShuttingDown => 503,
+            Self::Internal => 500,
+        }
+    }
+
+    /// Whether the same request may succeed later without anyone changing it or the queue.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::QueueOverloaded | Self::StorageLimitExceeded | Self::ShuttingDown | Self::Internal
+        )
+    }
+}
+
+/// One entry of the envelope's `errors`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorEntry {
+    /// Cloudflare's number; see [`ErrorCode::code`].
+    pub code: u32,
+    /// What is wrong, with the field and the limit.
+    pub message: String,
+    /// Where in the request, when it is in the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<ErrorSource>,
+}
+
+/// The place of an error in the request's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorSource {
+    /// A JSON pointer (RFC 6901), such as `/messages/3/delay_seconds`.
+    pub pointer: String,
+}

@@ -1,0 +1,47 @@
+//! The bounds of the wire, in one place. Units are bytes, seconds or milliseconds as named.
+
+/// Longest queue or namespace name.
+pub const NAME_LENGTH_MAX: usize = 63;
+/// Largest message body a queue takes unless its policy says otherwise (Cloudflare: 128 KB, 1 KB = 1000 B).
+pub const MESSAGE_BYTES_DEFAULT: u32 = 128_000;
+/// Largest value a queue's policy may set for a message body (extension).
+pub const MESSAGE_BYTES_MAX: u32 = 1_048_576;
+/// Most messages in one batch, sent or pulled.
+pub const BATCH_COUNT_MAX: usize = 100;
+/// Most body bytes in one sent batch of a queue with the default message limit (Cloudflare: 256 KB).
+pub const BATCH_BYTES_DEFAULT: usize = 256_000;
+/// Messages in a pull that names no `batch_size`.
+pub const PULL_BATCH_DEFAULT: u16 = 5;
+/// Longest delay of a send or a retry: 24 hours.
+pub const DELAY_SECONDS_MAX: u32 = 86_400;
+/// Lease of a pull that names none, when the consumer's policy names none either.
+pub const VISIBILITY_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Longest lease: 12 hours.
+pub const VISIBILITY_TIMEOUT_MS_MAX: u64 = 43_200_000;
+/// Longest time a pull gathers after its first ready message (extension).
+pub const WAIT_MS_MAX: u64 = 60_000;
+/// Longest time a pull waits for a first ready message (extension).
+pub const IDLE_MS_MAX: u64 = 60_000;
+/// Most attributes of a message (extension).
+pub const ATTRIBUTES_MAX: usize = 16;
+/// Longest attribute name (extension).
+pub const ATTRIBUTE_NAME_MAX: usize = 64;
+/// Most bytes of all attribute names and values of a message together (extension).
+pub const ATTRIBUTE_BYTES_MAX: usize = 4096;
+/// Most lease ids in one `messages/ack` or `messages/extend`, all lists together.
+pub const SETTLE_COUNT_MAX: usize = 1000;
+/// Longest reason of a retry that is kept (extension); longer ones are cut.
+pub const REASON_BYTES_MAX: usize = 256;
+/// Most deliveries after the first.
+pub const RETRIES_MAX: u32 = 100;
+/// Most releases of one message that cost no attempt.
+pub const RELEASES_MAX: u32 = 100;
+/// Most queues of one declaration.
+pub const QUEUES_MAX: usize = 10_000;
+/// Most bytes of a data-plane request: a batch of the largest bodies, base64 or escaped JSON included.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of a declaration.
+pub const DECLARATION_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const _: () = assert!(MESSAGE_BYTES_DEFAULT < MESSAGE_BYTES_MAX);
+const _: () = assert!((MESSAGE_BYTES_MAX as usize) < REQUEST_BYTES_MAX);

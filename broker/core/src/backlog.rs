@@ -1,0 +1,85 @@
+//! The oldest message of a queue.
+
+use crate::core::Core;
+use crate::fault::Fault;
+use crate::id::{Millis, QueueId, Seq};
+use crate::queue::Oldest;
+use crate::record::Table;
+use crate::store::{Store, Typed};
+
+impl Core {
+    /// When the oldest message of a queue was sent; `None` when it is empty or unknown.
+    ///
+    /// Remembered until that message goes; a look moves the queue's low marks, so that nothing is passed twice.
+    ///
+    /// # Errors
+    /// [`Fault`] when the store cannot be read.
+    pub fn oldest_sent_at<S: Store>(
+        &mut self,
+        id: QueueId,
+        store: &S,
+    ) -> Result<Option<Millis>, Fault<S::Error>> {
+        let Some(queue) = self.queues.get(&id) else {
+            return Ok(None);
+        };
+        if queue.state.count() == 0 {
+            return Ok(None);
+        }
+        if let Some(oldest) = queue.oldest {
+            return Ok(Some(oldest.sent_at));
+        }
+        let fresh = self.first(id, Table::Fresh, store)?;
+        let parked = self.first(id, Table::Parked, store)?;
+        let oldest = [fresh, parked]
+            .into_iter()
+            .flatten()
+            .min_by_key(|oldest| oldest.seq);
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.oldest = oldest;
+        }
+        Ok(oldest.map(|oldest| oldest.sent_at))
+    }
+
+    /// The first message of a table; the table's low mark moves up to it.
+    fn first<S: Store>(
+        &mut self,
+        id: QueueId,
+        table: Table,
+        store: &S,
+    ) -> Result<Option<Oldest>, Fault<S::Error>> {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return Ok(None);
+        };
+        let first = store.messages(table, id, queue.low(table), 1)?.pop();
+        let (low, oldest) = match first {
+            Some((seq, message)) => (
+                seq,
+                Some(Oldest {
+                    table,
+                    seq,
+                    sent_at: message.sent_at,
+                }),
+            ),
+            None => (queue.state.tail, None),
+        };
+        queue.set_low(table, low);
+        self.touched.insert(id);
+        Ok(oldest)
+    }
+}
+
+impl crate::queue::Queue {
+    pub(crate) const fn low(&self, table: Table) -> Seq {
+        match table {
+            Table::Fresh => self.state.fresh_low,
+            Table::Parked => self.state.parked_low,
+        }
+    }
+
+    pub(crate) const fn set_low(&mut self, table: Table, low: Seq) {
+        match table {
+            Table::Fresh => self.state.fresh_low = low,
+            Table::Parked => self.state.parked_low = low,
+        }
+    }
+}

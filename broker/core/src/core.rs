@@ -1,0 +1,308 @@
+//! The core itself: what it holds in memory, how it is opened, and the dispatch of commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::{Command, Effects, Refusal, Reply};
+use crate::fault::Fault;
+use crate::id::{Millis, Order, QueueId, Seq};
+use crate::key::Key;
+use crate::limits;
+use crate::policy::Policy;
+use crate::queue::{Queue, Totals};
+use crate::record::{Clock, Meta, Place, Record, State};
+use crate::store::Store;
+
+/// All queues of a store.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) meta: Meta,
+    pub(crate) clock: Clock,
+    pub(crate) queues: BTreeMap<QueueId, Queue>,
+    pub(crate) labels: BTreeMap<String, QueueId>,
+    /// When each lease ends. Bounded by [`limits::LEASED_MAX`] for each queue.
+    pub(crate) leases: BTreeSet<(Millis, QueueId, Seq)>,
+    /// When the first timer is due, or a time before that.
+    pub(crate) next_timer: Option<Millis>,
+    /// When to look for expired messages, in time less outages; one entry for each queue that has messages.
+    pub(crate) retention: BTreeSet<(Millis, QueueId)>,
+    /// Queues that have dead messages, or had them at the last look.
+    pub(crate) dead: BTreeSet<QueueId>,
+    /// Queues whose [`State`] is to be written with the next commit.
+    pub(crate) touched: BTreeSet<QueueId>,
+    pub(crate) woken: BTreeSet<QueueId>,
+}
+
+/// A queue as it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueView<'a> {
+    pub id: QueueId,
+    pub label: &'a str,
+    pub retained: bool,
+    pub document: &'a [u8],
+    pub policy: &'a Policy,
+    pub state: &'a State,
+    pub totals: Totals,
+}
+
+impl Core {
+    /// Makes the core of what `store` holds; writes into it what opening changes, to be committed before anything else.
+    ///
+    /// `incarnation` names the store if it is new. `policy` reads a queue's policy from the document it was declared with.
+    ///
+    /// # Errors
+    /// [`Fault`] when the store cannot be read, or does not hold together.
+    pub fn open<S: Store>(
+        store: &mut S,
+        now: Millis,
+        incarnation: u64,
+        policy: impl Fn(&[u8]) -> Option<Policy>,
+    ) -> Result<Self, Fault<S::Error>> {
+        let mut core = Self {
+            meta: read_meta(store, incarnation)?,
+            clock: read_clock(store, now)?,
+            queues: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            leases: BTreeSet::new(),
+            next_timer: Some(0),
+            retention: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            woken: BTreeSet::new(),
+        };
+        core.read_queues(store, policy)?;
+        core.resume(store, now)?;
+        store.put(Key::Meta, Record::Meta(core.meta.clone()));
+        core.flush(store);
+        Ok(core)
+    }
+
+    fn read_queues<S: Store>(
+        &mut self,
+        store: &S,
+        policy: impl Fn(&[u8]) -> Option<Policy>,
+    ) -> Result<(), Fault<S::Error>> {
+        let end = Key::Queue(QueueId(u32::MAX));
+        for (key, record) in store.scan(Key::Queue(QueueId(0)), end, usize::MAX)? {
+            let (Key::Queue(id), Record::Queue(record)) = (key, record) else {
+                return Err(Fault::Corrupt(key));
+            };
+            let Some(Record::State(state)) = store.get(Key::State(id))? else {
+                return Err(Fault::Corrupt(Key::State(id)));
+            };
+            let policy = policy(&record.document).ok_or(Fault::Corrupt(key))?;
+            self.labels.insert(record.label.clone(), id);
+            self.queues.insert(
+                id,
+                Queue::new(record.label, record.retained, record.document, policy, state),
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes up the time since the last commit: leases end later by it, and retention stands still over a long outage.
+    fn resume<S: Store>(&mut self, store: &mut S, now: Millis) -> Result<(), Fault<S::Error>> {
+        let downtime = now.saturating_sub(self.clock.committed);
+        if downtime > limits::OUTAGE_MIN_MS {
+            self.clock.outage += downtime;
+        }
+        self.clock.committed = self.clock.committed.max(now);
+        let ids: Vec<QueueId> = self.queues.keys().copied().collect();
+        for id in ids {
+            self.look_at(id, Some(0));
+            if self.queues.get(&id).is_some_and(|queue| queue.state.dead > 0) {
+                self.dead.insert(id);
+            }
+            self.resume_leases(store, id, downtime)?;
+        }
+        Ok(())
+    }
+
+    fn resume_leases<S: Store>(
+        &mut self,
+        store: &mut S,
+        id: QueueId,
+        downtime: Millis,
+    ) -> Result<(), Fault<S::Error>> {
+        let mut from = Seq(0);
+        loop {
+            let step = store.scan(
+                Key::Delivery(id, from),
+                Key::Delivery(id, Seq(u64::MAX)),
+                limits::TICK_STEP,
+            )?;
+            for (key, record) in &step {
+                let (Key::Delivery(_, seq), Record::Delivery(delivery)) = (key, record) else {
+                    return Err(Fault::Corrupt(*key));
+                };
+                from = seq.next();
+                if let Place::Leased { until, nonce } = delivery.place {
+                    let until = until.saturating_add(downtime);
+                    let moved = crate::record::Delivery {
+                        place: Place::Leased { until, nonce },
+                        ..delivery.clone()
+                    };
+                    store.put(*key, Record::Delivery(moved));
+                    self.leases.insert((until, id, *seq));
+                }
+            }
+            if step.len() < limits::TICK_STEP {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Applies one command. `now` never runs backwards; an earlier one counts as the last.
+    ///
+    /// # Errors
+    /// [`Fault`]: the core and what the store collected must be thrown away.
+    pub fn apply<S: Store>(
+        &mut self,
+        command: Command,
+        now: Millis,
+        store: &mut S,
+    ) -> Result<Effects, Fault<S::Error>> {
+        let now = now.max(self.clock.committed);
+        self.clock.committed = now;
+        let reply = match command {
+            Command::Declare(declaration) => self.declare(declaration, store),
+            Command::Send(send) => self.send(send, store),
+            Command::Pull(pull) => self.pull(&pull, store)?,
+            Command::Settle(settle) => self.settle(settle, store)?,
+            Command::Extend(extend) => self.extend(&extend, store)?,
+            Command::Peek(peek) => self.peek(peek, store)?,
+            Command::Tick => self.tick(store)?,
+        };
+        let woken = std::mem::take(&mut self.woken).into_iter().collect();
+        Ok(Effects { reply, woken })
+    }
+
+    /// Writes the positions and counts that commands changed. Called before each commit.
+    pub fn flush<S: Store>(&mut self, store: &mut S) {
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(queue) = self.queues.get(&id) {
+                store.put(Key::State(id), Record::State(queue.state.clone()));
+            }
+        }
+        store.put(Key::Clock, Record::Clock(self.clock));
+    }
+
+    /// When [`Command::Tick`] next has something to do; `None` when nothing is delayed, leased or kept.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Millis> {
+        let lease = self.leases.first().map(|(until, ..)| *until);
+        let retention = self
+            .retention
+            .first()
+            .map(|(at, _)| at.saturating_add(self.clock.outage));
+        let dead = (!self.dead.is_empty()).then(|| self.now() + limits::DEAD_RETRY_MS);
+        [self.next_timer, lease, retention, dead]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The time of the last command.
+    #[must_use]
+    pub const fn now(&self) -> Millis {
+        self.clock.committed
+    }
+
+    /// Tells this store from every other.
+    #[must_use]
+    pub const fn incarnation(&self) -> u64 {
+        self.meta.incarnation
+    }
+
+    /// The mark of the last declaration; empty before the first.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.meta.revision
+    }
+
+    /// The queue of a label.
+    #[must_use]
+    pub fn find(&self, label: &str) -> Option<QueueId> {
+        self.labels.get(label).copied()
+    }
+
+    /// A queue as it stands.
+    #[must_use]
+    pub fn view(&self, id: QueueId) -> Option<QueueView<'_>> {
+        self.queues.get(&id).map(|queue| view(id, queue))
+    }
+
+    /// All queues, in the order of their labels.
+    pub fn views(&self) -> impl Iterator<Item = QueueView<'_>> {
+        self.labels.values().filter_map(|id| self.view(*id))
+    }
+
+    /// The queue of a command, with a note that its state changes.
+    pub(crate) fn touch(&mut self, id: QueueId) -> Result<&mut Queue, Refusal> {
+        let queue = self.queues.get_mut(&id).ok_or(Refusal::QueueUnknown)?;
+        self.touched.insert(id);
+        Ok(queue)
+    }
+
+    /// Sets when to look for a queue's expired messages.
+    pub(crate) fn look_at(&mut self, id: QueueId, at: Option<Millis>) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut queue.look_at, at) {
+            self.retention.remove(&(before, id));
+        }
+        if let Some(at) = at {
+            self.retention.insert((at, id));
+        }
+    }
+
+    /// The time in which retention is counted.
+    pub(crate) const fn age_now(&self) -> Millis {
+        self.clock.committed.saturating_sub(self.clock.outage)
+    }
+}
+
+fn view(id: QueueId, queue: &Queue) -> QueueView<'_> {
+    QueueView {
+        id,
+        label: &queue.label,
+        retained: queue.retained,
+        document: &queue.document,
+        policy: &queue.policy,
+        state: &queue.state,
+        totals: queue.totals,
+    }
+}
+
+fn read_meta<S: Store>(store: &S, incarnation: u64) -> Result<Meta, Fault<S::Error>> {
+    match store.get(Key::Meta)? {
+        None => Ok(Meta {
+            incarnation,
+            next_queue: QueueId(1),
+            revision: String::new(),
+        }),
+        Some(Record::Meta(meta)) => Ok(meta),
+        Some(_) => Err(Fault::Corrupt(Key::Meta)),
+    }
+}
+
+fn read_clock<S: Store>(store: &S, now: Millis) -> Result<Clock, Fault<S::Error>> {
+    match store.get(Key::Clock)? {
+        None => Ok(Clock {
+            committed: now,
+            outage: 0,
+            timer_head: (0, QueueId(0), Seq(0)),
+        }),
+        Some(Record::Clock(clock)) => Ok(clock),
+        Some(_) => Err(Fault::Corrupt(Key::Clock)),
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The key behind the last entry of an ordered index of a queue.
+pub(crate) const END: Order = Order(u64::MAX);

@@ -1,0 +1,18 @@
+//! Every bound of the core.
+
+/// Most leased messages of one queue; their deadlines are held in memory.
+pub const LEASED_MAX: u64 = 120_000;
+/// Most timers, leases or expired messages that one [`crate::Command::Tick`] handles of each.
+pub const TICK_STEP: usize = 256;
+/// Most dead messages that one tick tries to move to their dead-letter queue.
+pub const DEAD_STEP: usize = 64;
+/// How often dead messages try their dead-letter queue again.
+pub const DEAD_RETRY_MS: u64 = 1000;
+/// Most messages of one pull, send or peek.
+pub const BATCH_MAX: usize = 100;
+/// Releases of one message that cost no attempt.
+pub const RELEASES_MAX: u32 = 100;
+/// Longest kept reason of a failure, bytes.
+pub const REASON_MAX: usize = 256;
+/// An outage longer than this moves retention: messages do not expire because the broker was away.
+pub const OUTAGE_MIN_MS: u64 = 3_600_000;

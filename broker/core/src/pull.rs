@@ -1,0 +1,170 @@
+//! A pull: the oldest ready messages are leased.
+
+use crate::command::{Delivered, Lease, Pull, Refusal, Reply};
+use crate::core::{Core, END};
+use crate::fault::Fault;
+use crate::id::{Millis, Order, QueueId, Seq, mix};
+use crate::key::Key;
+use crate::limits;
+use crate::record::{Delivery, Message, Place, Record, Table};
+use crate::store::{Store, Typed};
+
+/// A ready message that a pull may take.
+struct Candidate {
+    seq: Seq,
+    message: Box<Message>,
+    /// Its place among the returned ones, with what happened to it so far; `None` for a fresh one.
+    returned: Option<(Order, Delivery)>,
+}
+
+impl Core {
+    pub(crate) fn pull<S: Store>(&mut self, pull: &Pull, store: &mut S) -> Result<Reply, Fault<S::Error>> {
+        let lease = match self.may_pull(pull.queue) {
+            Ok(visibility_timeout) => pull.lease.unwrap_or(visibility_timeout),
+            Err(refusal) => return Ok(refusal.into()),
+        };
+        let taken = self.candidates(pull, store)?;
+        let until = self.now().saturating_add(lease);
+        let mut delivered = Vec::with_capacity(taken.len());
+        for candidate in taken {
+            delivered.push(self.lease(pull.queue, candidate, until, store));
+        }
+        Ok(Reply::Delivered(delivered))
+    }
+
+    /// The consumer's visibility timeout, if the queue delivers at all.
+    fn may_pull(&self, id: QueueId) -> Result<Millis, Refusal> {
+        let queue = self.queues.get(&id).ok_or(Refusal::QueueUnknown)?;
+        if queue.retained {
+            return Err(Refusal::QueueRetained);
+        }
+        let consumer = queue.policy.consumer.as_ref().ok_or(Refusal::NoConsumer)?;
+        if queue.policy.paused || consumer.paused {
+            return Err(Refusal::DeliveryPaused);
+        }
+        Ok(consumer.visibility_timeout)
+    }
+
+    /// The oldest ready messages within the pull's bounds: a merge of those that came back and the fresh ones.
+    fn candidates<S: Store>(&mut self, pull: &Pull, store: &S) -> Result<Vec<Candidate>, Fault<S::Error>> {
+        let Some(queue) = self.queues.get_mut(&pull.queue) else {
+            return Ok(Vec::new());
+        };
+        let room =
+            usize::try_from(limits::LEASED_MAX.saturating_sub(queue.state.leased)).unwrap_or(usize::MAX);
+        let count = pull.count.min(limits::BATCH_MAX).min(room);
+        if count == 0 || queue.state.ready == 0 {
+            return Ok(Vec::new());
+        }
+        let (from, to) = (
+            Key::Returned(pull.queue, queue.state.returned_head),
+            Key::Returned(pull.queue, END),
+        );
+        let mut returned = store.entries(from, to, count)?.into_iter().peekable();
+        let mut fresh = store
+            .messages(Table::Fresh, pull.queue, queue.state.cursor, count)?
+            .into_iter()
+            .peekable();
+        let (mut taken, mut bytes) = (Vec::with_capacity(count), 0);
+        while taken.len() < count {
+            let candidate = match (returned.peek(), fresh.peek()) {
+                (Some((_, back)), Some((new, _))) if back < new => returned.next().map(|r| (Some(r), None)),
+                (Some(_), None) => returned.next().map(|r| (Some(r), None)),
+                (_, Some(_)) => fresh.next().map(|f| (None, Some(f))),
+                (None, None) => None,
+            };
+            let candidate = match candidate {
+                Some((Some((order, seq)), _)) => read_returned(pull.queue, order, seq, store)?,
+                Some((_, Some((seq, message)))) => Candidate {
+                    seq,
+                    message,
+                    returned: None,
+                },
+                _ => break,
+            };
+            bytes += candidate.message.bytes();
+            if bytes > pull.bytes && !taken.is_empty() {
+                break;
+            }
+            taken.push(candidate);
+        }
+        Ok(taken)
+    }
+
+    fn lease<S: Store>(
+        &mut self,
+        id: QueueId,
+        candidate: Candidate,
+        until: Millis,
+        store: &mut S,
+    ) -> Delivered {
+        let Candidate {
+            seq,
+            message,
+            returned,
+        } = candidate;
+        let now = self.now();
+        let mut nonce = 0;
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.state.leases_made += 1;
+            queue.state.ready -= 1;
+            queue.state.leased += 1;
+            queue.totals.delivered += 1;
+            match &returned {
+                Some((order, _)) => queue.state.returned_head = order.next(),
+                None => queue.state.cursor = seq.next(),
+            }
+            // Time is part of it because a power cut may take back the count, but never the time.
+            nonce = mix(mix(now) ^ mix(queue.state.leases_made) ^ seq.0);
+        }
+        let delivery = if let Some((order, delivery)) = returned {
+            store.remove(Key::Returned(id, order));
+            Delivery {
+                place: Place::Leased { until, nonce },
+                ..delivery
+            }
+        } else {
+            let (table, bytes) = (Table::Fresh, message.bytes());
+            let place = Place::Leased { until, nonce };
+            Delivery {
+                table,
+                bytes,
+                attempts: 0,
+                releases: 0,
+                place,
+                reason: String::new(),
+            }
+        };
+        let attempt = delivery.attempts + 1;
+        store.put(Key::Delivery(id, seq), Record::Delivery(delivery));
+        self.leases.insert((until, id, seq));
+        self.touched.insert(id);
+        Delivered {
+            lease: Lease {
+                queue: id,
+                seq,
+                nonce,
+            },
+            attempt,
+            until,
+            message,
+        }
+    }
+}
+
+fn read_returned<S: Store>(
+    id: QueueId,
+    order: Order,
+    seq: Seq,
+    store: &S,
+) -> Result<Candidate, Fault<S::Error>> {
+    let delivery = store
+        .delivery(id, seq)?
+        .ok_or(Fault::Corrupt(Key::Delivery(id, seq)))?;
+    let message = store.message(delivery.table, id, seq)?;
+    Ok(Candidate {
+        seq,
+        message,
+        returned: Some((order, delivery)),
+    })
+}

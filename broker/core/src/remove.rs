@@ -1,0 +1,87 @@
+//! How a message leaves: every trace of it goes, whatever its state.
+
+use crate::core::Core;
+use crate::fault::Fault;
+use crate::id::{QueueId, Seq};
+use crate::key::Key;
+use crate::record::{Delivery, Place, Table};
+use crate::store::{Store, Typed};
+
+impl Core {
+    /// Removes a message that was leased at least once, or came back.
+    pub(crate) fn remove_delivered<S: Store>(
+        &mut self,
+        id: QueueId,
+        seq: Seq,
+        delivery: &Delivery,
+        store: &mut S,
+    ) {
+        self.leave(id, seq, delivery, store);
+        store.remove(Key::Delivery(id, seq));
+        self.remove_stored(id, seq, delivery.table, delivery.bytes, store);
+    }
+
+    /// Removes a message in any state.
+    pub(crate) fn remove<S: Store>(
+        &mut self,
+        id: QueueId,
+        seq: Seq,
+        table: Table,
+        store: &mut S,
+    ) -> Result<(), Fault<S::Error>> {
+        if let Some(delivery) = store.delivery(id, seq)? {
+            self.remove_delivered(id, seq, &delivery, store);
+            return Ok(());
+        }
+        let message = store.message(table, id, seq)?;
+        if let Some(queue) = self.queues.get_mut(&id) {
+            match table {
+                Table::Fresh => queue.state.ready -= 1,
+                Table::Parked => queue.state.delayed -= 1,
+            }
+        }
+        if table == Table::Parked {
+            store.remove(Key::Timer(message.due, id, seq));
+        }
+        self.remove_stored(id, seq, table, message.bytes(), store);
+        Ok(())
+    }
+
+    /// Takes a message out of the state that its delivery names, and of that state's count and index.
+    pub(crate) fn leave<S: Store>(&mut self, id: QueueId, seq: Seq, delivery: &Delivery, store: &mut S) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        match delivery.place {
+            Place::Leased { until, .. } => {
+                queue.state.leased -= 1;
+                self.leases.remove(&(until, id, seq));
+            }
+            Place::Returned { order } => {
+                queue.state.ready -= 1;
+                store.remove(Key::Returned(id, order));
+            }
+            Place::Waiting { due } => {
+                queue.state.delayed -= 1;
+                store.remove(Key::Timer(due, id, seq));
+            }
+            Place::Dead { order } => {
+                queue.state.dead -= 1;
+                store.remove(Key::Dead(id, order));
+            }
+        }
+        self.touched.insert(id);
+    }
+
+    fn remove_stored<S: Store>(&mut self, id: QueueId, seq: Seq, table: Table, bytes: u64, store: &mut S) {
+        store.remove(Key::message(table, id, seq));
+        self.touched.insert(id);
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        queue.state.bytes -= bytes;
+        if queue.oldest.is_some_and(|oldest| oldest.seq == seq) {
+            queue.oldest = None;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A send: messages enter a queue, ready or delayed.
+
+use crate::command::{Refusal, Reply, Send, SendItem};
+use crate::core::Core;
+use crate::id::{MessageId, Millis, QueueId, Seq};
+use crate::key::Key;
+use crate::queue::Queue;
+use crate::record::{Message, Record, Table, Timer};
+use crate::store::Store;
+
+impl Core {
+    pub(crate) fn send<S: Store>(&mut self, send: Send, store: &mut S) -> Reply {
+        match self.try_send(send, store) {
+            Ok(ids) => Reply::Sent(ids),
+            Err(refusal) => refusal.into(),
+        }
+    }
+
+    fn try_send<S: Store>(&mut self, send: Send, store: &mut S) -> Result<Vec<MessageId>, Refusal> {
+        let (id, incarnation) = (send.queue, self.meta.incarnation);
+        let queue = self.touch(id)?;
+        if queue.retained {
+            return Err(Refusal::QueueRetained);
+        }
+        let added = send.items.iter().map(item_bytes).sum();
+        room(queue, send.items.len() as u64, added)?;
+        queue.totals.sent += send.items.len() as u64;
+        let mut ids = Vec::with_capacity(send.items.len());
+        for item in send.items {
+            ids.push(self.store_item(id, item, incarnation, store)?);
+        }
+        Ok(ids)
+    }
+
+    fn store_item<S: Store>(
+        &mut self,
+        id: QueueId,
+        item: SendItem,
+        incarnation: u64,
+        store: &mut S,
+    ) -> Result<MessageId, Refusal> {
+        let (now, stored_at) = (self.now(), self.age_now());
+        let queue = self.touch(id)?;
+        let delay = item.delay.unwrap_or(queue.policy.delivery_delay);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the seed is the low half of the incarnation"
+        )]
+        let name = MessageId::new(incarnation as u32, id, queue.state.tail);
+        let due = if delay == 0 { 0 } else { now.saturating_add(delay) };
+        let SendItem {
+            content_type,
+            attributes,
+            body,
+            ..
+        } = item;
+        let message = Message {
+            id: name,
+            sent_at: now,
+            stored_at,
+            due,
+            content_type,
+            attributes,
+            body,
+            origin: None,
+        };
+        self.store_message(id, message, store)?;
+        Ok(name)
+    }
+
+    /// Puts a message at the end of a queue: ready, or delayed when it has a `due`.
+    pub(crate) fn store_message<S: Store>(
+        &mut self,
+        id: QueueId,
+        message: Message,
+        store: &mut S,
+    ) -> Result<(), Refusal> {
+        let queue = self.touch(id)?;
+        let seq = queue.state.tail;
+        queue.state.tail = seq.next();
+        queue.state.bytes += message.bytes();
+        let looked_after = queue.look_at.is_some();
+        let expires = message.stored_at.saturating_add(queue.policy.retention);
+        let due = message.due;
+        if due == 0 {
+            queue.state.ready += 1;
+            self.woken.insert(id);
+            store.put(Key::Fresh(id, seq), Record::Message(Box::new(message)));
+        } else {
+            queue.state.delayed += 1;
+            store.put(Key::Parked(id, seq), Record::Message(Box::new(message)));
+            self.put_timer(due, id, seq, Table::Parked, store);
+        }
+        if !looked_after {
+            self.look_at(id, Some(expires));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put_timer<S: Store>(
+        &mut self,
+        due: Millis,
+        id: QueueId,
+        seq: Seq,
+        table: Table,
+        store: &mut S,
+    ) {
+        store.put(Key::Timer(due, id, seq), Record::Timer(Timer { table }));
+        self.next_timer = Some(self.next_timer.map_or(due, |next| next.min(due)));
+    }
+}
+
+/// Whether a queue may take so much more.
+pub(crate) fn room(queue: &Queue, messages: u64, bytes: u64) -> Result<(), Refusal> {
+    let beyond = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value > limit);
+    if beyond(queue.policy.max_bytes, queue.state.bytes.saturating_add(bytes)) {
+        return Err(Refusal::QueueBytesFull);
+    }
+    if beyond(
+        queue.policy.max_messages,
+        queue.state.count().saturating_add(messages),
+    ) {
+        return Err(Refusal::QueueMessagesFull);
+    }
+    Ok(())
+}
+
+fn item_bytes(item: &SendItem) -> u64 {
+    let attributes: usize = item
+        .attributes
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    (item.body.len() + attributes) as u64
+}

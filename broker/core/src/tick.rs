@@ -1,0 +1,197 @@
+//! Time passes: delayed messages become due, leases end, old messages go, dead ones move on. A bounded step of each.
+
+use crate::command::Reply;
+use crate::core::{Core, END};
+use crate::fault::Fault;
+use crate::id::{Millis, QueueId, Seq};
+use crate::key::Key;
+use crate::limits;
+use crate::record::{Delivery, Place, Record, Table, Timer};
+use crate::store::{Store, Typed};
+
+impl Core {
+    pub(crate) fn tick<S: Store>(&mut self, store: &mut S) -> Result<Reply, Fault<S::Error>> {
+        let timers = self.promote(store)?;
+        let leases = self.end_leases(store)?;
+        // Before retention: a message whose target takes it again is moved, not dropped.
+        self.move_dead(store)?;
+        let retention = self.expire(store)?;
+        Ok(Reply::Ticked {
+            more: timers || leases || retention,
+        })
+    }
+
+    /// Delayed messages that are due become ready. Says whether more are.
+    fn promote<S: Store>(&mut self, store: &mut S) -> Result<bool, Fault<S::Error>> {
+        let now = self.now();
+        if self.next_timer.is_none_or(|due| due > now) {
+            return Ok(false);
+        }
+        let (due, queue, seq) = self.clock.timer_head;
+        let end = Key::Timer(now + 1, QueueId(0), Seq(0));
+        let due_now = store.scan(Key::Timer(due, queue, seq), end, limits::TICK_STEP)?;
+        let more = due_now.len() == limits::TICK_STEP;
+        for (key, record) in due_now {
+            let (Key::Timer(due, id, seq), Record::Timer(timer)) = (key, record) else {
+                return Err(Fault::Corrupt(key));
+            };
+            self.clock.timer_head = (due, id, seq.next());
+            store.remove(key);
+            self.ready_when_due(id, seq, timer, store)?;
+        }
+        self.next_timer = self.first_timer(store)?;
+        Ok(more)
+    }
+
+    fn first_timer<S: Store>(&self, store: &S) -> Result<Option<Millis>, Fault<S::Error>> {
+        let (due, queue, seq) = self.clock.timer_head;
+        let end = Key::Timer(Millis::MAX, QueueId(u32::MAX), Seq(u64::MAX));
+        let first = store.scan(Key::Timer(due, queue, seq), end, 1)?;
+        Ok(first.first().and_then(|(key, _)| {
+            if let Key::Timer(due, ..) = key {
+                Some(*due)
+            } else {
+                None
+            }
+        }))
+    }
+
+    fn ready_when_due<S: Store>(
+        &mut self,
+        id: QueueId,
+        seq: Seq,
+        timer: Timer,
+        store: &mut S,
+    ) -> Result<(), Fault<S::Error>> {
+        let delivery = if let Some(delivery) = store.delivery(id, seq)? {
+            delivery
+        } else {
+            let bytes = store.message(timer.table, id, seq)?.bytes();
+            let (table, place) = (timer.table, Place::Waiting { due: 0 });
+            Delivery {
+                table,
+                bytes,
+                attempts: 0,
+                releases: 0,
+                place,
+                reason: String::new(),
+            }
+        };
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.state.delayed -= 1;
+        }
+        self.give_back(id, seq, delivery, store);
+        Ok(())
+    }
+
+    /// Leases that ended by time spend an attempt. Says whether more have ended.
+    fn end_leases<S: Store>(&mut self, store: &mut S) -> Result<bool, Fault<S::Error>> {
+        let now = self.now();
+        let ended: Vec<(Millis, QueueId, Seq)> = self
+            .leases
+            .iter()
+            .take_while(|(until, ..)| *until <= now)
+            .take(limits::TICK_STEP)
+            .copied()
+            .collect();
+        for (_, id, seq) in &ended {
+            let key = Key::Delivery(*id, *seq);
+            let delivery = store.delivery(*id, *seq)?.ok_or(Fault::Corrupt(key))?;
+            self.total(*id, |totals| totals.lease_expired += 1);
+            self.fail(
+                *id,
+                *seq,
+                delivery,
+                None,
+                "the lease ended without a verdict",
+                store,
+            )?;
+        }
+        Ok(ended.len() == limits::TICK_STEP)
+    }
+
+    /// Messages older than their queue's retention go. Says whether more must.
+    fn expire<S: Store>(&mut self, store: &mut S) -> Result<bool, Fault<S::Error>> {
+        let Some((at, id)) = self.retention.first().copied() else {
+            return Ok(false);
+        };
+        if at > self.age_now() {
+            return Ok(false);
+        }
+        let fresh = self.expire_table(id, Table::Fresh, store)?;
+        let parked = self.expire_table(id, Table::Parked, store)?;
+        self.look_at(id, [fresh, parked].into_iter().flatten().min());
+        if self
+            .queues
+            .get(&id)
+            .is_some_and(|queue| queue.retained && queue.state.count() == 0)
+        {
+            self.forget(id, store);
+        }
+        Ok(self
+            .retention
+            .first()
+            .is_some_and(|(at, _)| *at <= self.age_now()))
+    }
+
+    /// Removes a step of expired messages; answers when to look again, or `None` when the table is empty.
+    fn expire_table<S: Store>(
+        &mut self,
+        id: QueueId,
+        table: Table,
+        store: &mut S,
+    ) -> Result<Option<Millis>, Fault<S::Error>> {
+        let age_now = self.age_now();
+        let Some(queue) = self.queues.get(&id) else {
+            return Ok(None);
+        };
+        let (retention, low, tail) = (queue.policy.retention, queue.low(table), queue.state.tail);
+        let step = store.messages(table, id, low, limits::BATCH_MAX)?;
+        let (mut low, mut next) = (tail, None);
+        for (seq, message) in step {
+            let expires = message.stored_at.saturating_add(retention);
+            (low, next) = (seq, Some(expires));
+            if expires > age_now {
+                break;
+            }
+            self.remove(id, seq, table, store)?;
+            self.total(id, |totals| totals.expired += 1);
+        }
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.set_low(table, low);
+            self.touched.insert(id);
+        }
+        Ok(next)
+    }
+
+    /// Dead messages go on to their dead-letter queues, where these can take them.
+    fn move_dead<S: Store>(&mut self, store: &mut S) -> Result<(), Fault<S::Error>> {
+        let waiting: Vec<QueueId> = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| queue.state.dead > 0)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            let Some(queue) = self.queues.get(&id) else {
+                continue;
+            };
+            let (from, to) = (Key::Dead(id, queue.state.dead_head), Key::Dead(id, END));
+            for (order, seq) in store.entries(from, to, limits::DEAD_STEP)? {
+                let delivery = store
+                    .delivery(id, seq)?
+                    .ok_or(Fault::Corrupt(Key::Delivery(id, seq)))?;
+                if !self.try_move(id, seq, &delivery, store)? {
+                    break;
+                }
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.state.dead_head = order.next();
+                }
+            }
+            if self.queues.get(&id).is_none_or(|queue| queue.state.dead == 0) {
+                self.dead.remove(&id);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,475 @@
+//! Random commands against a small reference model, with restarts in between. proptest prints the failing case's seed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod reference;
+
+use std::collections::BTreeMap;
+
+use capstan_core::memory::MemoryStore;
+use capstan_core::{
+    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, Lease, Peek, Policy,
+    Pull, QueueId, Reply, Retry, Send, SendItem, Settle,
+};
+use proptest::prelude::*;
+use reference::{Model, State};
+
+const MAX_RETRIES: u32 = 2;
+const VISIBILITY: u64 = 5_000;
+const RETENTION: u64 = 120_000;
+
+/// What a case does; indexes pick among what exists.
+#[derive(Debug, Clone)]
+enum Operation {
+    Send {
+        queue: usize,
+        bodies: Vec<u8>,
+        delay: Option<u64>,
+    },
+    Pull {
+        queue: usize,
+        count: usize,
+    },
+    Ack {
+        pick: usize,
+    },
+    Retry {
+        pick: usize,
+        delay: Option<u64>,
+    },
+    Release {
+        pick: usize,
+    },
+    Extend {
+        pick: usize,
+    },
+    Peek {
+        queue: usize,
+    },
+    Pass {
+        millis: u64,
+    },
+    /// The process ends and opens its store again, `down` later.
+    Reopen {
+        down: u64,
+    },
+    /// The dead-letter queue's declaration comes or goes.
+    DeclareDeadLetters {
+        present: bool,
+    },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let delay = prop_oneof![Just(None), Just(Some(0)), (1..8_000u64).prop_map(Some)];
+    prop_oneof![
+        4 => (0..2usize, prop::collection::vec(any::<u8>(), 1..6), delay.clone())
+            .prop_map(|(queue, bodies, delay)| Operation::Send { queue, bodies, delay }),
+        4 => (0..2usize, 1..5usize).prop_map(|(queue, count)| Operation::Pull { queue, count }),
+        3 => any::<usize>().prop_map(|pick| Operation::Ack { pick }),
+        3 => (any::<usize>(), delay).prop_map(|(pick, delay)| Operation::Retry { pick, delay }),
+        2 => any::<usize>().prop_map(|pick| Operation::Release { pick }),
+        1 => any::<usize>().prop_map(|pick| Operation::Extend { pick }),
+        1 => (0..2usize).prop_map(|queue| Operation::Peek { queue }),
+        3 => prop_oneof![1..300u64, 1_000..9_000u64, Just(RETENTION / 2)].prop_map(|millis| Operation::Pass { millis }),
+        1 => (0..20_000u64).prop_map(|down| Operation::Reopen { down }),
+        1 => any::<bool>().prop_map(|present| Operation::DeclareDeadLetters { present }),
+    ]
+}
+
+fn policy(dead_letter: Option<&str>) -> Policy {
+    let consumer = Consumer {
+        paused: false,
+        max_retries: MAX_RETRIES,
+        retry_delay: 0,
+        backoff: None,
+        dead_letter: dead_letter.map(str::to_owned),
+        visibility_timeout: VISIBILITY,
+    };
+    Policy {
+        paused: false,
+        delivery_delay: 0,
+        retention: RETENTION,
+        max_bytes: None,
+        max_messages: None,
+        consumer: Some(consumer),
+    }
+}
+
+/// The policy travels as its first letter: `m` for the main queues, `d` for the dead letters'.
+fn read_policy(document: &[u8]) -> Option<Policy> {
+    match document.first()? {
+        b'm' => Some(policy(Some("dead"))),
+        b'd' => Some(policy(None)),
+        _ => None,
+    }
+}
+
+fn declaration(dead_letters: bool) -> Command {
+    let mut queues = vec![declared("main", b"m"), declared("other", b"m")];
+    if dead_letters {
+        queues.push(declared("dead", b"d"));
+    }
+    Command::Declare(Declaration {
+        revision: format!("{dead_letters}"),
+        queues,
+    })
+}
+
+fn declared(label: &str, document: &[u8]) -> DeclaredQueue {
+    let policy = read_policy(document).unwrap();
+    DeclaredQueue {
+        label: label.to_owned(),
+        policy,
+        document: document.to_vec(),
+    }
+}
+
+/// The core under test, what it was given, and the model beside it.
+struct Run {
+    core: Core,
+    store: MemoryStore,
+    model: Model,
+    now: u64,
+    leases: Vec<(Lease, QueueId)>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let (mut store, now) = (MemoryStore::default(), 1_000_000);
+        let core = Core::open(&mut store, now, 7, read_policy).unwrap();
+        let mut run = Self {
+            core,
+            store,
+            model: Model::default(),
+            now,
+            leases: Vec::new(),
+        };
+        run.apply(declaration(true));
+        run
+    }
+
+    fn apply(&mut self, command: Command) -> Reply {
+        let effects = self.core.apply(command, self.now, &mut self.store).unwrap();
+        self.core.flush(&mut self.store);
+        effects.reply
+    }
+
+    fn queue(&self, index: usize) -> QueueId {
+        self.core.find(["main", "other"][index]).unwrap()
+    }
+
+    fn pick(&self, pick: usize) -> Option<(Lease, QueueId)> {
+        (!self.leases.is_empty()).then(|| self.leases[pick % self.leases.len()])
+    }
+
+    fn step(&mut self, operation: Operation) {
+        match operation {
+            Operation::Send { queue, bodies, delay } => self.send(self.queue(queue), &bodies, delay),
+            Operation::Pull { queue, count } => self.pull(self.queue(queue), count),
+            Operation::Ack { pick } => self.settle(pick, |lease, settle| settle.acks.push(lease)),
+            Operation::Retry { pick, delay } => self.settle(pick, |lease, settle| {
+                settle.retries.push(Retry {
+                    lease,
+                    delay,
+                    reason: "no".to_owned(),
+                });
+            }),
+            Operation::Release { pick } => self.settle(pick, |lease, settle| settle.releases.push(lease)),
+            Operation::Extend { pick } => self.extend(pick),
+            Operation::Peek { queue } => self.peek(self.queue(queue)),
+            Operation::Pass { millis } => self.now += millis,
+            Operation::Reopen { down } => self.reopen(down),
+            Operation::DeclareDeadLetters { present } => {
+                self.apply(declaration(present));
+            }
+        }
+        while self.apply(Command::Tick) == (Reply::Ticked { more: true }) {}
+        self.model
+            .pass(self.now, self.dead_letters_taken(), MAX_RETRIES, RETENTION);
+        self.compare();
+    }
+
+    /// The dead-letter queue, while it takes messages.
+    fn dead_letters_taken(&self) -> Option<QueueId> {
+        let id = self.core.find("dead")?;
+        (!self.core.view(id)?.retained).then_some(id)
+    }
+
+    fn send(&mut self, queue: QueueId, bodies: &[u8], delay: Option<u64>) {
+        let item = |body: &u8| SendItem {
+            delay,
+            content_type: ContentType::Bytes,
+            attributes: Vec::new(),
+            body: vec![*body; usize::from(*body)],
+        };
+        let items = bodies.iter().map(item).collect();
+        let Reply::Sent(ids) = self.apply(Command::Send(Send { queue, items })) else {
+            panic!("refused")
+        };
+        assert_eq!(ids.len(), bodies.len());
+        for (id, body) in ids.into_iter().zip(bodies) {
+            self.model
+                .sent(queue, id, u64::from(*body), self.now, delay.unwrap_or(0));
+        }
+    }
+
+    fn pull(&mut self, queue: QueueId, count: usize) {
+        let expected = count.min(self.model.count(queue, |state| matches!(state, State::Ready)));
+        let pull = Pull {
+            queue,
+            count,
+            bytes: u64::MAX,
+            lease: None,
+        };
+        let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else {
+            panic!("refused")
+        };
+        assert_eq!(delivered.len(), expected, "a pull takes what is ready");
+        for one in delivered {
+            assert_eq!(one.until, self.now + VISIBILITY);
+            self.model
+                .delivered(queue, one.message.id, one.lease, one.attempt, one.until);
+            self.leases.push((one.lease, queue));
+        }
+    }
+
+    fn settle(&mut self, pick: usize, verdict: impl Fn(Lease, &mut Settle)) {
+        let Some((lease, queue)) = self.pick(pick) else {
+            return;
+        };
+        let mut settle = Settle {
+            queue,
+            acks: Vec::new(),
+            retries: Vec::new(),
+            releases: Vec::new(),
+        };
+        verdict(lease, &mut settle);
+        let Reply::Settled(settled) = self.apply(Command::Settle(settle.clone())) else {
+            panic!("refused")
+        };
+        let effective = self.model.settled(&settle, self.now, MAX_RETRIES);
+        assert_eq!(
+            settled.acks + settled.retries + settled.releases,
+            u32::from(effective),
+            "{settle:?}"
+        );
+    }
+
+    fn extend(&mut self, pick: usize) {
+        let Some((lease, queue)) = self.pick(pick) else {
+            return;
+        };
+        let extend = Extend {
+            queue,
+            leases: vec![lease],
+            duration: Some(9_000),
+        };
+        let Reply::Extended(count, warnings) = self.apply(Command::Extend(extend)) else {
+            panic!("refused")
+        };
+        assert_eq!(count == 1, self.model.extended(lease, self.now + 9_000));
+        assert_eq!(count as usize + warnings.len(), 1);
+    }
+
+    fn peek(&mut self, queue: QueueId) {
+        let Reply::Peeked(peeked) = self.apply(Command::Peek(Peek { queue, count: 100 })) else {
+            panic!("refused")
+        };
+        let seen: BTreeMap<_, _> = peeked.iter().map(|one| (one.message.id, one.state)).collect();
+        assert_eq!(seen, self.model.states(queue, 100));
+    }
+
+    fn reopen(&mut self, down: u64) {
+        self.now += down;
+        let core = Core::open(&mut self.store, self.now, 99, read_policy).unwrap();
+        assert_eq!(core.incarnation(), 7, "an old store keeps its name");
+        self.core = core;
+        self.model.leases_move(down);
+    }
+
+    fn compare(&mut self) {
+        let views: Vec<_> = self
+            .core
+            .views()
+            .map(|view| (view.id, view.state.clone()))
+            .collect();
+        for (id, state) in views {
+            let count = |wanted: &str| {
+                self.model
+                    .states(id, usize::MAX)
+                    .values()
+                    .filter(|s| **s == wanted)
+                    .count()
+            };
+            let counts = ["ready", "delayed", "leased", "dead"].map(|name| count(name) as u64);
+            assert_eq!(
+                [state.ready, state.delayed, state.leased, state.dead],
+                counts,
+                "queue {id:?}"
+            );
+            assert_eq!(state.bytes, self.model.bytes(id), "queue {id:?}");
+            assert_eq!(
+                self.core.oldest_sent_at(id, &self.store).unwrap(),
+                self.model.oldest(id),
+                "queue {id:?}"
+            );
+        }
+        self.core.flush(&mut self.store);
+        self.compare_with_rebuilt();
+    }
+
+    /// What is kept in memory is what opening the store makes.
+    fn compare_with_rebuilt(&self) {
+        let mut store = self.store.clone();
+        let rebuilt = Core::open(&mut store, self.now, 99, read_policy).unwrap();
+        assert_eq!(store, self.store, "opening without downtime changes nothing");
+        let states = |core: &Core| {
+            core.views()
+                .map(|view| (view.id, view.state.clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(states(&rebuilt), states(&self.core));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn behaves_like_the_model(operations in prop::collection::vec(operation(), 1..120)) {
+        let mut run = Run::new();
+        for operation in operations {
+            run.step(operation);
+        }
+    }
+
+    #[test]
+    fn any_split_into_commits_gives_the_same_records(
+        commands in prop::collection::vec((0..6usize, 1..4_000u64), 1..60),
+        cuts in prop::collection::vec(any::<bool>(), 60),
+    ) {
+        let (whole, cut) = (records_of(&commands, |_| false), records_of(&commands, |i| cuts[i]));
+        prop_assert_eq!(whole, cut);
+    }
+}
+
+/// Applies commands made of numbers, flushing where `cut` says.
+fn records_of(commands: &[(usize, u64)], cut: impl Fn(usize) -> bool) -> MemoryStore {
+    let mut store = MemoryStore::default();
+    let mut core = Core::open(&mut store, 1, 7, read_policy).unwrap();
+    core.apply(declaration(true), 1, &mut store).unwrap();
+    let queue = core.find("main").unwrap();
+    let (mut now, mut leases) = (1, Vec::new());
+    for (index, (kind, number)) in commands.iter().enumerate() {
+        now += number;
+        let lease = leases
+            .get(usize::try_from(*number).unwrap() % leases.len().max(1))
+            .copied();
+        let command = command_of(*kind, *number, queue, lease);
+        if let Reply::Delivered(delivered) = core.apply(command, now, &mut store).unwrap().reply {
+            leases.extend(delivered.iter().map(|one| one.lease));
+        }
+        if cut(index) {
+            core.flush(&mut store);
+        }
+    }
+    core.flush(&mut store);
+    store
+}
+
+fn command_of(kind: usize, number: u64, queue: QueueId, lease: Option<Lease>) -> Command {
+    let mut settle = Settle {
+        queue,
+        acks: Vec::new(),
+        retries: Vec::new(),
+        releases: Vec::new(),
+    };
+    match (kind, lease) {
+        (0 | 1, _) => {
+            let (content_type, attributes, body) = (ContentType::Text, Vec::new(), vec![b'x'; 3]);
+            let delay = Some(if number % 3 == 0 { number } else { 0 });
+            Command::Send(Send {
+                queue,
+                items: vec![SendItem {
+                    delay,
+                    content_type,
+                    attributes,
+                    body,
+                }],
+            })
+        }
+        (2, _) => Command::Pull(Pull {
+            queue,
+            count: 3,
+            bytes: 1000,
+            lease: None,
+        }),
+        (3, Some(lease)) => {
+            settle.acks.push(lease);
+            Command::Settle(settle)
+        }
+        (4, Some(lease)) => {
+            settle.retries.push(Retry {
+                lease,
+                delay: None,
+                reason: String::new(),
+            });
+            Command::Settle(settle)
+        }
+        _ => Command::Tick,
+    }
+}
+
+#[test]
+fn backoff_delays_are_the_same_in_every_run() {
+    let run = |seed: u64| {
+        let mut store = MemoryStore::default();
+        let backoff = |_: &[u8]| {
+            let mut policy = policy(None);
+            let consumer = policy.consumer.as_mut()?;
+            (consumer.retry_delay, consumer.backoff) = (
+                1000,
+                Some(Backoff {
+                    factor: 2,
+                    max_delay: 60_000,
+                }),
+            );
+            Some(policy)
+        };
+        let mut core = Core::open(&mut store, seed, 7, backoff).unwrap();
+        let queue = DeclaredQueue {
+            label: "q".to_owned(),
+            policy: backoff(b"").unwrap(),
+            document: Vec::new(),
+        };
+        let declare = Command::Declare(Declaration {
+            revision: String::new(),
+            queues: vec![queue],
+        });
+        core.apply(declare, seed, &mut store).unwrap();
+        let queue = core.find("q").unwrap();
+        core.apply(command_of(0, 1, queue, None), seed, &mut store)
+            .unwrap();
+        let pulled = core
+            .apply(command_of(2, 0, queue, None), seed, &mut store)
+            .unwrap()
+            .reply;
+        let Reply::Delivered(delivered) = pulled else {
+            panic!("refused")
+        };
+        core.apply(
+            command_of(4, 0, queue, Some(delivered[0].lease)),
+            seed,
+            &mut store,
+        )
+        .unwrap();
+        core.apply(Command::Tick, seed, &mut store).unwrap();
+        core.next_due()
+    };
+    assert_eq!(run(5_000), run(5_000));
+    assert_ne!(
+        run(5_000),
+        run(5_001).map(|due| due - 1),
+        "the jitter differs from message to message"
+    );
+}

@@ -1,0 +1,188 @@
+//! What the core must do, in the simplest form: a list of messages and their states.
+
+use std::collections::BTreeMap;
+
+use capstan_core::{Lease, MessageId, QueueId, Settle};
+
+/// The state of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    Delayed { due: u64 },
+    Leased { until: u64 },
+    Dead,
+}
+
+#[derive(Debug, Clone)]
+struct Message {
+    queue: QueueId,
+    id: MessageId,
+    bytes: u64,
+    sent_at: u64,
+    stored_at: u64,
+    state: State,
+    attempts: u32,
+    releases: u32,
+    lease: Option<Lease>,
+    /// All leases it ever had here: a late ack counts by any of them.
+    leases: Vec<Lease>,
+}
+
+/// All messages of all queues, in the order in which their queues took them.
+#[derive(Debug, Default)]
+pub struct Model {
+    messages: Vec<Message>,
+}
+
+impl Model {
+    pub fn sent(&mut self, queue: QueueId, id: MessageId, bytes: u64, now: u64, delay: u64) {
+        let state = if delay == 0 {
+            State::Ready
+        } else {
+            State::Delayed { due: now + delay }
+        };
+        let (attempts, releases, lease, leases) = (0, 0, None, Vec::new());
+        let (sent_at, stored_at) = (now, now);
+        self.messages.push(Message {
+            queue,
+            id,
+            // The test's bodies are as many bytes as their value.
+            bytes,
+            sent_at,
+            stored_at,
+            state,
+            attempts,
+            releases,
+            lease,
+            leases,
+        });
+    }
+
+    pub fn delivered(&mut self, queue: QueueId, id: MessageId, lease: Lease, attempt: u32, until: u64) {
+        let found = self
+            .messages
+            .iter_mut()
+            .find(|m| m.queue == queue && m.id == id && m.state == State::Ready);
+        let message = found.expect("only ready messages are delivered");
+        assert_eq!(
+            attempt,
+            message.attempts + 1,
+            "attempts count deliveries that ended in failure"
+        );
+        message.state = State::Leased { until };
+        message.lease = Some(lease);
+        message.leases.push(lease);
+    }
+
+    /// Whether the one verdict of `settle` had an effect.
+    pub fn settled(&mut self, settle: &Settle, now: u64, max_retries: u32) -> bool {
+        if let Some(lease) = settle.acks.first() {
+            let living = |m: &Message| m.leases.contains(lease) && m.state != State::Dead;
+            let before = self.messages.len();
+            self.messages.retain(|m| !living(m));
+            return self.messages.len() < before;
+        }
+        if let Some(retry) = settle.retries.first() {
+            let Some(message) = self.held(retry.lease) else {
+                return false;
+            };
+            let delay = retry.delay.unwrap_or(0);
+            fail(message, now, delay, max_retries);
+            return true;
+        }
+        let Some(message) = settle.releases.first().and_then(|lease| self.held(*lease)) else {
+            return false;
+        };
+        message.releases += 1;
+        if message.releases > 100 {
+            fail(message, now, 0, max_retries);
+        } else {
+            (message.state, message.lease) = (State::Ready, None);
+        }
+        true
+    }
+
+    pub fn extended(&mut self, lease: Lease, until: u64) -> bool {
+        let Some(message) = self.held(lease) else {
+            return false;
+        };
+        message.state = State::Leased { until };
+        true
+    }
+
+    fn held(&mut self, lease: Lease) -> Option<&mut Message> {
+        self.messages.iter_mut().find(|m| m.lease == Some(lease))
+    }
+
+    /// Downtime moves the ends of leases.
+    pub fn leases_move(&mut self, by: u64) {
+        for message in &mut self.messages {
+            if let State::Leased { until } = &mut message.state {
+                *until += by;
+            }
+        }
+    }
+
+    /// Time passes until `now`, and dead messages go to `dead_letters`.
+    pub fn pass(&mut self, now: u64, dead_letters: Option<QueueId>, max_retries: u32, retention: u64) {
+        for message in &mut self.messages {
+            match message.state {
+                State::Delayed { due } if due <= now => message.state = State::Ready,
+                State::Leased { until } if until <= now => fail(message, now, 0, max_retries),
+                _ => {}
+            }
+        }
+        // In the core's order: what is too old goes before the dead move on, and a failure moves on at once.
+        self.messages
+            .retain(|m| m.stored_at + retention > now || (m.state == State::Dead && dead_letters.is_some()));
+        let Some(target) = dead_letters else { return };
+        let (dead, living): (Vec<_>, Vec<_>) = self.messages.drain(..).partition(|m| m.state == State::Dead);
+        self.messages = living;
+        for message in dead {
+            self.sent(target, message.id, message.bytes, now, 0);
+            if let Some(moved) = self.messages.last_mut() {
+                moved.sent_at = message.sent_at;
+            }
+        }
+    }
+
+    pub fn count(&self, queue: QueueId, wanted: impl Fn(State) -> bool) -> usize {
+        self.messages
+            .iter()
+            .filter(|m| m.queue == queue && wanted(m.state))
+            .count()
+    }
+
+    pub fn states(&self, queue: QueueId, limit: usize) -> BTreeMap<MessageId, &'static str> {
+        let name = |state| match state {
+            State::Ready => "ready",
+            State::Delayed { .. } => "delayed",
+            State::Leased { .. } => "leased",
+            State::Dead => "dead",
+        };
+        let of_queue = self.messages.iter().filter(|m| m.queue == queue);
+        of_queue.take(limit).map(|m| (m.id, name(m.state))).collect()
+    }
+
+    pub fn bytes(&self, queue: QueueId) -> u64 {
+        self.messages
+            .iter()
+            .filter(|m| m.queue == queue)
+            .map(|m| m.bytes)
+            .sum()
+    }
+
+    pub fn oldest(&self, queue: QueueId) -> Option<u64> {
+        self.messages.iter().find(|m| m.queue == queue).map(|m| m.sent_at)
+    }
+}
+
+fn fail(message: &mut Message, now: u64, delay: u64, max_retries: u32) {
+    message.attempts += 1;
+    message.lease = None;
+    message.state = match (message.attempts > max_retries, delay) {
+        (true, _) => State::Dead,
+        (false, 0) => State::Ready,
+        (false, delay) => State::Delayed { due: now + delay },
+    };
+}

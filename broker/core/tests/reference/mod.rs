@@ -6,7 +6,7 @@ use capstan_core::{Lease, MessageId, QueueId, Settle};
 
 /// The state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Ready,
     Delayed { due: u64 },
     Leased { until: u64 },
@@ -30,12 +30,12 @@ struct Message {
 
 /// All messages of all queues, in the order in which their queues took them.
 #[derive(Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     messages: Vec<Message>,
 }
 
 impl Model {
-    pub fn sent(&mut self, queue: QueueId, id: MessageId, bytes: u64, now: u64, delay: u64) {
+    pub(crate) fn sent(&mut self, queue: QueueId, id: MessageId, bytes: u64, now: u64, delay: u64) {
         let state = if delay == 0 {
             State::Ready
         } else {
@@ -58,7 +58,14 @@ impl Model {
         });
     }
 
-    pub fn delivered(&mut self, queue: QueueId, id: MessageId, lease: Lease, attempt: u32, until: u64) {
+    pub(crate) fn delivered(
+        &mut self,
+        queue: QueueId,
+        id: MessageId,
+        lease: Lease,
+        attempt: u32,
+        until: u64,
+    ) {
         let found = self
             .messages
             .iter_mut()
@@ -75,7 +82,7 @@ impl Model {
     }
 
     /// Whether the one verdict of `settle` had an effect.
-    pub fn settled(&mut self, settle: &Settle, now: u64, max_retries: u32) -> bool {
+    pub(crate) fn settled(&mut self, settle: &Settle, now: u64, max_retries: u32) -> bool {
         if let Some(lease) = settle.acks.first() {
             let living = |m: &Message| m.leases.contains(lease) && m.state != State::Dead;
             let before = self.messages.len();
@@ -102,7 +109,7 @@ impl Model {
         true
     }
 
-    pub fn extended(&mut self, lease: Lease, until: u64) -> bool {
+    pub(crate) fn extended(&mut self, lease: Lease, until: u64) -> bool {
         let Some(message) = self.held(lease) else {
             return false;
         };
@@ -115,7 +122,7 @@ impl Model {
     }
 
     /// Downtime moves the ends of leases.
-    pub fn leases_move(&mut self, by: u64) {
+    pub(crate) fn leases_move(&mut self, by: u64) {
         for message in &mut self.messages {
             if let State::Leased { until } = &mut message.state {
                 *until += by;
@@ -124,7 +131,7 @@ impl Model {
     }
 
     /// Time passes until `now`, and dead messages go to `dead_letters`.
-    pub fn pass(&mut self, now: u64, dead_letters: Option<QueueId>, max_retries: u32, retention: u64) {
+    pub(crate) fn pass(&mut self, now: u64, dead_letters: Option<QueueId>, max_retries: u32, retention: u64) {
         for message in &mut self.messages {
             match message.state {
                 State::Delayed { due } if due <= now => message.state = State::Ready,
@@ -146,14 +153,14 @@ impl Model {
         }
     }
 
-    pub fn count(&self, queue: QueueId, wanted: impl Fn(State) -> bool) -> usize {
+    pub(crate) fn count(&self, queue: QueueId, wanted: impl Fn(State) -> bool) -> usize {
         self.messages
             .iter()
             .filter(|m| m.queue == queue && wanted(m.state))
             .count()
     }
 
-    pub fn states(&self, queue: QueueId, limit: usize) -> BTreeMap<MessageId, &'static str> {
+    pub(crate) fn states(&self, queue: QueueId, limit: usize) -> BTreeMap<MessageId, &'static str> {
         let name = |state| match state {
             State::Ready => "ready",
             State::Delayed { .. } => "delayed",
@@ -164,7 +171,7 @@ impl Model {
         of_queue.take(limit).map(|m| (m.id, name(m.state))).collect()
     }
 
-    pub fn bytes(&self, queue: QueueId) -> u64 {
+    pub(crate) fn bytes(&self, queue: QueueId) -> u64 {
         self.messages
             .iter()
             .filter(|m| m.queue == queue)
@@ -172,7 +179,7 @@ impl Model {
             .sum()
     }
 
-    pub fn oldest(&self, queue: QueueId) -> Option<u64> {
+    pub(crate) fn oldest(&self, queue: QueueId) -> Option<u64> {
         self.messages.iter().find(|m| m.queue == queue).map(|m| m.sent_at)
     }
 }

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The broker: HTTP API, engine thread and store.
+//!
+//! Data flows one way: `http` reads a request and makes a command of it, `engine` applies it and commits, `store` keeps
+//! it; the answer comes back when it is durable. The core, which decides everything, is the crate `capstan-core`.
+
+mod broker;
+mod clock;
+pub mod config;
+mod directory;
+mod engine;
+mod http;
+mod policy;
+pub mod store;
+
+pub use broker::{Broker, BrokerError};
+pub use engine::EngineError;

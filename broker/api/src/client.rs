@@ -31,11 +31,7 @@ pub enum ClientError {
     Transport(#[from] reqwest::Error),
     /// The broker refused.
     #[error("refused with status {status}: {}", describe(.errors))]
-    Refused {
-        status: u16,
-        errors: Vec<ErrorEntry>,
-        retry_after: Option<Duration>,
-    },
+    Refused { status: u16, errors: Vec<ErrorEntry>, retry_after: Option<Duration> },
     /// The answer is not what the protocol says.
     #[error("the answer (status {status}) is not what a broker answers: {reason}")]
     Malformed { status: u16, reason: String },
@@ -63,10 +59,7 @@ impl ClientError {
 }
 
 fn describe(errors: &[ErrorEntry]) -> String {
-    let texts: Vec<String> = errors
-        .iter()
-        .map(|e| format!("{} ({})", e.message, e.code))
-        .collect();
+    let texts: Vec<String> = errors.iter().map(|e| format!("{} ({})", e.message, e.code)).collect();
     texts.join("; ")
 }
 
@@ -96,20 +89,13 @@ impl Client {
     /// # Errors
     /// [`ClientError::Address`] when `address` is no http URL.
     pub fn new(address: &str) -> Result<Self, ClientError> {
-        Ok(Self {
-            http: http()?,
-            base: base(address)?,
-            identity: None,
-        })
+        Ok(Self { http: http()?, base: base(address)?, identity: None })
     }
 
     /// The same client, as the sidecar of a pod of `workload`.
     #[must_use]
     pub fn with_identity(self, workload: Workload, pod: impl Into<String>) -> Self {
-        Self {
-            identity: Some((workload, pod.into())),
-            ..self
-        }
+        Self { identity: Some((workload, pod.into())), ..self }
     }
 
     /// Sends one message.
@@ -117,8 +103,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; after [`ClientError::Transport`] the message may have been stored.
     pub async fn send(&self, namespace: &Name, queue: &Name, message: &Send) -> Result<Sent, ClientError> {
-        self.post(namespace, queue, "messages", message, Duration::ZERO)
-            .await
+        self.post(namespace, queue, "messages", message, Duration::ZERO).await
     }
 
     /// Sends up to 100 messages, all or none.
@@ -131,8 +116,7 @@ impl Client {
         queue: &Name,
         batch: &SendBatch,
     ) -> Result<Sent, ClientError> {
-        self.post(namespace, queue, "messages/batch", batch, Duration::ZERO)
-            .await
+        self.post(namespace, queue, "messages/batch", batch, Duration::ZERO).await
     }
 
     /// Leases messages.
@@ -155,8 +139,7 @@ impl Client {
         queue: &Name,
         settle: &Settle,
     ) -> Result<Settled, ClientError> {
-        self.post(namespace, queue, "messages/ack", settle, Duration::ZERO)
-            .await
+        self.post(namespace, queue, "messages/ack", settle, Duration::ZERO).await
     }
 
     /// Prolongs leases.
@@ -169,8 +152,7 @@ impl Client {
         queue: &Name,
         extend: &Extend,
     ) -> Result<Extended, ClientError> {
-        self.post(namespace, queue, "messages/extend", extend, Duration::ZERO)
-            .await
+        self.post(namespace, queue, "messages/extend", extend, Duration::ZERO).await
     }
 
     /// Reads the oldest messages without leasing them.
@@ -178,8 +160,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn peek(&self, namespace: &Name, queue: &Name, peek: &Peek) -> Result<Peeked, ClientError> {
-        self.post(namespace, queue, "messages/peek", peek, Duration::ZERO)
-            .await
+        self.post(namespace, queue, "messages/peek", peek, Duration::ZERO).await
     }
 
     /// Reads a queue's backlog.
@@ -203,9 +184,8 @@ impl Client {
         wait: Duration,
     ) -> Result<WorkloadConsumers, ClientError> {
         let (kind, name) = (workload.kind.as_str(), &workload.name);
-        let mut url = self.url(&format!(
-            "/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers"
-        ))?;
+        let mut url =
+            self.url(&format!("/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers"))?;
         url.query_pairs_mut()
             .append_pair("revision", revision)
             .append_pair("wait_ms", &wait.as_millis().to_string());
@@ -227,17 +207,15 @@ impl Client {
 
     fn identified(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.identity {
-            Some((workload, pod)) => request
-                .header(WORKLOAD_HEADER, workload.to_string())
-                .header(POD_HEADER, pod.as_str()),
+            Some((workload, pod)) => {
+                request.header(WORKLOAD_HEADER, workload.to_string()).header(POD_HEADER, pod.as_str())
+            }
             None => request,
         }
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base
-            .join(path)
-            .map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
+        self.base.join(path).map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
     }
 }
 
@@ -258,10 +236,7 @@ impl ControlClient {
     /// # Errors
     /// [`ClientError::Address`] when `address` is no http URL.
     pub fn new(address: &str) -> Result<Self, ClientError> {
-        Ok(Self {
-            http: http()?,
-            base: base(address)?,
-        })
+        Ok(Self { http: http()?, base: base(address)? })
     }
 
     /// Replaces all policies of the broker.
@@ -269,11 +244,7 @@ impl ControlClient {
     /// # Errors
     /// [`ClientError`]; declaring again is always safe.
     pub async fn declare(&self, declaration: &Declaration) -> Result<Declared, ClientError> {
-        let request = self
-            .http
-            .put(self.url(DECLARATION_PATH)?)
-            .timeout(REQUEST_TIMEOUT)
-            .json(declaration);
+        let request = self.http.put(self.url(DECLARATION_PATH)?).timeout(REQUEST_TIMEOUT).json(declaration);
         plain(request.send().await?).await
     }
 
@@ -282,42 +253,24 @@ impl ControlClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn state(&self) -> Result<BrokerState, ClientError> {
-        plain(
-            self.http
-                .get(self.url(STATE_PATH)?)
-                .timeout(REQUEST_TIMEOUT)
-                .send()
-                .await?,
-        )
-        .await
+        plain(self.http.get(self.url(STATE_PATH)?).timeout(REQUEST_TIMEOUT).send().await?).await
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base
-            .join(path)
-            .map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
+        self.base.join(path).map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
     }
 }
 
 fn http() -> Result<reqwest::Client, ClientError> {
     // No proxy and no redirect: a broker is always reached directly, and never sends anyone elsewhere.
-    let builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none());
-    Ok(builder
-        .connect_timeout(Duration::from_secs(5))
-        .pool_idle_timeout(Duration::from_secs(30))
-        .build()?)
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    Ok(builder.connect_timeout(Duration::from_secs(5)).pool_idle_timeout(Duration::from_secs(30)).build()?)
 }
 
 fn base(address: &str) -> Result<Url, ClientError> {
     let invalid = || ClientError::Address(address.to_owned());
     let url = Url::parse(address).map_err(|_| invalid())?;
-    if matches!(url.scheme(), "http" | "https") && url.has_host() {
-        Ok(url)
-    } else {
-        Err(invalid())
-    }
+    if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(invalid()) }
 }
 
 /// Reads an answer in Cloudflare's envelope.
@@ -326,15 +279,9 @@ async fn enveloped<T: DeserializeOwned>(response: Response) -> Result<T, ClientE
     let malformed = |reason: String| ClientError::Malformed { status, reason };
     let envelope: Envelope<T> = serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()))?;
     if !envelope.success {
-        return Err(ClientError::Refused {
-            status,
-            errors: envelope.errors,
-            retry_after,
-        });
+        return Err(ClientError::Refused { status, errors: envelope.errors, retry_after });
     }
-    envelope
-        .result
-        .ok_or_else(|| malformed("success without a result".to_owned()))
+    envelope.result.ok_or_else(|| malformed("success without a result".to_owned()))
 }
 
 /// Reads an answer that is the result itself; refusals come in the envelope all the same.
@@ -345,27 +292,17 @@ async fn plain<T: DeserializeOwned>(response: Response) -> Result<T, ClientError
         return serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()));
     }
     let envelope: Envelope<()> = serde_json::from_slice(&body).map_err(|e| malformed(e.to_string()))?;
-    Err(ClientError::Refused {
-        status,
-        errors: envelope.errors,
-        retry_after,
-    })
+    Err(ClientError::Refused { status, errors: envelope.errors, retry_after })
 }
 
 async fn read(mut response: Response) -> Result<(u16, Option<Duration>, Vec<u8>), ClientError> {
     let status = response.status().as_u16();
-    let header = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|v| v.to_str().ok());
+    let header = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok());
     let retry_after = header.and_then(|v| v.parse().ok()).map(Duration::from_secs);
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(ClientError::Malformed {
-                status,
-                reason: "the answer does not end".to_owned(),
-            });
+            return Err(ClientError::Malformed { status, reason: "the answer does not end".to_owned() });
         }
         body.extend_from_slice(&chunk);
     }
@@ -378,11 +315,7 @@ mod tests {
 
     #[test]
     fn only_http_addresses_are_taken() {
-        for good in [
-            "http://127.0.0.1:9796",
-            "http://capstan-default.shop.svc",
-            "https://queues.example",
-        ] {
+        for good in ["http://127.0.0.1:9796", "http://capstan-default.shop.svc", "https://queues.example"] {
             assert!(Client::new(good).is_ok(), "{good}");
         }
         for bad in ["", "127.0.0.1:9796", "ftp://x", "http://"] {

@@ -49,17 +49,7 @@ impl Envelope<()> {
     #[must_use]
     pub fn failure(code: ErrorCode, message: impl Into<String>, pointer: Option<String>) -> Self {
         let source = pointer.map(|pointer| ErrorSource { pointer });
-        let entry = ErrorEntry {
-            code: code.code(),
-            message: message.into(),
-            source,
-        };
-        Self {
-            success: false,
-            errors: vec![entry],
-            messages: Vec::new(),
-            result: None,
-            result_info: None,
-        }
+        let entry = ErrorEntry { code: code.code(), message: message.into(), source };
+        Self { success: false, errors: vec![entry], messages: Vec::new(), result: None, result_info: None }
     }
 }

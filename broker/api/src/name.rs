@@ -23,11 +23,7 @@ impl Name {
     /// [`InvalidName`] when `text` is not a DNS label.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
         let text = text.into();
-        if is_label(&text) {
-            Ok(Self(text))
-        } else {
-            Err(InvalidName(shortened(text)))
-        }
+        if is_label(&text) { Ok(Self(text)) } else { Err(InvalidName(shortened(text))) }
     }
 
     /// The name as text.
@@ -49,10 +45,7 @@ fn shortened(text: String) -> String {
     if text.chars().count() <= NAME_LENGTH_MAX {
         return text;
     }
-    text.chars()
-        .take(NAME_LENGTH_MAX)
-        .chain(std::iter::once('…'))
-        .collect()
+    text.chars().take(NAME_LENGTH_MAX).chain(std::iter::once('…')).collect()
 }
 
 impl TryFrom<String> for Name {
@@ -90,18 +83,7 @@ mod tests {
         for good in ["a", "orders", "orders-dlq", "0", "a-1", &"a".repeat(63)] {
             assert_eq!(Name::new(good).unwrap().as_str(), good);
         }
-        for bad in [
-            "",
-            "-a",
-            "a-",
-            "A",
-            "a.b",
-            "a_b",
-            "a b",
-            "ä",
-            "a/b",
-            &"a".repeat(64),
-        ] {
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "a b", "ä", "a/b", &"a".repeat(64)] {
             assert!(Name::new(bad).is_err(), "{bad:?}");
         }
     }

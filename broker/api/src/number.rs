@@ -34,9 +34,7 @@ impl Visitor<'_> for WholeVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Whole, E> {
-        u64::try_from(value)
-            .map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
-            .map(Whole)
+        u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self)).map(Whole)
     }
 
     #[expect(
@@ -59,21 +57,9 @@ mod tests {
     #[test]
     fn takes_whole_numbers_in_both_spellings() {
         for (text, value) in [("0", 0), ("5", 5), ("5.0", 5), ("1e3", 1000)] {
-            assert_eq!(
-                serde_json::from_str::<Whole>(text).unwrap(),
-                Whole(value),
-                "{text}"
-            );
+            assert_eq!(serde_json::from_str::<Whole>(text).unwrap(), Whole(value), "{text}");
         }
-        for bad in [
-            "-1",
-            "1.5",
-            "\"5\"",
-            "null",
-            "true",
-            "1e300",
-            "18446744073709551615",
-        ] {
+        for bad in ["-1", "1.5", "\"5\"", "null", "true", "1e300", "18446744073709551615"] {
             assert!(serde_json::from_str::<Whole>(bad).is_err(), "{bad}");
         }
     }

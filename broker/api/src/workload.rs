@@ -58,10 +58,7 @@ impl std::str::FromStr for Workload {
         if name.is_empty() || name.len() > 253 || name.contains('/') {
             return Err(invalid());
         }
-        Ok(Self {
-            kind,
-            name: name.to_owned(),
-        })
+        Ok(Self { kind, name: name.to_owned() })
     }
 }
 

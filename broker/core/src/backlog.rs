@@ -30,10 +30,7 @@ impl Core {
         }
         let fresh = self.first(id, Table::Fresh, store)?;
         let parked = self.first(id, Table::Parked, store)?;
-        let oldest = [fresh, parked]
-            .into_iter()
-            .flatten()
-            .min_by_key(|oldest| oldest.seq);
+        let oldest = [fresh, parked].into_iter().flatten().min_by_key(|oldest| oldest.seq);
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.oldest = oldest;
         }
@@ -52,14 +49,7 @@ impl Core {
         };
         let first = store.messages(table, id, queue.low(table), 1)?.pop();
         let (low, oldest) = match first {
-            Some((seq, message)) => (
-                seq,
-                Some(Oldest {
-                    table,
-                    seq,
-                    sent_at: message.sent_at,
-                }),
-            ),
+            Some((seq, message)) => (seq, Some(Oldest { table, seq, sent_at: message.sent_at })),
             None => (queue.state.tail, None),
         };
         queue.set_low(table, low);

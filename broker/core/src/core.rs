@@ -91,10 +91,7 @@ impl Core {
             };
             let policy = policy(&record.document).ok_or(Fault::Corrupt(key))?;
             self.labels.insert(record.label.clone(), id);
-            self.queues.insert(
-                id,
-                Queue::new(record.label, record.retained, record.document, policy, state),
-            );
+            self.queues.insert(id, Queue::new(record.label, record.retained, record.document, policy, state));
         }
         Ok(())
     }
@@ -125,11 +122,8 @@ impl Core {
     ) -> Result<(), Fault<S::Error>> {
         let mut from = Seq(0);
         loop {
-            let step = store.scan(
-                Key::Delivery(id, from),
-                Key::Delivery(id, Seq(u64::MAX)),
-                limits::TICK_STEP,
-            )?;
+            let step =
+                store.scan(Key::Delivery(id, from), Key::Delivery(id, Seq(u64::MAX)), limits::TICK_STEP)?;
             for (key, record) in &step {
                 let (Key::Delivery(_, seq), Record::Delivery(delivery)) = (key, record) else {
                     return Err(Fault::Corrupt(*key));
@@ -137,10 +131,8 @@ impl Core {
                 from = seq.next();
                 if let Place::Leased { until, nonce } = delivery.place {
                     let until = until.saturating_add(downtime);
-                    let moved = crate::record::Delivery {
-                        place: Place::Leased { until, nonce },
-                        ..delivery.clone()
-                    };
+                    let moved =
+                        crate::record::Delivery { place: Place::Leased { until, nonce }, ..delivery.clone() };
                     store.put(*key, Record::Delivery(moved));
                     self.leases.insert((until, id, *seq));
                 }
@@ -190,15 +182,9 @@ impl Core {
     #[must_use]
     pub fn next_due(&self) -> Option<Millis> {
         let lease = self.leases.first().map(|(until, ..)| *until);
-        let retention = self
-            .retention
-            .first()
-            .map(|(at, _)| at.saturating_add(self.clock.outage));
+        let retention = self.retention.first().map(|(at, _)| at.saturating_add(self.clock.outage));
         let dead = (!self.dead.is_empty()).then(|| self.now() + limits::DEAD_RETRY_MS);
-        [self.next_timer, lease, retention, dead]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.next_timer, lease, retention, dead].into_iter().flatten().min()
     }
 
     /// The time of the last command.
@@ -276,11 +262,7 @@ fn view(id: QueueId, queue: &Queue) -> QueueView<'_> {
 
 fn read_meta<S: Store>(store: &S, incarnation: u64) -> Result<Meta, Fault<S::Error>> {
     match store.get(Key::Meta)? {
-        None => Ok(Meta {
-            incarnation,
-            next_queue: QueueId(1),
-            revision: String::new(),
-        }),
+        None => Ok(Meta { incarnation, next_queue: QueueId(1), revision: String::new() }),
         Some(Record::Meta(meta)) => Ok(meta),
         Some(_) => Err(Fault::Corrupt(Key::Meta)),
     }
@@ -288,11 +270,7 @@ fn read_meta<S: Store>(store: &S, incarnation: u64) -> Result<Meta, Fault<S::Err
 
 fn read_clock<S: Store>(store: &S, now: Millis) -> Result<Clock, Fault<S::Error>> {
     match store.get(Key::Clock)? {
-        None => Ok(Clock {
-            committed: now,
-            outage: 0,
-            timer_head: (0, QueueId(0), Seq(0)),
-        }),
+        None => Ok(Clock { committed: now, outage: 0, timer_head: (0, QueueId(0), Seq(0)) }),
         Some(Record::Clock(clock)) => Ok(clock),
         Some(_) => Err(Fault::Corrupt(Key::Clock)),
     }

@@ -13,20 +13,12 @@ use crate::store::Store;
 impl Core {
     /// Takes every declared queue, and retains those that are missing; empty ones of these go.
     pub(crate) fn declare<S: Store>(&mut self, declaration: Declaration, store: &mut S) -> Reply {
-        let declared: BTreeSet<String> = declaration
-            .queues
-            .iter()
-            .map(|queue| queue.label.clone())
-            .collect();
+        let declared: BTreeSet<String> = declaration.queues.iter().map(|queue| queue.label.clone()).collect();
         for queue in declaration.queues {
             self.declare_queue(queue, store);
         }
-        let missing: Vec<QueueId> = self
-            .labels
-            .iter()
-            .filter(|(label, _)| !declared.contains(*label))
-            .map(|(_, id)| *id)
-            .collect();
+        let missing: Vec<QueueId> =
+            self.labels.iter().filter(|(label, _)| !declared.contains(*label)).map(|(_, id)| *id).collect();
         for id in missing {
             self.retain(id, store);
         }
@@ -97,12 +89,5 @@ impl Core {
 
 fn put_queue<S: Store>(id: QueueId, queue: &Queue, store: &mut S) {
     let (label, document) = (queue.label.clone(), queue.document.clone());
-    store.put(
-        Key::Queue(id),
-        Record::Queue(QueueRecord {
-            label,
-            retained: queue.retained,
-            document,
-        }),
-    );
+    store.put(Key::Queue(id), Record::Queue(QueueRecord { label, retained: queue.retained, document }));
 }

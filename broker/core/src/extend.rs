@@ -18,9 +18,7 @@ impl Core {
         if !self.queues.contains_key(&id) {
             return Ok(Refusal::QueueUnknown.into());
         }
-        let until = self
-            .now()
-            .saturating_add(extend.duration.unwrap_or_else(|| self.visibility_timeout(id)));
+        let until = self.now().saturating_add(extend.duration.unwrap_or_else(|| self.visibility_timeout(id)));
         let (mut extended, mut warnings) = (0, Vec::new());
         for lease in &extend.leases {
             let mut delivery = match Self::held(id, *lease, Verdict::Extend, store)? {
@@ -44,10 +42,7 @@ impl Core {
     /// The consumer's; when it is gone, what is leased keeps a usual one.
     fn visibility_timeout(&self, id: QueueId) -> Millis {
         const USUAL: Millis = 30_000;
-        let consumer = self
-            .queues
-            .get(&id)
-            .and_then(|queue| queue.policy.consumer.as_ref());
+        let consumer = self.queues.get(&id).and_then(|queue| queue.policy.consumer.as_ref());
         consumer.map_or(USUAL, |consumer| consumer.visibility_timeout)
     }
 }

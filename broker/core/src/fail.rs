@@ -24,10 +24,7 @@ impl Core {
         self.leave(id, seq, &delivery, store);
         delivery.attempts += 1;
         reason_of(reason).clone_into(&mut delivery.reason);
-        let consumer = self
-            .queues
-            .get(&id)
-            .and_then(|queue| queue.policy.consumer.as_ref());
+        let consumer = self.queues.get(&id).and_then(|queue| queue.policy.consumer.as_ref());
         let Some(consumer) = consumer else {
             // Nobody consumes any more, so nobody says how often: it waits for the next consumer.
             self.give_back(id, seq, delivery, store);
@@ -140,12 +137,7 @@ impl Core {
             moved_at: self.now(),
         };
         let message = store.message(delivery.table, id, seq)?;
-        let moved = Message {
-            stored_at: self.age_now(),
-            due: 0,
-            origin: Some(origin),
-            ..*message
-        };
+        let moved = Message { stored_at: self.age_now(), due: 0, origin: Some(origin), ..*message };
         self.remove_delivered(id, seq, delivery, store);
         // The target was looked up above, so it takes the message.
         let taken = self.store_message(target, moved, store);

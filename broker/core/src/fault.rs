@@ -15,10 +15,9 @@ impl<E: std::fmt::Display> std::fmt::Display for Fault<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Store(error) => write!(f, "the store cannot be read: {error}"),
-            Self::Corrupt(key) => write!(
-                f,
-                "the store is damaged: the record of {key:?} is missing or of another type"
-            ),
+            Self::Corrupt(key) => {
+                write!(f, "the store is damaged: the record of {key:?} is missing or of another type")
+            }
         }
     }
 }

@@ -24,12 +24,7 @@ impl Store for MemoryStore {
         if from >= to {
             return Ok(Vec::new());
         }
-        Ok(self
-            .records
-            .range(from..to)
-            .take(limit)
-            .map(|(k, r)| (*k, r.clone()))
-            .collect())
+        Ok(self.records.range(from..to).take(limit).map(|(k, r)| (*k, r.clone())).collect())
     }
 
     fn put(&mut self, key: Key, record: Record) {

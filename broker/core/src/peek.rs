@@ -47,11 +47,5 @@ fn look<S: Store>(
             Place::Dead { .. } => (delivery.attempts, "dead"),
         },
     };
-    Ok(Peeked {
-        seq,
-        table,
-        attempts,
-        state,
-        message,
-    })
+    Ok(Peeked { seq, table, attempts, state, message })
 }

@@ -73,22 +73,11 @@ mod tests {
 
     #[test]
     fn backoff_stays_below_its_ceiling_and_uses_the_room() {
-        let consumer = consumer(
-            1000,
-            Some(Backoff {
-                factor: 2,
-                max_delay: 60_000,
-            }),
-        );
+        let consumer = consumer(1000, Some(Backoff { factor: 2, max_delay: 60_000 }));
         for (attempt, ceiling) in [(1, 1000), (2, 2000), (3, 4000), (7, 60_000), (100, 60_000)] {
-            let delays: Vec<_> = (0..500)
-                .map(|noise| consumer.retry_delay(attempt, noise))
-                .collect();
+            let delays: Vec<_> = (0..500).map(|noise| consumer.retry_delay(attempt, noise)).collect();
             let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
-            assert!(
-                *most <= ceiling && *most > ceiling * 9 / 10,
-                "attempt {attempt}: {most} of {ceiling}"
-            );
+            assert!(*most <= ceiling && *most > ceiling * 9 / 10, "attempt {attempt}: {most} of {ceiling}");
             assert!(*least < ceiling / 10, "attempt {attempt}: {least}");
         }
     }

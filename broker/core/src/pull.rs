@@ -56,15 +56,11 @@ impl Core {
         if count == 0 || queue.state.ready == 0 {
             return Ok(Vec::new());
         }
-        let (from, to) = (
-            Key::Returned(pull.queue, queue.state.returned_head),
-            Key::Returned(pull.queue, END),
-        );
+        let (from, to) =
+            (Key::Returned(pull.queue, queue.state.returned_head), Key::Returned(pull.queue, END));
         let mut returned = store.entries(from, to, count)?.into_iter().peekable();
-        let mut fresh = store
-            .messages(Table::Fresh, pull.queue, queue.state.cursor, count)?
-            .into_iter()
-            .peekable();
+        let mut fresh =
+            store.messages(Table::Fresh, pull.queue, queue.state.cursor, count)?.into_iter().peekable();
         let (mut taken, mut bytes) = (Vec::with_capacity(count), 0);
         while taken.len() < count {
             let candidate = match (returned.peek(), fresh.peek()) {
@@ -75,11 +71,7 @@ impl Core {
             };
             let candidate = match candidate {
                 Some((Some((order, seq)), _)) => read_returned(pull.queue, order, seq, store)?,
-                Some((_, Some((seq, message)))) => Candidate {
-                    seq,
-                    message,
-                    returned: None,
-                },
+                Some((_, Some((seq, message)))) => Candidate { seq, message, returned: None },
                 _ => break,
             };
             bytes += candidate.message.bytes();
@@ -98,11 +90,7 @@ impl Core {
         until: Millis,
         store: &mut S,
     ) -> Delivered {
-        let Candidate {
-            seq,
-            message,
-            returned,
-        } = candidate;
+        let Candidate { seq, message, returned } = candidate;
         let now = self.now();
         let mut nonce = 0;
         if let Some(queue) = self.queues.get_mut(&id) {
@@ -119,36 +107,17 @@ impl Core {
         }
         let delivery = if let Some((order, delivery)) = returned {
             store.remove(Key::Returned(id, order));
-            Delivery {
-                place: Place::Leased { until, nonce },
-                ..delivery
-            }
+            Delivery { place: Place::Leased { until, nonce }, ..delivery }
         } else {
             let (table, bytes) = (Table::Fresh, message.bytes());
             let place = Place::Leased { until, nonce };
-            Delivery {
-                table,
-                bytes,
-                attempts: 0,
-                releases: 0,
-                place,
-                reason: String::new(),
-            }
+            Delivery { table, bytes, attempts: 0, releases: 0, place, reason: String::new() }
         };
         let attempt = delivery.attempts + 1;
         store.put(Key::Delivery(id, seq), Record::Delivery(delivery));
         self.leases.insert((until, id, seq));
         self.touched.insert(id);
-        Delivered {
-            lease: Lease {
-                queue: id,
-                seq,
-                nonce,
-            },
-            attempt,
-            until,
-            message,
-        }
+        Delivered { lease: Lease { queue: id, seq, nonce }, attempt, until, message }
     }
 }
 
@@ -158,13 +127,7 @@ fn read_returned<S: Store>(
     seq: Seq,
     store: &S,
 ) -> Result<Candidate, Fault<S::Error>> {
-    let delivery = store
-        .delivery(id, seq)?
-        .ok_or(Fault::Corrupt(Key::Delivery(id, seq)))?;
+    let delivery = store.delivery(id, seq)?.ok_or(Fault::Corrupt(Key::Delivery(id, seq)))?;
     let message = store.message(delivery.table, id, seq)?;
-    Ok(Candidate {
-        seq,
-        message,
-        returned: Some((order, delivery)),
-    })
+    Ok(Candidate { seq, message, returned: Some((order, delivery)) })
 }

@@ -127,11 +127,7 @@ impl Message {
     /// What it counts towards its queue's bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let attributes: usize = self
-            .attributes
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
+        let attributes: usize = self.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
         (self.body.len() + attributes) as u64
     }
 }

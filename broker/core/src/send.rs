@@ -42,28 +42,12 @@ impl Core {
         let (now, stored_at) = (self.now(), self.age_now());
         let queue = self.touch(id)?;
         let delay = item.delay.unwrap_or(queue.policy.delivery_delay);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the seed is the low half of the incarnation"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "the seed is the low half of the incarnation")]
         let name = MessageId::new(incarnation as u32, id, queue.state.tail);
         let due = if delay == 0 { 0 } else { now.saturating_add(delay) };
-        let SendItem {
-            content_type,
-            attributes,
-            body,
-            ..
-        } = item;
-        let message = Message {
-            id: name,
-            sent_at: now,
-            stored_at,
-            due,
-            content_type,
-            attributes,
-            body,
-            origin: None,
-        };
+        let SendItem { content_type, attributes, body, .. } = item;
+        let message =
+            Message { id: name, sent_at: now, stored_at, due, content_type, attributes, body, origin: None };
         self.store_message(id, message, store)?;
         Ok(name)
     }
@@ -116,20 +100,13 @@ pub(crate) fn room(queue: &Queue, messages: u64, bytes: u64) -> Result<(), Refus
     if beyond(queue.policy.max_bytes, queue.state.bytes.saturating_add(bytes)) {
         return Err(Refusal::QueueBytesFull);
     }
-    if beyond(
-        queue.policy.max_messages,
-        queue.state.count().saturating_add(messages),
-    ) {
+    if beyond(queue.policy.max_messages, queue.state.count().saturating_add(messages)) {
         return Err(Refusal::QueueMessagesFull);
     }
     Ok(())
 }
 
 fn item_bytes(item: &SendItem) -> u64 {
-    let attributes: usize = item
-        .attributes
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let attributes: usize = item.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
     (item.body.len() + attributes) as u64
 }

@@ -24,12 +24,7 @@ impl Core {
         settle: Settle,
         store: &mut S,
     ) -> Result<Reply, Fault<S::Error>> {
-        let Settle {
-            queue,
-            acks,
-            retries,
-            releases,
-        } = settle;
+        let Settle { queue, acks, retries, releases } = settle;
         if !self.queues.contains_key(&queue) {
             return Ok(crate::command::Refusal::QueueUnknown.into());
         }
@@ -82,19 +77,10 @@ impl Core {
             Standing::Holds(delivery) => {
                 self.total(queue, |totals| totals.retried += 1);
                 settled.retries += 1;
-                self.fail(
-                    queue,
-                    retry.lease.seq,
-                    delivery,
-                    retry.delay,
-                    &retry.reason,
-                    store,
-                )
+                self.fail(queue, retry.lease.seq, delivery, retry.delay, &retry.reason, store)
             }
             Standing::Late(_) => {
-                settled
-                    .warnings
-                    .push((retry.lease, Warning::Late(Verdict::Retry)));
+                settled.warnings.push((retry.lease, Warning::Late(Verdict::Retry)));
                 Ok(())
             }
             Standing::Nothing(warning) => {
@@ -155,10 +141,7 @@ fn standing<S: Store>(queue: QueueId, lease: Lease, store: &S) -> Result<Standin
     Ok(match store.delivery(queue, lease.seq)? {
         None => Standing::Nothing(Warning::Gone),
         // It is on its way to the dead-letter queue: no verdict touches it any more.
-        Some(Delivery {
-            place: Place::Dead { .. },
-            ..
-        }) => Standing::Nothing(Warning::Gone),
+        Some(Delivery { place: Place::Dead { .. }, .. }) => Standing::Nothing(Warning::Gone),
         Some(delivery) => match delivery.place {
             Place::Leased { nonce, .. } if nonce == lease.nonce => Standing::Holds(delivery),
             _ => Standing::Late(delivery),

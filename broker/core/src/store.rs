@@ -58,10 +58,7 @@ pub(crate) trait Typed: Store {
         from: Seq,
         limit: usize,
     ) -> Read<Vec<(Seq, Box<Message>)>, Self> {
-        let (from, to) = (
-            Key::message(table, queue, from),
-            Key::message(table, queue, Seq(u64::MAX)),
-        );
+        let (from, to) = (Key::message(table, queue, from), Key::message(table, queue, Seq(u64::MAX)));
         let mut found = Vec::new();
         for (key, record) in self.scan(from, to, limit)? {
             match (key, record) {

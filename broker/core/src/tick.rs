@@ -16,9 +16,7 @@ impl Core {
         // Before retention: a message whose target takes it again is moved, not dropped.
         self.move_dead(store)?;
         let retention = self.expire(store)?;
-        Ok(Reply::Ticked {
-            more: timers || leases || retention,
-        })
+        Ok(Reply::Ticked { more: timers || leases || retention })
     }
 
     /// Delayed messages that are due become ready. Says whether more are.
@@ -47,13 +45,7 @@ impl Core {
         let (due, queue, seq) = self.clock.timer_head;
         let end = Key::Timer(Millis::MAX, QueueId(u32::MAX), Seq(u64::MAX));
         let first = store.scan(Key::Timer(due, queue, seq), end, 1)?;
-        Ok(first.first().and_then(|(key, _)| {
-            if let Key::Timer(due, ..) = key {
-                Some(*due)
-            } else {
-                None
-            }
-        }))
+        Ok(first.first().and_then(|(key, _)| if let Key::Timer(due, ..) = key { Some(*due) } else { None }))
     }
 
     fn ready_when_due<S: Store>(
@@ -68,14 +60,7 @@ impl Core {
         } else {
             let bytes = store.message(timer.table, id, seq)?.bytes();
             let (table, place) = (timer.table, Place::Waiting { due: 0 });
-            Delivery {
-                table,
-                bytes,
-                attempts: 0,
-                releases: 0,
-                place,
-                reason: String::new(),
-            }
+            Delivery { table, bytes, attempts: 0, releases: 0, place, reason: String::new() }
         };
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.state.delayed -= 1;
@@ -98,14 +83,7 @@ impl Core {
             let key = Key::Delivery(*id, *seq);
             let delivery = store.delivery(*id, *seq)?.ok_or(Fault::Corrupt(key))?;
             self.total(*id, |totals| totals.lease_expired += 1);
-            self.fail(
-                *id,
-                *seq,
-                delivery,
-                None,
-                "the lease ended without a verdict",
-                store,
-            )?;
+            self.fail(*id, *seq, delivery, None, "the lease ended without a verdict", store)?;
         }
         Ok(ended.len() == limits::TICK_STEP)
     }
@@ -121,17 +99,10 @@ impl Core {
         let fresh = self.expire_table(id, Table::Fresh, store)?;
         let parked = self.expire_table(id, Table::Parked, store)?;
         self.look_at(id, [fresh, parked].into_iter().flatten().min());
-        if self
-            .queues
-            .get(&id)
-            .is_some_and(|queue| queue.retained && queue.state.count() == 0)
-        {
+        if self.queues.get(&id).is_some_and(|queue| queue.retained && queue.state.count() == 0) {
             self.forget(id, store);
         }
-        Ok(self
-            .retention
-            .first()
-            .is_some_and(|(at, _)| *at <= self.age_now()))
+        Ok(self.retention.first().is_some_and(|(at, _)| *at <= self.age_now()))
     }
 
     /// Removes a step of expired messages; answers when to look again, or `None` when the table is empty.
@@ -166,21 +137,15 @@ impl Core {
 
     /// Dead messages go on to their dead-letter queues, where these can take them.
     fn move_dead<S: Store>(&mut self, store: &mut S) -> Result<(), Fault<S::Error>> {
-        let waiting: Vec<QueueId> = self
-            .queues
-            .iter()
-            .filter(|(_, queue)| queue.state.dead > 0)
-            .map(|(id, _)| *id)
-            .collect();
+        let waiting: Vec<QueueId> =
+            self.queues.iter().filter(|(_, queue)| queue.state.dead > 0).map(|(id, _)| *id).collect();
         for id in waiting {
             let Some(queue) = self.queues.get(&id) else {
                 continue;
             };
             let (from, to) = (Key::Dead(id, queue.state.dead_head), Key::Dead(id, END));
             for (order, seq) in store.entries(from, to, limits::DEAD_STEP)? {
-                let delivery = store
-                    .delivery(id, seq)?
-                    .ok_or(Fault::Corrupt(Key::Delivery(id, seq)))?;
+                let delivery = store.delivery(id, seq)?.ok_or(Fault::Corrupt(Key::Delivery(id, seq)))?;
                 if !self.try_move(id, seq, &delivery, store)? {
                     break;
                 }

@@ -109,19 +109,12 @@ fn declaration(dead_letters: bool) -> Command {
     if dead_letters {
         queues.push(declared("dead", b"d"));
     }
-    Command::Declare(Declaration {
-        revision: format!("{dead_letters}"),
-        queues,
-    })
+    Command::Declare(Declaration { revision: format!("{dead_letters}"), queues })
 }
 
 fn declared(label: &str, document: &[u8]) -> DeclaredQueue {
     let policy = read_policy(document).unwrap();
-    DeclaredQueue {
-        label: label.to_owned(),
-        policy,
-        document: document.to_vec(),
-    }
+    DeclaredQueue { label: label.to_owned(), policy, document: document.to_vec() }
 }
 
 /// The core under test, what it was given, and the model beside it.
@@ -137,13 +130,7 @@ impl Run {
     fn new() -> Self {
         let (mut store, now) = (MemoryStore::default(), 1_000_000);
         let core = Core::open(&mut store, now, 7, read_policy).unwrap();
-        let mut run = Self {
-            core,
-            store,
-            model: Model::default(),
-            now,
-            leases: Vec::new(),
-        };
+        let mut run = Self { core, store, model: Model::default(), now, leases: Vec::new() };
         run.apply(declaration(true));
         run
     }
@@ -168,11 +155,7 @@ impl Run {
             Operation::Pull { queue, count } => self.pull(self.queue(queue), count),
             Operation::Ack { pick } => self.settle(pick, |lease, settle| settle.acks.push(lease)),
             Operation::Retry { pick, delay } => self.settle(pick, |lease, settle| {
-                settle.retries.push(Retry {
-                    lease,
-                    delay,
-                    reason: "no".to_owned(),
-                });
+                settle.retries.push(Retry { lease, delay, reason: "no".to_owned() });
             }),
             Operation::Release { pick } => self.settle(pick, |lease, settle| settle.releases.push(lease)),
             Operation::Extend { pick } => self.extend(pick),
@@ -184,8 +167,7 @@ impl Run {
             }
         }
         while self.apply(Command::Tick) == (Reply::Ticked { more: true }) {}
-        self.model
-            .pass(self.now, self.dead_letters_taken(), MAX_RETRIES, RETENTION);
+        self.model.pass(self.now, self.dead_letters_taken(), MAX_RETRIES, RETENTION);
         self.compare();
     }
 
@@ -203,32 +185,21 @@ impl Run {
             body: vec![*body; usize::from(*body)],
         };
         let items = bodies.iter().map(item).collect();
-        let Reply::Sent(ids) = self.apply(Command::Send(Send { queue, items })) else {
-            panic!("refused")
-        };
+        let Reply::Sent(ids) = self.apply(Command::Send(Send { queue, items })) else { panic!("refused") };
         assert_eq!(ids.len(), bodies.len());
         for (id, body) in ids.into_iter().zip(bodies) {
-            self.model
-                .sent(queue, id, u64::from(*body), self.now, delay.unwrap_or(0));
+            self.model.sent(queue, id, u64::from(*body), self.now, delay.unwrap_or(0));
         }
     }
 
     fn pull(&mut self, queue: QueueId, count: usize) {
         let expected = count.min(self.model.count(queue, |state| matches!(state, State::Ready)));
-        let pull = Pull {
-            queue,
-            count,
-            bytes: u64::MAX,
-            lease: None,
-        };
-        let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else {
-            panic!("refused")
-        };
+        let pull = Pull { queue, count, bytes: u64::MAX, lease: None };
+        let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else { panic!("refused") };
         assert_eq!(delivered.len(), expected, "a pull takes what is ready");
         for one in delivered {
             assert_eq!(one.until, self.now + VISIBILITY);
-            self.model
-                .delivered(queue, one.message.id, one.lease, one.attempt, one.until);
+            self.model.delivered(queue, one.message.id, one.lease, one.attempt, one.until);
             self.leases.push((one.lease, queue));
         }
     }
@@ -237,36 +208,19 @@ impl Run {
         let Some((lease, queue)) = self.pick(pick) else {
             return;
         };
-        let mut settle = Settle {
-            queue,
-            acks: Vec::new(),
-            retries: Vec::new(),
-            releases: Vec::new(),
-        };
+        let mut settle = Settle { queue, acks: Vec::new(), retries: Vec::new(), releases: Vec::new() };
         verdict(lease, &mut settle);
-        let Reply::Settled(settled) = self.apply(Command::Settle(settle.clone())) else {
-            panic!("refused")
-        };
+        let Reply::Settled(settled) = self.apply(Command::Settle(settle.clone())) else { panic!("refused") };
         let effective = self.model.settled(&settle, self.now, MAX_RETRIES);
-        assert_eq!(
-            settled.acks + settled.retries + settled.releases,
-            u32::from(effective),
-            "{settle:?}"
-        );
+        assert_eq!(settled.acks + settled.retries + settled.releases, u32::from(effective), "{settle:?}");
     }
 
     fn extend(&mut self, pick: usize) {
         let Some((lease, queue)) = self.pick(pick) else {
             return;
         };
-        let extend = Extend {
-            queue,
-            leases: vec![lease],
-            duration: Some(9_000),
-        };
-        let Reply::Extended(count, warnings) = self.apply(Command::Extend(extend)) else {
-            panic!("refused")
-        };
+        let extend = Extend { queue, leases: vec![lease], duration: Some(9_000) };
+        let Reply::Extended(count, warnings) = self.apply(Command::Extend(extend)) else { panic!("refused") };
         assert_eq!(count == 1, self.model.extended(lease, self.now + 9_000));
         assert_eq!(count as usize + warnings.len(), 1);
     }
@@ -288,25 +242,12 @@ impl Run {
     }
 
     fn compare(&mut self) {
-        let views: Vec<_> = self
-            .core
-            .views()
-            .map(|view| (view.id, view.state.clone()))
-            .collect();
+        let views: Vec<_> = self.core.views().map(|view| (view.id, view.state.clone())).collect();
         for (id, state) in views {
-            let count = |wanted: &str| {
-                self.model
-                    .states(id, usize::MAX)
-                    .values()
-                    .filter(|s| **s == wanted)
-                    .count()
-            };
+            let count =
+                |wanted: &str| self.model.states(id, usize::MAX).values().filter(|s| **s == wanted).count();
             let counts = ["ready", "delayed", "leased", "dead"].map(|name| count(name) as u64);
-            assert_eq!(
-                [state.ready, state.delayed, state.leased, state.dead],
-                counts,
-                "queue {id:?}"
-            );
+            assert_eq!([state.ready, state.delayed, state.leased, state.dead], counts, "queue {id:?}");
             assert_eq!(state.bytes, self.model.bytes(id), "queue {id:?}");
             let oldest = self.core.oldest_sent_at(id, &self.store).unwrap();
             // Which of several messages that die at once is moved first is not part of the model.
@@ -323,11 +264,7 @@ impl Run {
         let mut store = self.store.clone();
         let rebuilt = Core::open(&mut store, self.now, 99, read_policy).unwrap();
         assert_eq!(store, self.store, "opening without downtime changes nothing");
-        let states = |core: &Core| {
-            core.views()
-                .map(|view| (view.id, view.state.clone()))
-                .collect::<Vec<_>>()
-        };
+        let states = |core: &Core| core.views().map(|view| (view.id, view.state.clone())).collect::<Vec<_>>();
         assert_eq!(states(&rebuilt), states(&self.core));
     }
 }
@@ -362,9 +299,7 @@ fn records_of(commands: &[(usize, u64)], cut: impl Fn(usize) -> bool) -> MemoryS
     let (mut now, mut leases) = (1, Vec::new());
     for (index, (kind, number)) in commands.iter().enumerate() {
         now += number;
-        let lease = leases
-            .get(usize::try_from(*number).unwrap() % leases.len().max(1))
-            .copied();
+        let lease = leases.get(usize::try_from(*number).unwrap() % leases.len().max(1)).copied();
         let command = command_of(*kind, *number, queue, lease);
         if let Reply::Delivered(delivered) = core.apply(command, now, &mut store).unwrap().reply {
             leases.extend(delivered.iter().map(|one| one.lease));
@@ -378,42 +313,20 @@ fn records_of(commands: &[(usize, u64)], cut: impl Fn(usize) -> bool) -> MemoryS
 }
 
 fn command_of(kind: usize, number: u64, queue: QueueId, lease: Option<Lease>) -> Command {
-    let mut settle = Settle {
-        queue,
-        acks: Vec::new(),
-        retries: Vec::new(),
-        releases: Vec::new(),
-    };
+    let mut settle = Settle { queue, acks: Vec::new(), retries: Vec::new(), releases: Vec::new() };
     match (kind, lease) {
         (0 | 1, _) => {
             let (content_type, attributes, body) = (ContentType::Text, Vec::new(), vec![b'x'; 3]);
             let delay = Some(if number.is_multiple_of(3) { number } else { 0 });
-            Command::Send(Send {
-                queue,
-                items: vec![SendItem {
-                    delay,
-                    content_type,
-                    attributes,
-                    body,
-                }],
-            })
+            Command::Send(Send { queue, items: vec![SendItem { delay, content_type, attributes, body }] })
         }
-        (2, _) => Command::Pull(Pull {
-            queue,
-            count: 3,
-            bytes: 1000,
-            lease: None,
-        }),
+        (2, _) => Command::Pull(Pull { queue, count: 3, bytes: 1000, lease: None }),
         (3, Some(lease)) => {
             settle.acks.push(lease);
             Command::Settle(settle)
         }
         (4, Some(lease)) => {
-            settle.retries.push(Retry {
-                lease,
-                delay: None,
-                reason: String::new(),
-            });
+            settle.retries.push(Retry { lease, delay: None, reason: String::new() });
             Command::Settle(settle)
         }
         _ => Command::Tick,
@@ -427,49 +340,22 @@ fn backoff_delays_are_the_same_in_every_run() {
         let backoff = |_: &[u8]| {
             let mut policy = policy(None);
             let consumer = policy.consumer.as_mut()?;
-            (consumer.retry_delay, consumer.backoff) = (
-                1000,
-                Some(Backoff {
-                    factor: 2,
-                    max_delay: 60_000,
-                }),
-            );
+            (consumer.retry_delay, consumer.backoff) = (1000, Some(Backoff { factor: 2, max_delay: 60_000 }));
             Some(policy)
         };
         let mut core = Core::open(&mut store, seed, 7, backoff).unwrap();
-        let queue = DeclaredQueue {
-            label: "q".to_owned(),
-            policy: backoff(b"").unwrap(),
-            document: Vec::new(),
-        };
-        let declare = Command::Declare(Declaration {
-            revision: String::new(),
-            queues: vec![queue],
-        });
+        let queue =
+            DeclaredQueue { label: "q".to_owned(), policy: backoff(b"").unwrap(), document: Vec::new() };
+        let declare = Command::Declare(Declaration { revision: String::new(), queues: vec![queue] });
         core.apply(declare, seed, &mut store).unwrap();
         let queue = core.find("q").unwrap();
-        core.apply(command_of(0, 1, queue, None), seed, &mut store)
-            .unwrap();
-        let pulled = core
-            .apply(command_of(2, 0, queue, None), seed, &mut store)
-            .unwrap()
-            .reply;
-        let Reply::Delivered(delivered) = pulled else {
-            panic!("refused")
-        };
-        core.apply(
-            command_of(4, 0, queue, Some(delivered[0].lease)),
-            seed,
-            &mut store,
-        )
-        .unwrap();
+        core.apply(command_of(0, 1, queue, None), seed, &mut store).unwrap();
+        let pulled = core.apply(command_of(2, 0, queue, None), seed, &mut store).unwrap().reply;
+        let Reply::Delivered(delivered) = pulled else { panic!("refused") };
+        core.apply(command_of(4, 0, queue, Some(delivered[0].lease)), seed, &mut store).unwrap();
         core.apply(Command::Tick, seed, &mut store).unwrap();
         core.next_due()
     };
     assert_eq!(run(5_000), run(5_000));
-    assert_ne!(
-        run(5_000),
-        run(5_001).map(|due| due - 1),
-        "the jitter differs from message to message"
-    );
+    assert_ne!(run(5_000), run(5_001).map(|due| due - 1), "the jitter differs from message to message");
 }

@@ -36,11 +36,7 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn sent(&mut self, queue: QueueId, id: MessageId, bytes: u64, now: u64, delay: u64) {
-        let state = if delay == 0 {
-            State::Ready
-        } else {
-            State::Delayed { due: now + delay }
-        };
+        let state = if delay == 0 { State::Ready } else { State::Delayed { due: now + delay } };
         let (attempts, releases, lease, leases) = (0, 0, None, Vec::new());
         let (sent_at, stored_at) = (now, now);
         self.messages.push(Message {
@@ -66,16 +62,10 @@ impl Model {
         attempt: u32,
         until: u64,
     ) {
-        let found = self
-            .messages
-            .iter_mut()
-            .find(|m| m.queue == queue && m.id == id && m.state == State::Ready);
+        let found =
+            self.messages.iter_mut().find(|m| m.queue == queue && m.id == id && m.state == State::Ready);
         let message = found.expect("only ready messages are delivered");
-        assert_eq!(
-            attempt,
-            message.attempts + 1,
-            "attempts count deliveries that ended in failure"
-        );
+        assert_eq!(attempt, message.attempts + 1, "attempts count deliveries that ended in failure");
         message.state = State::Leased { until };
         message.lease = Some(lease);
         message.leases.push(lease);
@@ -154,10 +144,7 @@ impl Model {
     }
 
     pub(crate) fn count(&self, queue: QueueId, wanted: impl Fn(State) -> bool) -> usize {
-        self.messages
-            .iter()
-            .filter(|m| m.queue == queue && wanted(m.state))
-            .count()
+        self.messages.iter().filter(|m| m.queue == queue && wanted(m.state)).count()
     }
 
     pub(crate) fn states(&self, queue: QueueId, limit: usize) -> BTreeMap<MessageId, &'static str> {
@@ -172,11 +159,7 @@ impl Model {
     }
 
     pub(crate) fn bytes(&self, queue: QueueId) -> u64 {
-        self.messages
-            .iter()
-            .filter(|m| m.queue == queue)
-            .map(|m| m.bytes)
-            .sum()
+        self.messages.iter().filter(|m| m.queue == queue).map(|m| m.bytes).sum()
     }
 
     pub(crate) fn oldest(&self, queue: QueueId) -> Option<u64> {

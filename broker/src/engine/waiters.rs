@@ -1,0 +1,187 @@
+//! Pulls that wait: for a first message, and then for a full batch. Oldest first.
+//!
+//! A pull is answered when its batch is full, `wait` after it first saw a ready message, or empty-handed after `idle`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use capstan_core::{Pull, QueueId};
+use tokio::sync::oneshot;
+
+use super::Outcome;
+
+/// Most pulls that wait; a further one is answered at once.
+const WAITERS_MAX: usize = 20_000;
+
+/// A pull and how long it waits.
+pub(super) struct WaitingPull {
+    pub(super) pull: Pull,
+    /// Milliseconds to gather after the first ready message.
+    pub(super) wait: u64,
+    /// Milliseconds to wait for the first.
+    pub(super) idle: u64,
+    pub(super) reply: oneshot::Sender<Outcome>,
+}
+
+struct Waiter {
+    pull: WaitingPull,
+    idle_until: u64,
+    gather_until: Option<u64>,
+}
+
+impl Waiter {
+    fn deadline(&self) -> u64 {
+        self.gather_until.unwrap_or(self.idle_until)
+    }
+}
+
+/// All waiting pulls.
+#[derive(Default)]
+pub(super) struct Waiters {
+    queues: BTreeMap<QueueId, BTreeMap<u64, Waiter>>,
+    deadlines: BTreeSet<(u64, QueueId, u64)>,
+    next: u64,
+}
+
+impl Waiters {
+    pub(super) fn add(&mut self, pull: WaitingPull, now: u64) {
+        let full = self.deadlines.len() >= WAITERS_MAX;
+        let idle_until = if full { now } else { now.saturating_add(pull.idle) };
+        let (id, queue) = (self.next, pull.pull.queue);
+        self.next += 1;
+        self.deadlines.insert((idle_until, queue, id));
+        self.queues.entry(queue).or_default().insert(id, Waiter { pull, idle_until, gather_until: None });
+    }
+
+    /// When the next one is to be answered, whatever is there.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, ..)| *at)
+    }
+
+    /// Queues in which someone waits.
+    pub(super) fn queues(&self) -> Vec<QueueId> {
+        self.queues.keys().copied().collect()
+    }
+
+    /// Takes the pulls of a queue that are to be answered now, with `ready` messages to share.
+    pub(super) fn due(&mut self, queue: QueueId, mut ready: u64, now: u64) -> Vec<WaitingPull> {
+        let Some(waiting) = self.queues.get_mut(&queue) else {
+            return Vec::new();
+        };
+        let mut due = Vec::new();
+        for (id, waiter) in waiting.iter_mut() {
+            if waiter.pull.reply.is_closed() {
+                due.push(*id);
+                continue;
+            }
+            if ready == 0 {
+                break;
+            }
+            let wanted = waiter.pull.pull.count as u64;
+            if ready >= wanted || waiter.pull.wait == 0 || waiter.gather_until.is_some_and(|at| at <= now) {
+                due.push(*id);
+            } else if waiter.gather_until.is_none() {
+                let until = now.saturating_add(waiter.pull.wait);
+                self.deadlines.remove(&(waiter.deadline(), queue, *id));
+                self.deadlines.insert((until, queue, *id));
+                waiter.gather_until = Some(until);
+            }
+            ready = ready.saturating_sub(wanted);
+        }
+        self.take(queue, &due)
+    }
+
+    /// Takes the pulls whose time is over.
+    pub(super) fn expired(&mut self, now: u64) -> Vec<WaitingPull> {
+        let over: Vec<_> = self.deadlines.iter().take_while(|(at, ..)| *at <= now).copied().collect();
+        over.into_iter().flat_map(|(_, queue, id)| self.take(queue, &[id])).collect()
+    }
+
+    /// Takes all pulls of a queue.
+    pub(super) fn all(&mut self, queue: QueueId) -> Vec<WaitingPull> {
+        let ids: Vec<u64> = self.queues.get(&queue).map(|w| w.keys().copied().collect()).unwrap_or_default();
+        self.take(queue, &ids)
+    }
+
+    fn take(&mut self, queue: QueueId, ids: &[u64]) -> Vec<WaitingPull> {
+        let Some(waiting) = self.queues.get_mut(&queue) else {
+            return Vec::new();
+        };
+        let mut taken = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(waiter) = waiting.remove(id) {
+                self.deadlines.remove(&(waiter.deadline(), queue, *id));
+                if !waiter.pull.reply.is_closed() {
+                    taken.push(waiter.pull);
+                }
+            }
+        }
+        if waiting.is_empty() {
+            self.queues.remove(&queue);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUE: QueueId = QueueId(1);
+
+    fn pull(count: usize, wait: u64, idle: u64) -> (WaitingPull, oneshot::Receiver<Outcome>) {
+        let (reply, answer) = oneshot::channel();
+        let pull = Pull { queue: QUEUE, count, bytes: u64::MAX, lease: None };
+        (WaitingPull { pull, wait, idle, reply }, answer)
+    }
+
+    fn counts(pulls: &[WaitingPull]) -> Vec<usize> {
+        pulls.iter().map(|p| p.pull.count).collect()
+    }
+
+    #[test]
+    fn a_full_batch_is_answered_at_once_and_the_oldest_first() {
+        let mut waiters = Waiters::default();
+        let answers = [3, 2, 1].map(|count| {
+            let (pull, answer) = pull(count, 100, 1000);
+            waiters.add(pull, 0);
+            answer
+        });
+        assert_eq!(counts(&waiters.due(QUEUE, 0, 0)), [0; 0]);
+        assert_eq!(counts(&waiters.due(QUEUE, 5, 0)), [3, 2]);
+        assert_eq!(counts(&waiters.due(QUEUE, 1, 0)), [1]);
+        drop(answers);
+    }
+
+    #[test]
+    fn a_part_of_a_batch_is_answered_after_the_gathering_time() {
+        let mut waiters = Waiters::default();
+        let (pull, _answer) = pull(10, 100, 1000);
+        waiters.add(pull, 0);
+        assert_eq!(waiters.next_deadline(), Some(1000));
+        assert!(waiters.due(QUEUE, 1, 500).is_empty());
+        assert_eq!(waiters.next_deadline(), Some(600));
+        assert!(waiters.expired(599).is_empty());
+        assert_eq!(waiters.expired(600).len(), 1);
+    }
+
+    #[test]
+    fn nothing_in_time_is_an_empty_answer() {
+        let mut waiters = Waiters::default();
+        let (pull, _answer) = pull(10, 100, 1000);
+        waiters.add(pull, 0);
+        assert_eq!(waiters.expired(1000).len(), 1);
+        assert_eq!(waiters.next_deadline(), None);
+    }
+
+    #[test]
+    fn an_abandoned_pull_takes_nothing_from_the_next() {
+        let mut waiters = Waiters::default();
+        let (first, answer) = pull(1, 0, 1000);
+        let (second, _kept) = pull(2, 0, 1000);
+        waiters.add(first, 0);
+        waiters.add(second, 0);
+        drop(answer);
+        assert_eq!(counts(&waiters.due(QUEUE, 1, 0)), [2]);
+        assert_eq!(waiters.next_deadline(), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Bodies between the wire and the store.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use capstan_api::ErrorCode;
+use capstan_api::message::ContentType;
+use serde_json::value::RawValue;
+
+use super::refused::Refused;
+
+/// The bytes to store for a sent body; `at` is its message's place, such as `/messages/3` or nothing.
+pub(super) fn stored(content_type: ContentType, body: &RawValue, at: &str) -> Result<Vec<u8>, Refused> {
+    let pointer = format!("{at}/body");
+    match content_type {
+        ContentType::Json => Ok(body.get().as_bytes().to_vec()),
+        ContentType::Text => string(content_type, body, &pointer).map(String::into_bytes),
+        ContentType::Bytes | ContentType::V8 => {
+            let text = string(content_type, body, &pointer)?;
+            STANDARD.decode(text).map_err(|error| {
+                let message =
+                    format!("body: a {} body is base64 with padding: {error}", content_type.as_str());
+                Refused::at(ErrorCode::MessageMetadataInvalid, pointer, message)
+            })
+        }
+    }
+}
+
+fn string(content_type: ContentType, body: &RawValue, pointer: &str) -> Result<String, Refused> {
+    serde_json::from_str(body.get()).map_err(|_| {
+        let message =
+            format!("body: a message of content type {} has a string as body", content_type.as_str());
+        Refused::at(ErrorCode::MessageMetadataInvalid, pointer, message)
+    })
+}
+
+/// The body as pull and peek show it.
+pub(super) fn shown(content_type: ContentType, body: Vec<u8>) -> String {
+    match content_type {
+        ContentType::Text => String::from_utf8(body)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        ContentType::Json | ContentType::Bytes | ContentType::V8 => STANDARD.encode(body),
+    }
+}
+
+pub(super) const fn to_core(content_type: ContentType) -> capstan_core::ContentType {
+    match content_type {
+        ContentType::Json => capstan_core::ContentType::Json,
+        ContentType::Text => capstan_core::ContentType::Text,
+        ContentType::Bytes => capstan_core::ContentType::Bytes,
+        ContentType::V8 => capstan_core::ContentType::V8,
+    }
+}
+
+pub(super) const fn from_core(content_type: capstan_core::ContentType) -> ContentType {
+    match content_type {
+        capstan_core::ContentType::Json => ContentType::Json,
+        capstan_core::ContentType::Text => ContentType::Text,
+        capstan_core::ContentType::Bytes => ContentType::Bytes,
+        capstan_core::ContentType::V8 => ContentType::V8,
+    }
+}

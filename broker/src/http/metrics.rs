@@ -1,0 +1,97 @@
+//! `/metrics` for Prometheus: gauges and counters of each queue. The number of queues bounds the number of series.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use super::AppState;
+use super::refused::Refused;
+use crate::engine::QueueSnapshot;
+
+const LABELS: [&str; 2] = ["namespace", "queue"];
+const MESSAGES: [&str; 3] = ["namespace", "queue", "state"];
+const EVENTS: [&str; 3] = ["namespace", "queue", "event"];
+
+/// Counts everything and writes it down.
+pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
+    let snapshots = state.engine.snapshot().await?;
+    let text = write(&snapshots).map_err(|error| {
+        tracing::error!(%error, "metrics cannot be written");
+        super::unexpected()
+    })?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}
+
+fn write(snapshots: &[QueueSnapshot]) -> prometheus::Result<Vec<u8>> {
+    let registry = Registry::new();
+    registry.register(Box::new(Families::of(snapshots)?))?;
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    Ok(text)
+}
+
+/// The metrics of one look: made anew each time, so that a queue that is gone is gone here too.
+struct Families(Vec<Box<dyn Collector>>);
+
+impl Families {
+    fn of(snapshots: &[QueueSnapshot]) -> prometheus::Result<Self> {
+        let messages =
+            IntGaugeVec::new(Opts::new("capstan_queue_messages", "Messages by state."), &MESSAGES)?;
+        let bytes =
+            IntGaugeVec::new(Opts::new("capstan_queue_bytes", "Bytes of bodies and attributes."), &LABELS)?;
+        let oldest =
+            Opts::new("capstan_queue_oldest_age_seconds", "Age of the oldest message; 0 when there is none.");
+        let oldest = GaugeVec::new(oldest, &LABELS)?;
+        let events =
+            Opts::new("capstan_queue_events_total", "What happened to messages since the broker's start.");
+        let events = IntCounterVec::new(events, &EVENTS)?;
+        for snapshot in snapshots {
+            let (namespace, queue) = snapshot.label.split_once('/').unwrap_or(("", &snapshot.label));
+            for (state, count) in counts(snapshot) {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                messages.with_label_values(&[namespace, queue, state]).set(count);
+            }
+            for (event, count) in totals(snapshot) {
+                events.with_label_values(&[namespace, queue, event]).inc_by(count);
+            }
+            let size = i64::try_from(snapshot.bytes).unwrap_or(i64::MAX);
+            bytes.with_label_values(&[namespace, queue]).set(size);
+            let age = std::time::Duration::from_millis(snapshot.oldest_age_ms.unwrap_or(0));
+            oldest.with_label_values(&[namespace, queue]).set(age.as_secs_f64());
+        }
+        Ok(Self(vec![Box::new(messages), Box::new(bytes), Box::new(oldest), Box::new(events)]))
+    }
+}
+
+const fn counts(snapshot: &QueueSnapshot) -> [(&'static str, u64); 4] {
+    let QueueSnapshot { ready, delayed, leased, dead, .. } = *snapshot;
+    [("ready", ready), ("delayed", delayed), ("leased", leased), ("dead", dead)]
+}
+
+const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 9] {
+    let totals = &snapshot.totals;
+    [
+        ("sent", totals.sent),
+        ("delivered", totals.delivered),
+        ("acknowledged", totals.acknowledged),
+        ("retried", totals.retried),
+        ("released", totals.released),
+        ("lease_expired", totals.lease_expired),
+        ("dead_lettered", totals.dead_lettered),
+        ("dropped", totals.dropped),
+        ("expired", totals.expired),
+    ]
+}
+
+impl Collector for Families {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.iter().flat_map(|family| family.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.iter().flat_map(|family| family.collect()).collect()
+    }
+}

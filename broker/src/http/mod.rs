@@ -1,0 +1,117 @@
+//! The HTTP side: routes of the data port and of the admin port.
+
+mod body;
+mod control;
+mod encoding;
+mod metrics;
+mod pull;
+mod queue;
+mod queues;
+mod refused;
+mod send;
+mod settle;
+mod token;
+mod workloads;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{any, get, post, put};
+use capstan_api::ErrorCode;
+use capstan_api::control::{DECLARATION_PATH, STATE_PATH};
+use capstan_api::limits;
+use capstan_api::message::Metrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Backlog, Handle};
+use queue::{Found, Names};
+use refused::Refused;
+use token::Tokens;
+
+/// What every handler needs.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    engine: Handle,
+    tokens: Tokens,
+    data: Arc<Path>,
+    /// Cancelled when the broker ends: whoever waits answers.
+    ending: CancellationToken,
+}
+
+impl AppState {
+    pub(crate) fn new(engine: Handle, data: Arc<Path>, ending: CancellationToken) -> Self {
+        let tokens = Tokens { incarnation: engine.directory().incarnation };
+        Self { engine, tokens, data, ending }
+    }
+
+    fn find(&self, names: Names) -> Result<Found, Refused> {
+        Found::find(self.engine.directory(), names)
+    }
+
+    fn incarnation(&self) -> String {
+        format!("{:016x}", self.tokens.incarnation)
+    }
+}
+
+/// The data port: Cloudflare's paths, and the sidecars' long poll.
+pub(crate) fn data(state: AppState) -> Router {
+    let queue = Router::new()
+        .route("/", get(queues::get).fallback(queues::managed_elsewhere))
+        .route("/consumers", get(queues::consumers).fallback(queues::managed_elsewhere))
+        .route("/consumers/{consumer}", any(queues::managed_elsewhere))
+        .route("/metrics", get(queues::metrics))
+        .route("/messages", post(send::one))
+        .route("/messages/batch", post(send::batch))
+        .route("/messages/pull", post(pull::pull))
+        .route("/messages/peek", post(pull::peek))
+        .route("/messages/ack", post(settle::ack))
+        .route("/messages/extend", post(settle::extend));
+    Router::new()
+        .route(
+            "/client/v4/accounts/{namespace}/queues",
+            get(queues::list).fallback(queues::managed_elsewhere),
+        )
+        .nest("/client/v4/accounts/{namespace}/queues/{queue}", queue)
+        .route(
+            "/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers",
+            get(workloads::consumers),
+        )
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_route)
+        .layer(DefaultBodyLimit::max(limits::REQUEST_BYTES_MAX))
+        .with_state(state)
+}
+
+/// The admin port: health, metrics, and the control API.
+pub(crate) fn admin(state: AppState) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(|| async { "ok" }))
+        .route("/metrics", get(metrics::get))
+        .route(DECLARATION_PATH, put(control::declare))
+        .route(STATE_PATH, get(control::get))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_route)
+        .layer(DefaultBodyLimit::max(limits::DECLARATION_BYTES_MAX))
+        .with_state(state)
+}
+
+async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> Refused {
+    Refused::new(ErrorCode::NoRoute, format!("no route for {method} {:.200}", uri.path()))
+}
+
+fn metrics_of(backlog: Option<Backlog>) -> Metrics {
+    let backlog = backlog.unwrap_or_default();
+    Metrics {
+        backlog_count: backlog.count,
+        backlog_bytes: backlog.bytes,
+        oldest_message_timestamp_ms: backlog.oldest_sent_at.unwrap_or(0),
+    }
+}
+
+/// The engine answered what the command cannot answer.
+fn unexpected() -> Refused {
+    Refused::new(ErrorCode::Internal, "the broker failed to answer; see its log")
+}

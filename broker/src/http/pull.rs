@@ -1,0 +1,170 @@
+//! `POST messages/pull` and `POST messages/peek`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use capstan_api::ErrorCode;
+use capstan_api::envelope::Envelope;
+use capstan_api::limits;
+use capstan_api::message::{Metadata, Peek, Peeked, PeekedMessage, Pull, Pulled, PulledMessage};
+use capstan_api::number::Whole;
+use capstan_api::workload::WORKLOAD_HEADER;
+use capstan_core::{Command, Delivered, Message, Reply};
+
+use super::body::Body;
+use super::queue::{Found, Names};
+use super::refused::{Refused, of_core};
+use super::token::Tokens;
+use super::{AppState, encoding, metrics_of};
+
+/// Leases messages; waits for them if asked to.
+pub(super) async fn pull(
+    State(state): State<AppState>,
+    Path(names): Path<Names>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Envelope<Pulled>>, Refused> {
+    let found = state.find(names)?;
+    let pull: Pull = body.read()?;
+    check_consumer(&found, &headers)?;
+    let wait = field("wait_ms", pull.wait_ms, 0, limits::WAIT_MS_MAX)?.unwrap_or(0);
+    let idle = field("idle_ms", pull.idle_ms, 0, limits::IDLE_MS_MAX)?.unwrap_or(wait);
+    let command = command(&found, &pull)?;
+    let outcome = state.engine.pull(command, wait, idle).await?;
+    match outcome.reply {
+        Reply::Delivered(delivered) => {
+            let metrics = metrics_of(outcome.backlog);
+            let messages = delivered.into_iter().map(|one| pulled(one, state.tokens)).collect();
+            let (message_backlog_count, metadata) = (metrics.backlog_count, Metadata { metrics });
+            Ok(Json(Envelope::success(Pulled { message_backlog_count, messages, metadata })))
+        }
+        Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
+        _ => Err(super::unexpected()),
+    }
+}
+
+fn command(found: &Found, pull: &Pull) -> Result<capstan_core::Pull, Refused> {
+    let longest = limits::VISIBILITY_TIMEOUT_MS_MAX;
+    let count = batch_size(pull.batch_size)?;
+    let lease = field("visibility_timeout_ms", pull.visibility_timeout_ms, 1, longest)?;
+    let older = field("visibility_timeout", pull.visibility_timeout, 1, longest)?;
+    let bytes = field("batch_bytes", pull.batch_bytes, 1, u64::MAX)?.unwrap_or(u64::MAX);
+    Ok(capstan_core::Pull { queue: found.id, count, bytes, lease: lease.or(older) })
+}
+
+/// A push consumer's queue is pulled by the sidecars of its workload and by no one else.
+fn check_consumer(found: &Found, headers: &HeaderMap) -> Result<(), Refused> {
+    let Some(consumer) = &found.entry()?.policy.consumer else {
+        return Ok(());
+    };
+    let Some(push) = &consumer.push else { return Ok(()) };
+    let workload = headers.get(WORKLOAD_HEADER).and_then(|value| value.to_str().ok());
+    if workload == Some(push.workload.to_string().as_str()) {
+        return Ok(());
+    }
+    let message = format!(
+        "messages cannot be pulled unless http_pull mode is enabled: Consumer {} hands queue {:?} to {}; \
+         remove its targetRef to pull",
+        consumer.name,
+        found.name(),
+        push.workload
+    );
+    Err(Refused::new(ErrorCode::PullDisabled, message))
+}
+
+/// Shows the oldest messages; nothing is leased.
+pub(super) async fn peek(
+    State(state): State<AppState>,
+    Path(names): Path<Names>,
+    body: Body,
+) -> Result<Json<Envelope<Peeked>>, Refused> {
+    let found = state.find(names)?;
+    let peek: Peek = body.read()?;
+    let count = batch_size(peek.batch_size)?;
+    let command = Command::Peek(capstan_core::Peek { queue: found.id, count });
+    match state.engine.apply(command, None).await?.reply {
+        Reply::Peeked(peeked) => {
+            let messages = peeked.into_iter().map(|one| shown(one, &found, state.tokens)).collect();
+            Ok(Json(Envelope::success(Peeked { messages })))
+        }
+        Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
+        _ => Err(super::unexpected()),
+    }
+}
+
+fn pulled(delivered: Delivered, tokens: Tokens) -> PulledMessage {
+    let Delivered { lease, attempt, message, .. } = delivered;
+    let metadata = metadata(&message);
+    let Message { id, sent_at, content_type, attributes, body, .. } = *message;
+    PulledMessage {
+        id: id.to_string(),
+        body: encoding::shown(encoding::from_core(content_type), body),
+        attempts: attempt,
+        timestamp_ms: sent_at,
+        lease_id: tokens.lease(lease),
+        metadata,
+        attributes: attributes.into_iter().collect(),
+    }
+}
+
+fn shown(peeked: capstan_core::Peeked, found: &Found, tokens: Tokens) -> PeekedMessage {
+    let capstan_core::Peeked { seq, attempts, state, message, .. } = peeked;
+    let mut metadata = metadata(&message);
+    metadata.insert("capstan-state".to_owned(), state.to_owned());
+    let Message { id, sent_at, content_type, attributes, body, .. } = *message;
+    PeekedMessage {
+        id: id.to_string(),
+        body: encoding::shown(encoding::from_core(content_type), body),
+        attempts,
+        timestamp_ms: sent_at,
+        reference: tokens.reference(found.id, seq),
+        metadata,
+        attributes: attributes.into_iter().collect(),
+    }
+}
+
+fn metadata(message: &Message) -> BTreeMap<String, String> {
+    let content_type = encoding::from_core(message.content_type).as_str();
+    let mut metadata = BTreeMap::from([
+        ("CF-Content-Type".to_owned(), content_type.to_owned()),
+        ("CF-sourceMessageSource".to_owned(), "api".to_owned()),
+    ]);
+    if let Some(origin) = &message.origin {
+        let queue = origin.label.split_once('/').map_or(origin.label.as_str(), |(_, queue)| queue);
+        for (name, value) in [
+            ("queue", queue.to_owned()),
+            ("attempts", origin.attempts.to_string()),
+            ("reason", origin.reason.clone()),
+            ("timestamp-ms", origin.moved_at.to_string()),
+        ] {
+            metadata.insert(format!("capstan-dead-letter-{name}"), value);
+        }
+    }
+    metadata
+}
+
+fn batch_size(size: Option<Whole>) -> Result<usize, Refused> {
+    let most = limits::BATCH_COUNT_MAX as u64;
+    let Some(Whole(size)) = size else {
+        return Ok(limits::PULL_BATCH_DEFAULT.into());
+    };
+    if !(1..=most).contains(&size) {
+        let message = format!("batch_size: is {size}, but must be 1 to {most}");
+        return Err(Refused::at(ErrorCode::BatchCountOutOfBounds, "/batch_size", message));
+    }
+    Ok(usize::try_from(size).unwrap_or(limits::BATCH_COUNT_MAX))
+}
+
+/// A number of the body within its bounds.
+pub(super) fn field(name: &str, value: Option<Whole>, least: u64, most: u64) -> Result<Option<u64>, Refused> {
+    let Some(Whole(value)) = value else {
+        return Ok(None);
+    };
+    if !(least..=most).contains(&value) {
+        let message = format!("{name}: is {value}, but must be {least} to {most}");
+        return Err(Refused::at(ErrorCode::JsonBodyInvalid, format!("/{name}"), message));
+    }
+    Ok(Some(value))
+}

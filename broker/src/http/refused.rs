@@ -1,0 +1,105 @@
+//! How a request is refused: the envelope, its status, and the headers that tell an SDK whether to try again.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use capstan_api::ErrorCode;
+use capstan_api::envelope::Envelope;
+use capstan_core::Refusal;
+
+use crate::engine::Unavailable;
+
+/// Seconds after which an overloaded broker may be asked again.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// A refusal on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    /// The place in the request's body, as a JSON pointer.
+    pub(super) pointer: Option<String>,
+}
+
+impl Refused {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), pointer: None }
+    }
+
+    /// A refusal of one field of the body.
+    pub(super) fn at(code: ErrorCode, pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), pointer: Some(pointer.into()) }
+    }
+
+    pub(super) fn queue_not_found(queue: &str) -> Self {
+        let message = format!(
+            "queue {queue:?} is not declared here; apply a Queue of that name, or look at its conditions"
+        );
+        Self::new(ErrorCode::QueueNotFound, message)
+    }
+}
+
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::Overloaded => Self::new(
+                ErrorCode::QueueOverloaded,
+                "too much is waiting in the broker; try again after Retry-After",
+            ),
+            Unavailable::Ended => {
+                Self::new(ErrorCode::ShuttingDown, "the broker is shutting down; try again")
+            }
+        }
+    }
+}
+
+/// What the core's refusal means to the client of `queue`.
+pub(super) fn of_core(refusal: Refusal, queue: &str) -> Refused {
+    match refusal {
+        Refusal::QueueUnknown => Refused::queue_not_found(queue),
+        Refusal::QueueRetained => Refused::new(
+            ErrorCode::QueueNotFound,
+            format!(
+                "queue {queue:?} is no longer declared and only keeps its messages; declare it again to use it"
+            ),
+        ),
+        Refusal::DeliveryPaused => Refused::new(ErrorCode::DeliveryPaused, "queue_delivery_paused"),
+        Refusal::NoConsumer => Refused::new(
+            ErrorCode::PullDisabled,
+            format!(
+                "messages cannot be pulled unless http_pull mode is enabled: no Consumer names queue {queue:?}; \
+                 apply one without targetRef"
+            ),
+        ),
+        Refusal::QueueBytesFull => Refused::new(
+            ErrorCode::StorageLimitExceeded,
+            format!(
+                "queue {queue:?} holds limits.maxBytes already; consume or purge messages, or raise the limit"
+            ),
+        ),
+        Refusal::QueueMessagesFull => Refused::new(
+            ErrorCode::StorageLimitExceeded,
+            format!(
+                "queue {queue:?} holds limits.maxMessages already; consume or purge messages, or raise the limit"
+            ),
+        ),
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retryable = self.code.is_retryable();
+        let code = self.code;
+        let mut response =
+            (status, Json(Envelope::failure(code, self.message, self.pointer))).into_response();
+        let headers = response.headers_mut();
+        if retryable {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        } else if status == StatusCode::CONFLICT {
+            // SDKs retry a 409; a paused queue does not change that soon.
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        response
+    }
+}

@@ -1,0 +1,52 @@
+//! The long poll by which a sidecar learns what it consumes.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use capstan_api::ErrorCode;
+use capstan_api::workload::{CONFIGURATION_WAIT_MS_MAX, Workload, WorkloadConsumers};
+use serde::Deserialize;
+
+use super::AppState;
+use super::refused::Refused;
+
+/// What the sidecar knows already, and how long it waits for news.
+#[derive(Deserialize)]
+pub(super) struct Known {
+    #[serde(default)]
+    revision: String,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Answers when the consumers are others than those of `revision`, or the time is over, or the broker ends.
+pub(super) async fn consumers(
+    State(state): State<AppState>,
+    Path((namespace, kind, name)): Path<(String, String, String)>,
+    Query(known): Query<Known>,
+) -> Result<Json<WorkloadConsumers>, Refused> {
+    let workload: Workload = format!("{kind}/{name}")
+        .parse()
+        .map_err(|error| Refused::new(ErrorCode::NoRoute, format!("{error}")))?;
+    let mut changes = state.engine.directory_changes();
+    let wait = Duration::from_millis(known.wait_ms.min(CONFIGURATION_WAIT_MS_MAX));
+    let news = async {
+        loop {
+            let consumers = changes.borrow_and_update().consumers_of(&namespace, &workload);
+            if consumers.revision != known.revision || changes.changed().await.is_err() {
+                return consumers;
+            }
+        }
+    };
+    let over = async {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = state.ending.cancelled() => {}
+        }
+    };
+    tokio::select! {
+        consumers = news => Ok(Json(consumers)),
+        () = over => Ok(Json(state.engine.directory().consumers_of(&namespace, &workload))),
+    }
+}

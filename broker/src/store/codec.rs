@@ -1,0 +1,380 @@
+//! Records as bytes: fields in the order written here, numbers little-endian base 128 (LEB128), texts with their length.
+//!
+//! A change of any of these is a new format version.
+
+use capstan_core::{
+    Clock, ContentType, Delivery, Key, Message, MessageId, Meta, Order, Origin, Place, QueueId, QueueRecord,
+    Record, Seq, State, Table, Timer,
+};
+
+/// Bytes end early, or hold what no record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Invalid;
+
+pub(super) fn encode(record: &Record) -> Vec<u8> {
+    let mut w = Writer(Vec::new());
+    match record {
+        Record::Meta(Meta { incarnation, next_queue, revision }) => {
+            w.number(*incarnation);
+            w.number(next_queue.0.into());
+            w.bytes(revision.as_bytes());
+        }
+        Record::Queue(QueueRecord { label, retained, document }) => {
+            w.bytes(label.as_bytes());
+            w.0.push(u8::from(*retained));
+            w.bytes(document);
+        }
+        Record::State(state) => encode_state(&mut w, state),
+        Record::Clock(Clock { committed, outage, timer_head: (due, queue, seq) }) => {
+            w.numbers(&[*committed, *outage, *due, queue.0.into(), seq.0]);
+        }
+        Record::Message(message) => encode_message(&mut w, message),
+        Record::Delivery(delivery) => encode_delivery(&mut w, delivery),
+        Record::Entry(seq) => w.number(seq.0),
+        Record::Timer(Timer { table }) => w.0.push(table_byte(*table)),
+    }
+    w.0
+}
+
+/// Reads the record that belongs at `key`.
+pub(super) fn decode(key: Key, bytes: &[u8]) -> Result<Record, Invalid> {
+    let mut r = Reader(bytes);
+    let record = match key {
+        Key::Meta => {
+            let (incarnation, next_queue) = (r.number()?, QueueId(r.short()?));
+            Record::Meta(Meta { incarnation, next_queue, revision: r.text()? })
+        }
+        Key::Queue(_) => Record::Queue(QueueRecord {
+            label: r.text()?,
+            retained: r.flag()?,
+            document: r.bytes()?.to_vec(),
+        }),
+        Key::State(_) => Record::State(decode_state(&mut r)?),
+        Key::Clock => {
+            let (committed, outage) = (r.number()?, r.number()?);
+            Record::Clock(Clock {
+                committed,
+                outage,
+                timer_head: (r.number()?, QueueId(r.short()?), Seq(r.number()?)),
+            })
+        }
+        Key::Fresh(..) | Key::Parked(..) => Record::Message(Box::new(decode_message(&mut r)?)),
+        Key::Delivery(..) => Record::Delivery(decode_delivery(&mut r)?),
+        Key::Returned(..) | Key::Dead(..) => Record::Entry(Seq(r.number()?)),
+        Key::Timer(..) => Record::Timer(Timer { table: r.table()? }),
+    };
+    if r.0.is_empty() { Ok(record) } else { Err(Invalid) }
+}
+
+fn encode_state(w: &mut Writer, state: &State) {
+    let State {
+        tail, cursor, fresh_low, parked_low, returned_head, dead_head, next_order, leases_made, ..
+    } = state;
+    let State { ready, delayed, leased, dead, bytes, .. } = state;
+    let positions = [tail.0, cursor.0, fresh_low.0, parked_low.0, returned_head.0, dead_head.0, next_order.0];
+    w.numbers(&positions);
+    w.numbers(&[*leases_made, *ready, *delayed, *leased, *dead, *bytes]);
+}
+
+fn decode_state(r: &mut Reader<'_>) -> Result<State, Invalid> {
+    Ok(State {
+        tail: Seq(r.number()?),
+        cursor: Seq(r.number()?),
+        fresh_low: Seq(r.number()?),
+        parked_low: Seq(r.number()?),
+        returned_head: Order(r.number()?),
+        dead_head: Order(r.number()?),
+        next_order: Order(r.number()?),
+        leases_made: r.number()?,
+        ready: r.number()?,
+        delayed: r.number()?,
+        leased: r.number()?,
+        dead: r.number()?,
+        bytes: r.number()?,
+    })
+}
+
+fn encode_message(w: &mut Writer, message: &Message) {
+    let Message { id, sent_at, stored_at, due, content_type, attributes, body, origin } = message;
+    w.0.reserve(body.len() + 64);
+    w.0.extend_from_slice(&id.0.to_le_bytes());
+    w.numbers(&[*sent_at, *stored_at, *due]);
+    w.0.push(match content_type {
+        ContentType::Json => 0,
+        ContentType::Text => 1,
+        ContentType::Bytes => 2,
+        ContentType::V8 => 3,
+    });
+    w.number(attributes.len() as u64);
+    for (name, value) in attributes {
+        w.bytes(name.as_bytes());
+        w.bytes(value.as_bytes());
+    }
+    w.bytes(body);
+    w.0.push(u8::from(origin.is_some()));
+    if let Some(Origin { label, attempts, reason, moved_at }) = origin {
+        w.bytes(label.as_bytes());
+        w.number((*attempts).into());
+        w.bytes(reason.as_bytes());
+        w.number(*moved_at);
+    }
+}
+
+fn decode_message(r: &mut Reader<'_>) -> Result<Message, Invalid> {
+    let id = MessageId(u128::from_le_bytes(*r.take(16)?.first_chunk().ok_or(Invalid)?));
+    let (sent_at, stored_at, due) = (r.number()?, r.number()?, r.number()?);
+    let content_type = match r.byte()? {
+        0 => ContentType::Json,
+        1 => ContentType::Text,
+        2 => ContentType::Bytes,
+        3 => ContentType::V8,
+        _ => return Err(Invalid),
+    };
+    let mut attributes = Vec::new();
+    for _ in 0..r.number()? {
+        attributes.push((r.text()?, r.text()?));
+    }
+    let body = r.bytes()?.to_vec();
+    let origin = if r.flag()? {
+        Some(Origin { label: r.text()?, attempts: r.short()?, reason: r.text()?, moved_at: r.number()? })
+    } else {
+        None
+    };
+    Ok(Message { id, sent_at, stored_at, due, content_type, attributes, body, origin })
+}
+
+fn encode_delivery(w: &mut Writer, delivery: &Delivery) {
+    let Delivery { table, bytes, attempts, releases, place, reason } = delivery;
+    w.0.push(table_byte(*table));
+    w.numbers(&[*bytes, (*attempts).into(), (*releases).into()]);
+    let (kind, a, b) = match *place {
+        Place::Leased { until, nonce } => (0, until, nonce),
+        Place::Returned { order } => (1, order.0, 0),
+        Place::Waiting { due } => (2, due, 0),
+        Place::Dead { order } => (3, order.0, 0),
+    };
+    w.0.push(kind);
+    w.number(a);
+    w.number(b);
+    w.bytes(reason.as_bytes());
+}
+
+fn decode_delivery(r: &mut Reader<'_>) -> Result<Delivery, Invalid> {
+    let (table, bytes, attempts, releases) = (r.table()?, r.number()?, r.short()?, r.short()?);
+    let (kind, a, b) = (r.byte()?, r.number()?, r.number()?);
+    let place = match kind {
+        0 => Place::Leased { until: a, nonce: b },
+        1 => Place::Returned { order: Order(a) },
+        2 => Place::Waiting { due: a },
+        3 => Place::Dead { order: Order(a) },
+        _ => return Err(Invalid),
+    };
+    Ok(Delivery { table, bytes, attempts, releases, place, reason: r.text()? })
+}
+
+const fn table_byte(table: Table) -> u8 {
+    match table {
+        Table::Fresh => 0,
+        Table::Parked => 1,
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, mut n: u64) {
+        while n >= 0x80 {
+            self.0.push((n & 0x7f) as u8 | 0x80);
+            n >>= 7;
+        }
+        self.0.push(n as u8);
+    }
+
+    fn numbers(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            self.number(*number);
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Result<u8, Invalid> {
+        let (byte, rest) = self.0.split_first().ok_or(Invalid)?;
+        self.0 = rest;
+        Ok(*byte)
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Invalid> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(Invalid)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Result<u64, Invalid> {
+        let mut n = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(Invalid);
+            }
+            n |= bits << shift;
+            if byte < 0x80 {
+                return Ok(n);
+            }
+        }
+        Err(Invalid)
+    }
+
+    fn short(&mut self) -> Result<u32, Invalid> {
+        u32::try_from(self.number()?).map_err(|_| Invalid)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Invalid> {
+        let length = usize::try_from(self.number()?).map_err(|_| Invalid)?;
+        self.take(length)
+    }
+
+    fn text(&mut self) -> Result<String, Invalid> {
+        std::str::from_utf8(self.bytes()?).map(str::to_owned).map_err(|_| Invalid)
+    }
+
+    fn flag(&mut self) -> Result<bool, Invalid> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Invalid),
+        }
+    }
+
+    fn table(&mut self) -> Result<Table, Invalid> {
+        match self.byte()? {
+            0 => Ok(Table::Fresh),
+            1 => Ok(Table::Parked),
+            _ => Err(Invalid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin() -> impl Strategy<Value = Option<Origin>> {
+        prop::option::of(
+            (".{0,9}", any::<u32>(), ".{0,9}", any::<u64>())
+                .prop_map(|(label, attempts, reason, moved_at)| Origin { label, attempts, reason, moved_at }),
+        )
+    }
+
+    fn message() -> impl Strategy<Value = Record> {
+        let types = prop::sample::select(vec![
+            ContentType::Json,
+            ContentType::Text,
+            ContentType::Bytes,
+            ContentType::V8,
+        ]);
+        let numbers = (any::<u128>(), any::<u64>(), any::<u64>(), any::<u64>());
+        let attributes = prop::collection::vec((".{0,5}", ".{0,5}"), 0..3);
+        let body = prop::collection::vec(any::<u8>(), 0..300);
+        (numbers, types, attributes, body, origin()).prop_map(
+            |(numbers, content_type, attributes, body, origin)| {
+                let (id, sent_at, stored_at, due) = numbers;
+                let id = MessageId(id);
+                Record::Message(Box::new(Message {
+                    id,
+                    sent_at,
+                    stored_at,
+                    due,
+                    content_type,
+                    attributes,
+                    body,
+                    origin,
+                }))
+            },
+        )
+    }
+
+    fn delivery() -> impl Strategy<Value = Record> {
+        let tables = prop::sample::select(vec![Table::Fresh, Table::Parked]);
+        (tables, any::<u64>(), any::<(u32, u32)>(), 0..4u8, any::<(u64, u64)>(), ".{0,9}").prop_map(
+            |(table, bytes, (attempts, releases), kind, (a, b), reason)| {
+                let place = match kind {
+                    0 => Place::Leased { until: a, nonce: b },
+                    1 => Place::Returned { order: Order(a) },
+                    2 => Place::Waiting { due: a },
+                    _ => Place::Dead { order: Order(a) },
+                };
+                Record::Delivery(Delivery { table, bytes, attempts, releases, place, reason })
+            },
+        )
+    }
+
+    fn small() -> impl Strategy<Value = (Key, Record)> {
+        (0..5u8, any::<[u64; 13]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
+            |(kind, n, queue, text, flag)| {
+                let id = QueueId(queue);
+                match kind {
+                    0 => {
+                        (Key::Meta, Record::Meta(Meta { incarnation: n[0], next_queue: id, revision: text }))
+                    }
+                    1 => {
+                        let document = text.clone().into_bytes();
+                        (Key::Queue(id), Record::Queue(QueueRecord { label: text, retained: flag, document }))
+                    }
+                    2 => (Key::State(id), Record::State(decode_state(&mut Reader(&numbers(&n))).unwrap())),
+                    3 => {
+                        let timer_head = (n[2], id, Seq(n[3]));
+                        (Key::Clock, Record::Clock(Clock { committed: n[0], outage: n[1], timer_head }))
+                    }
+                    _ => (Key::Returned(id, Order(n[0])), Record::Entry(Seq(n[1]))),
+                }
+            },
+        )
+    }
+
+    fn numbers(numbers: &[u64]) -> Vec<u8> {
+        let mut w = Writer(Vec::new());
+        numbers.iter().for_each(|n| w.number(*n));
+        w.0
+    }
+
+    fn anything() -> impl Strategy<Value = (Key, Record)> {
+        prop_oneof![
+            message().prop_map(|record| (Key::Fresh(QueueId(1), Seq(1)), record)),
+            delivery().prop_map(|record| (Key::Delivery(QueueId(1), Seq(1)), record)),
+            small(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn records_are_read_as_written((key, record) in anything()) {
+            prop_assert_eq!(decode(key, &encode(&record)), Ok(record));
+        }
+
+        #[test]
+        fn no_cut_record_is_taken((key, record) in anything(), cut in any::<prop::sample::Index>()) {
+            let bytes = encode(&record);
+            prop_assert_eq!(decode(key, &bytes[..cut.index(bytes.len())]), Err(Invalid));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            for key in [Key::Meta, Key::Clock, Key::Fresh(QueueId(1), Seq(1)), Key::Delivery(QueueId(1), Seq(1))] {
+                let _ = decode(key, &bytes);
+            }
+        }
+    }
+}

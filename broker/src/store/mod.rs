@@ -1,0 +1,178 @@
+//! The store: a fjall database of one keyspace, opened under a lock, with named durability in every commit.
+//!
+//! One keyspace, because one too small to flush would pin the journals of all. A failed commit leaves fjall poisoned;
+//! the caller ends the process and the next one recovers.
+
+mod codec;
+mod key;
+mod transaction;
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+pub use transaction::Transaction;
+
+/// Written at the key `00` when a store is made. Another version is refused.
+const FORMAT_VERSION: u32 = 1;
+const FORMAT_KEY: [u8; 1] = [key::FORMAT];
+/// Blocks of tables kept in memory.
+const CACHE_BYTES: u64 = 64 << 20;
+/// Small memtables: smoother commits and a quick replay.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot use {path}: {source}")]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("{path} is in use by another broker; one process at a time can own a store")]
+    Locked { path: PathBuf },
+    #[error(
+        "the store in {path} has format {found}, this program reads format {FORMAT_VERSION}: use the version that wrote it"
+    )]
+    Format { path: PathBuf, found: String },
+    #[error("the storage engine failed: {0}")]
+    Engine(#[from] fjall::Error),
+    #[error("the record at key {key} cannot be read: {reason}")]
+    Record { key: String, reason: &'static str },
+}
+
+/// How far a commit has got when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// In the operating system: survives the process, not the machine.
+    Buffered,
+    /// On disk.
+    Synced,
+}
+
+/// An open store.
+pub struct FjallStore {
+    database: Database,
+    keyspace: Keyspace,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+impl FjallStore {
+    /// Opens the store in `path`, or makes it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the folder cannot be used, is in use, or holds another format.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let folder = |source| StoreError::Folder { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(folder)?;
+        let lock = lock(path)?;
+        let database = Database::builder(path.join("store"))
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            // Rot in a large value is then noticed by the journal's checksum instead of failing to decompress.
+            .journal_compression(fjall::CompressionType::None)
+            .open()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let keyspace = database.keyspace("queues", options)?;
+        let store = Self { database, keyspace, _lock: lock };
+        store.check_format(path)?;
+        Ok(store)
+    }
+
+    fn check_format(&self, path: &Path) -> Result<(), StoreError> {
+        match self.keyspace.get(FORMAT_KEY)? {
+            None => {
+                let mut batch = self.batch(Durability::Synced, 1);
+                batch.insert(&self.keyspace, FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
+                Ok(batch.commit()?)
+            }
+            Some(found) if *found == FORMAT_VERSION.to_be_bytes() => Ok(()),
+            Some(found) => {
+                let number = found.as_ref().try_into().map(u32::from_be_bytes);
+                let found = number.map_or_else(|_| "unknown".to_owned(), |n| n.to_string());
+                Err(StoreError::Format { path: path.to_owned(), found })
+            }
+        }
+    }
+
+    /// Begins to collect writes.
+    #[must_use]
+    pub fn transaction(&self) -> Transaction<'_> {
+        Transaction::new(self)
+    }
+
+    /// The only maker of batches: fjall's default would leave a commit in this process's memory.
+    fn batch(&self, durability: Durability, capacity: usize) -> fjall::OwnedWriteBatch {
+        let mode = match durability {
+            Durability::Buffered => PersistMode::Buffer,
+            Durability::Synced => PersistMode::SyncData,
+        };
+        fjall::OwnedWriteBatch::with_capacity(self.database.clone(), capacity).durability(Some(mode))
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let file = path.join("LOCK");
+    let folder = |source| StoreError::Folder { path: file.clone(), source };
+    let lock = File::options().create(true).truncate(false).write(true).open(&file).map_err(folder)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Folder { path: file, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_core::{Clock, Key, QueueId, Record, Seq, Store};
+
+    use super::*;
+
+    fn clock(committed: u64) -> Record {
+        Record::Clock(Clock { committed, outage: 0, timer_head: (0, QueueId(0), Seq(0)) })
+    }
+
+    #[test]
+    fn a_committed_record_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..5 {
+            let store = FjallStore::open(folder.path()).unwrap();
+            let mut transaction = store.transaction();
+            let before = transaction.get(Key::Clock).unwrap();
+            assert_eq!(before, (round > 0).then(|| clock(round)));
+            transaction.put(Key::Clock, clock(round + 1));
+            transaction.commit(Durability::Synced).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_not_committed_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(folder.path()).unwrap();
+        let mut transaction = store.transaction();
+        transaction.put(Key::Clock, clock(1));
+        assert_eq!(transaction.get(Key::Clock).unwrap(), Some(clock(1)));
+        drop(transaction);
+        assert_eq!(store.transaction().get(Key::Clock).unwrap(), None);
+    }
+
+    #[test]
+    fn a_second_owner_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = FjallStore::open(folder.path()).unwrap();
+        assert!(matches!(FjallStore::open(folder.path()), Err(StoreError::Locked { .. })));
+    }
+
+    #[test]
+    fn another_format_is_refused_by_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let store = FjallStore::open(folder.path()).unwrap();
+            let mut batch = store.batch(Durability::Synced, 1);
+            batch.insert(&store.keyspace, FORMAT_KEY, 9u32.to_be_bytes());
+            batch.commit().unwrap();
+        }
+        let error = FjallStore::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("format 9") && error.contains("format 1"), "{error}");
+    }
+}

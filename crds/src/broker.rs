@@ -1,0 +1,223 @@
+//! The kind Broker: where queues are stored.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_derive::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::resources::Resources;
+use crate::rule::{between, fixed_size, rule};
+use crate::{ByteSize, Duration};
+
+/// Where queues are stored: a pod with a volume, and how clients reach it.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "capstan.dev",
+    version = "v1alpha1",
+    kind = "Broker",
+    namespaced,
+    status = "BrokerStatus",
+    derive = "PartialEq",
+    shortname = "capb",
+    category = "capstan",
+    doc = "Where queues are stored: the StatefulSet capstan-NAME, its Services and its volume. Queues that name no Broker use the one called default.",
+    crates(kube_core = "::kube_core"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Queues", type_ = "integer", json_path = ".status.queues.active"),
+    printcolumn(name = "Used", type_ = "string", json_path = ".status.storage.used"),
+    printcolumn(name = "Capacity", type_ = "string", json_path = ".status.storage.capacity"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+    )
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BrokerSpec {
+    /// Pods; must be 1. Default 1.
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        "self == 1",
+        "replicas must be 1: a Broker is one pod with one volume",
+    )]))]
+    pub replicas: i32,
+    /// The volume.
+    pub storage: Storage,
+    /// The Service that producers and clients use.
+    pub service: Service,
+    /// The pod.
+    pub pod: Pod,
+}
+
+impl Default for BrokerSpec {
+    fn default() -> Self {
+        Self { replicas: 1, storage: Storage::default(), service: Service::default(), pod: Pod::default() }
+    }
+}
+
+/// The volume of a Broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "has(self.className) == has(oldSelf.className) && (!has(self.className) || self.className == oldSelf.className)",
+    "storage.className is immutable; create a new Broker",
+)]))]
+pub struct Storage {
+    /// Its size, at least 1Gi. It cannot change. Default 10Gi.
+    #[schemars(extend("x-kubernetes-validations" = fixed_size("storage.size", "1Gi")))]
+    pub size: ByteSize,
+    /// The StorageClass, at most 253 characters. Immutable. Default: the cluster's default class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub class_name: Option<String>,
+    /// Whether the volume is kept (`Retain`) or goes (`Delete`) when the Broker is deleted. Default Retain.
+    pub volumes: Volumes,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { size: ByteSize::literal("10Gi"), class_name: None, volumes: Volumes::Retain }
+    }
+}
+
+/// What becomes of volumes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Volumes {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// How clients reach a Broker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Service {
+    /// `ClusterIP` or `LoadBalancer`. Default ClusterIP.
+    #[serde(rename = "type")]
+    pub kind: ServiceType,
+    /// Annotations of the Service, at most 32.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Types of a Broker's Service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[allow(clippy::enum_variant_names, reason = "as Kubernetes names them")]
+pub enum ServiceType {
+    #[default]
+    #[serde(rename = "ClusterIP")]
+    ClusterIp,
+    LoadBalancer,
+}
+
+/// The pod of a Broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pod {
+    /// Requests and limits. Default: requests 100m CPU and 128Mi memory, limit 512Mi memory.
+    pub resources: Resources,
+    /// Labels that the node must have, at most 32.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pod tolerates, at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Vec<Toleration>,
+    /// The PriorityClass, at most 253 characters. Default: the cluster's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub priority_class_name: Option<String>,
+    /// How long the pod may take to end, 10s to 10m. Default 60s.
+    #[schemars(extend("x-kubernetes-validations" = between("pod.terminationGracePeriod", "10s", "10m")))]
+    pub termination_grace_period: Duration,
+}
+
+impl Default for Pod {
+    fn default() -> Self {
+        Self {
+            resources: Resources::literal(&[("cpu", "100m"), ("memory", "128Mi")], &[("memory", "512Mi")]),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            priority_class_name: None,
+            termination_grace_period: Duration::literal("60s"),
+        }
+    }
+}
+
+/// What is known of a Broker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Base URL for producers and clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The version that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Changes when the store is new and empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// The volume's bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
+    /// How many queues it stores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Queues>,
+    /// Queues whose resource is gone and whose messages are kept; the first 50 by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 50, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["name"])))]
+    pub retained_queues: Vec<RetainedQueue>,
+    /// Ready, Available.
+    #[serde(default)]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How full the volume is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    /// The volume's size.
+    pub capacity: ByteSize,
+    /// What is used of it.
+    pub used: ByteSize,
+}
+
+/// How many queues a Broker stores.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Queues {
+    /// Queues with a resource.
+    pub active: u32,
+    /// Queues whose resource is gone and whose messages are kept.
+    pub retained: u32,
+}
+
+/// A queue whose resource is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetainedQueue {
+    /// Its name; creating a Queue of this name adopts the messages.
+    pub name: String,
+    /// Messages kept.
+    pub messages: u64,
+    /// Bytes kept.
+    pub bytes: u64,
+}

@@ -1,0 +1,294 @@
+//! The kind Consumer: who processes a Queue and how.
+
+use capstan_api::workload::{Workload, WorkloadKind};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_derive::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::Duration;
+use crate::resources::Resources;
+use crate::rule::{between, immutable, rule};
+
+/// Who processes a Queue: the pods of a workload (push) or clients (pull), and by which rules.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "capstan.dev",
+    version = "v1alpha1",
+    kind = "Consumer",
+    namespaced,
+    status = "ConsumerStatus",
+    derive = "PartialEq",
+    shortname = "capc",
+    category = "capstan",
+    doc = "Who processes a Queue. With a targetRef every pod of that workload gets a sidecar that POSTs batches to the application on localhost; without one, clients pull.",
+    crates(kube_core = "::kube_core"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Queue", type_ = "string", json_path = ".spec.queueRef.name"),
+    printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetRef.name"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas.ready"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules()))]
+pub struct ConsumerSpec {
+    /// The Queue to consume, of the same namespace. Immutable. A Queue has one active Consumer.
+    #[schemars(extend("x-kubernetes-validations" = immutable("queueRef", "create a new Consumer")))]
+    pub queue_ref: QueueRef,
+    /// The workload whose pods consume, of the same namespace. Without it this is a pull consumer; that cannot change later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<TargetRef>,
+    /// Where the application listens in its pods. Push consumers only.
+    #[serde(default)]
+    pub endpoint: Endpoint,
+    /// Most messages in a batch, 1 to 100. Default 10. Cloudflare: max_batch_size.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_batch_size: u16,
+    /// Most bytes of bodies in a batch, 1 to 2097152; a larger message comes alone. Default 256000.
+    #[serde(default = "default_batch_bytes")]
+    #[schemars(range(min = 1, max = 2_097_152))]
+    pub max_batch_bytes: u32,
+    /// How long a batch gathers after its first message, 0s to 60s. Default 5s. Cloudflare: max_wait_time_ms, max_batch_timeout.
+    #[serde(default = "default_wait_time")]
+    #[schemars(extend("x-kubernetes-validations" = between("maxWaitTime", "0s", "60s")))]
+    pub max_wait_time: Duration,
+    /// Calls at once in one pod, 1 to 250. Default 1.
+    #[serde(default = "default_concurrency")]
+    #[schemars(range(min = 1, max = 250))]
+    pub concurrency_per_pod: u16,
+    /// Deliveries after the first, 0 to 100. Default 3, so that a message is delivered at most 4 times. Cloudflare: max_retries.
+    #[serde(default = "default_retries")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_retries: u32,
+    /// Delay of a retry that names none, 0s to 24h. Default 0s. Cloudflare: retry_delay.
+    #[serde(default = "default_retry_delay")]
+    #[schemars(extend("x-kubernetes-validations" = between("retryDelay", "0s", "24h")))]
+    pub retry_delay: Duration,
+    /// Lets the retry delay grow with the attempts. Default: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_backoff: Option<RetryBackoff>,
+    /// Where messages go whose retries are used up; created if missing. Default: they are dropped. Cloudflare: dead_letter_queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter_queue_ref: Option<QueueRef>,
+    /// How long a message stays leased, 1s to 12h; sidecars extend it while a call is open. Default 30s. Cloudflare: visibility_timeout_ms.
+    #[serde(default = "default_visibility_timeout")]
+    #[schemars(extend("x-kubernetes-validations" = between("visibilityTimeout", "1s", "12h")))]
+    pub visibility_timeout: Duration,
+    /// While true, nothing is delivered to this Consumer. Default false.
+    #[serde(default)]
+    pub paused: bool,
+    /// The sidecar's container. Push consumers only. The oldest Consumer of a workload decides.
+    #[serde(default)]
+    pub sidecar: Sidecar,
+}
+
+fn rules() -> serde_json::Value {
+    json!([
+        rule(
+            "!has(self.deadLetterQueueRef) || self.deadLetterQueueRef.name != self.queueRef.name",
+            "deadLetterQueueRef.name must be another queue than queueRef.name",
+        ),
+        rule(
+            "has(self.targetRef) == has(oldSelf.targetRef)",
+            "targetRef cannot be added or removed; create a new Consumer",
+        ),
+        rule(
+            "!has(self.retryBackoff) || duration(self.retryBackoff.maxDelay) >= duration(self.retryDelay)",
+            "retryBackoff.maxDelay must be at least retryDelay",
+        ),
+        rule(
+            "self.endpoint.port != self.sidecar.adminPort",
+            "endpoint.port is taken by the sidecar; set sidecar.adminPort to another port",
+        ),
+    ])
+}
+
+fn default_batch_size() -> u16 {
+    10
+}
+fn default_batch_bytes() -> u32 {
+    256_000
+}
+fn default_wait_time() -> Duration {
+    Duration::literal("5s")
+}
+fn default_concurrency() -> u16 {
+    1
+}
+fn default_retries() -> u32 {
+    3
+}
+fn default_retry_delay() -> Duration {
+    Duration::literal("0s")
+}
+fn default_visibility_timeout() -> Duration {
+    Duration::literal("30s")
+}
+
+/// A Queue of the Consumer's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueRef {
+    /// Its name, at most 63 characters.
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// A workload of the Consumer's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetRef {
+    /// Its API version: apps/v1.
+    #[serde(default)]
+    pub api_version: TargetVersion,
+    /// Deployment or StatefulSet.
+    pub kind: TargetKind,
+    /// Its name, at most 253 characters.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+impl TargetRef {
+    /// The workload as the wire names it.
+    #[must_use]
+    pub fn workload(&self) -> Workload {
+        let kind = match self.kind {
+            TargetKind::Deployment => WorkloadKind::Deployment,
+            TargetKind::StatefulSet => WorkloadKind::StatefulSet,
+        };
+        Workload { kind, name: self.name.clone() }
+    }
+}
+
+/// The API versions a target can have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum TargetVersion {
+    #[default]
+    #[serde(rename = "apps/v1")]
+    AppsV1,
+}
+
+/// The kinds a target can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum TargetKind {
+    Deployment,
+    StatefulSet,
+}
+
+/// Where an application takes batches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoint {
+    /// The port on localhost, 1 to 65535. Default 8080.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// The path, beginning with `/`, at most 1024 characters. Default `/`.
+    #[schemars(length(max = 1024), regex(pattern = "^/"))]
+    pub path: String,
+    /// How long a call may take, 1s to 12h; the batch stays leased that long. Default 60s.
+    #[schemars(extend("x-kubernetes-validations" = between("endpoint.timeout", "1s", "12h")))]
+    pub timeout: Duration,
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self { port: 8080, path: "/".to_owned(), timeout: Duration::literal("60s") }
+    }
+}
+
+/// Growth of the retry delay: `retryDelay * factor^(attempt - 1)`, at most `maxDelay`, with full jitter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryBackoff {
+    /// By how much the delay grows with each attempt, 1 to 10. Default 2.
+    #[schemars(range(min = 1, max = 10))]
+    pub factor: u32,
+    /// The longest delay, 0s to 24h. Default 1h.
+    #[schemars(extend("x-kubernetes-validations" = between("retryBackoff.maxDelay", "0s", "24h")))]
+    pub max_delay: Duration,
+}
+
+impl Default for RetryBackoff {
+    fn default() -> Self {
+        Self { factor: 2, max_delay: Duration::literal("1h") }
+    }
+}
+
+/// The container that Capstan adds to the target's pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sidecar {
+    /// The port of its probes and metrics on the pod's address, 1024 to 65535. Default 9798.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub admin_port: u16,
+    /// Its requests and limits. Default: requests 10m CPU and 32Mi memory, limit 64Mi memory.
+    pub resources: Resources,
+}
+
+impl Default for Sidecar {
+    fn default() -> Self {
+        Self {
+            admin_port: capstan_api::SIDECAR_ADMIN_PORT,
+            resources: Resources::literal(&[("cpu", "10m"), ("memory", "32Mi")], &[("memory", "64Mi")]),
+        }
+    }
+}
+
+/// What is known of a Consumer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsumerStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The target's pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    /// The sidecars in the target's pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<SidecarStatus>,
+    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested.
+    #[serde(default)]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How many pods the target has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replicas {
+    /// Pods the workload asks for.
+    pub desired: u32,
+    /// Pods that are ready.
+    pub ready: u32,
+}
+
+/// How many pods have which sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarStatus {
+    /// How sidecars get into pods: Template.
+    pub mode: String,
+    /// The version that new pods get.
+    pub version: String,
+    /// Pods with this sidecar.
+    pub updated: u32,
+    /// Pods with an older one.
+    pub outdated: u32,
+    /// Pods without one.
+    pub missing: u32,
+}

@@ -1,0 +1,208 @@
+//! The kind Queue: a named, durable set of messages and its policy.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube_derive::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::rule::{between, immutable, rule};
+use crate::{BROKER_DEFAULT, ByteSize, Duration};
+
+/// What a Queue is: where it is stored, what it keeps and for how long.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "capstan.dev",
+    version = "v1alpha1",
+    kind = "Queue",
+    namespaced,
+    status = "QueueStatus",
+    derive = "PartialEq",
+    shortname = "capq",
+    category = "capstan",
+    doc = "A named, durable set of messages. Producers send to it over HTTP by its name; a Consumer says who handles them.",
+    crates(kube_core = "::kube_core"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Ready-Msgs", type_ = "integer", json_path = ".status.messages.ready"),
+    printcolumn(name = "Leased", type_ = "integer", json_path = ".status.messages.leased"),
+    printcolumn(name = "Delayed", type_ = "integer", json_path = ".status.messages.delayed"),
+    printcolumn(name = "Oldest", type_ = "string", json_path = ".status.messages.oldestAge"),
+    printcolumn(name = "DLQ", type_ = "integer", json_path = ".status.deadLetter.ready"),
+    printcolumn(name = "Consumer", type_ = "string", json_path = ".status.consumer.name"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+    )
+)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "duration(self.deliveryDelay) < duration(self.messageRetention)",
+    "deliveryDelay must be shorter than messageRetention, or delayed messages are dropped before they are due",
+)]))]
+pub struct QueueSpec {
+    /// The Broker that stores the messages. Immutable. Default: the Broker `default`, created on first use.
+    #[schemars(extend("x-kubernetes-validations" = immutable("brokerRef", "create a new Queue and move the messages")))]
+    pub broker_ref: BrokerRef,
+    /// `Active` or `Paused`; while paused nothing is delivered and sends go on. Default Active. Cloudflare: delivery_paused.
+    pub delivery: Delivery,
+    /// Delay of messages that name none, 0s to 24h. Default 0s. Cloudflare: delivery_delay.
+    #[schemars(extend("x-kubernetes-validations" = between("deliveryDelay", "0s", "24h")))]
+    pub delivery_delay: Duration,
+    /// Messages older than this are dropped, 60s to 336h (14 days). Default 96h. Cloudflare: message_retention_period.
+    #[schemars(extend("x-kubernetes-validations" = between("messageRetention", "60s", "336h")))]
+    pub message_retention: Duration,
+    /// How much the queue holds.
+    pub limits: Limits,
+}
+
+impl Default for QueueSpec {
+    fn default() -> Self {
+        Self {
+            broker_ref: BrokerRef::default(),
+            delivery: Delivery::Active,
+            delivery_delay: Duration::literal("0s"),
+            message_retention: Duration::literal("96h"),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A Broker of the Queue's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BrokerRef {
+    /// Its name, at most 40 characters. Default `default`.
+    #[schemars(length(max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+impl Default for BrokerRef {
+    fn default() -> Self {
+        Self { name: BROKER_DEFAULT.to_owned() }
+    }
+}
+
+/// Whether messages are delivered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Delivery {
+    #[default]
+    Active,
+    Paused,
+}
+
+/// How much a queue holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Largest body of a message in bytes, 1 to 1048576. Default 128000.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_message_bytes: u32,
+    /// Sends are refused beyond so many bytes, so that one queue cannot fill the volume; a quantity such as 500M. Default 1Gi.
+    pub max_bytes: ByteSize,
+    /// Sends are refused beyond so many messages. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub max_messages: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: capstan_api::limits::MESSAGE_BYTES_DEFAULT,
+            max_bytes: ByteSize::literal("1Gi"),
+            max_messages: None,
+        }
+    }
+}
+
+/// What is known of a Queue.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the messages are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<QueueBroker>,
+    /// The active Consumer: the first that came, until it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<QueueConsumer>,
+    /// Counts, refreshed when they change much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Messages>,
+    /// The dead-letter queue of the active Consumer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<DeadLetter>,
+    /// Ready, Accepted, BrokerResolved, Delivering.
+    #[serde(default)]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a Queue's messages are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueBroker {
+    /// The Broker's name.
+    pub name: String,
+    /// The Broker's namespace.
+    pub namespace: String,
+    /// Changes when the Broker's store is new and empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// Base URL for producers and clients.
+    pub endpoint: String,
+}
+
+/// The Consumer that has a Queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueConsumer {
+    /// Its name.
+    pub name: String,
+    /// Its UID: a new Consumer of the same name is another one.
+    pub uid: String,
+}
+
+/// Counts of a Queue's messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Messages {
+    /// Messages that can be delivered now.
+    pub ready: u64,
+    /// Messages out for processing.
+    pub leased: u64,
+    /// Messages that are due later.
+    pub delayed: u64,
+    /// Messages waiting for a dead-letter queue that cannot take them.
+    pub dead: u64,
+    /// Bytes of all messages.
+    pub bytes: u64,
+    /// Age of the oldest message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_age: Option<Duration>,
+    /// When the counts were taken.
+    pub observed_at: Time,
+}
+
+/// Messages that used up their retries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// The name of the dead-letter queue.
+    pub queue: String,
+    /// Messages that wait in it.
+    pub ready: u64,
+    /// Age of the oldest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_age: Option<Duration>,
+}

@@ -1,0 +1,55 @@
+//! The YAML in the repository is what the Rust types say. `UPDATE=1` rewrites it.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn files_are_up_to_date() {
+    let mut compared = 0;
+    for definition in capstan_crds::definitions() {
+        let name = definition["spec"]["names"]["plural"].as_str().unwrap();
+        let text = capstan_crds::yaml(&definition).unwrap();
+        for folder in ["crds/yaml", "charts/capstan-crds/templates"] {
+            let path = root().join(folder).join(format!("{name}.yaml"));
+            if std::env::var_os("UPDATE").is_some() {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(&path, &text).unwrap();
+            }
+            let stored = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                stored == text,
+                "{} is stale: run the tests of capstan-crds with UPDATE=1",
+                path.display()
+            );
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 6);
+}
+
+/// Every field a user writes says what it is.
+#[test]
+fn every_field_is_described() {
+    let mut described = 0;
+    for definition in capstan_crds::definitions() {
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        walk(&schema["properties"]["spec"], "spec", &mut described);
+        walk(&schema["properties"]["status"], "status", &mut described);
+    }
+    assert!(described > 80, "{described}");
+}
+
+fn walk(schema: &serde_json::Value, path: &str, described: &mut usize) {
+    for (key, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}");
+        assert!(field["description"].is_string(), "{path} has no description");
+        assert!(field.get("nullable").is_none(), "{path}");
+        assert!(!field["format"].as_str().unwrap_or("").starts_with('u'), "{path}");
+        *described += 1;
+        walk(field, &path, described);
+        walk(&field["items"], &path, described);
+    }
+}

@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the tests with real processes and real clusters share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+pub mod cluster;

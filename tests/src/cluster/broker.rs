@@ -1,0 +1,127 @@
+//! A Broker as its clients and its operators see it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::time::Duration;
+
+use capstan_api::control::QueueState;
+use capstan_api::message::{Peek, PeekedMessage, Send, SendBatch};
+use capstan_api::{BROKER_ADMIN_PORT, BROKER_PORT, Client, ControlClient, Name};
+use serde_json::value::to_raw_value;
+use serde_json::{Value, json};
+
+use super::{Namespace, SHORT, until};
+
+/// The most messages of one request.
+const BATCH: usize = 100;
+
+/// The Broker `default` of a namespace.
+pub struct BrokerAccess<'a> {
+    namespace: &'a Namespace,
+    account: Name,
+}
+
+impl<'a> BrokerAccess<'a> {
+    #[must_use]
+    pub fn of(namespace: &'a Namespace) -> Self {
+        Self { namespace, account: Name::new(namespace.name.as_str()).unwrap() }
+    }
+
+    /// Its address for clients.
+    ///
+    /// # Errors
+    /// When there is none yet.
+    pub async fn address(&self) -> Result<String, String> {
+        let Namespace { cluster, name } = self.namespace;
+        cluster.reach.service(name, "capstan-default", ("capstan-default-0", BROKER_PORT)).await
+    }
+
+    async fn client(&self) -> Result<Client, String> {
+        Client::new(&self.address().await?).map_err(|error| error.to_string())
+    }
+
+    /// Sends bodies and gives back the messages' ids. Waits for the queue; afterwards every send must succeed at once.
+    ///
+    /// # Panics
+    /// When the queue takes nothing within [`SHORT`], or one of the sends fails.
+    pub async fn send(&self, queue: &str, bodies: &[Value]) -> Vec<String> {
+        let name = Name::new(queue).unwrap();
+        until(&format!("queue {queue} is known to the broker"), SHORT, async || {
+            let metrics = self.client().await?.metrics(&self.account, &name).await;
+            metrics.map_err(|error| error.to_string())
+        })
+        .await;
+        let client = self.client().await.unwrap();
+        let mut ids = Vec::new();
+        for bodies in bodies.chunks(BATCH) {
+            let messages = bodies.iter().map(message).collect();
+            let batch = SendBatch { messages, delay_seconds: None };
+            ids.extend(client.send_batch(&self.account, &name, &batch).await.unwrap().ids);
+        }
+        assert_eq!(ids.len(), bodies.len(), "each message has an id");
+        ids
+    }
+
+    /// Sends one body, trying again for as long as the broker is away: an application's loop.
+    ///
+    /// # Panics
+    /// When it is refused for another reason, or for longer than [`SHORT`].
+    pub async fn send_patiently(&self, client: &Client, queue: &str, body: &Value) -> String {
+        let (name, end) = (Name::new(queue).unwrap(), std::time::Instant::now() + SHORT);
+        loop {
+            match client.send(&self.account, &name, &message(body)).await {
+                Ok(mut sent) => return sent.ids.pop().unwrap(),
+                Err(error) if error.is_retryable() && std::time::Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => panic!("sending to {queue}: {error}"),
+            }
+        }
+    }
+
+    /// What the broker knows of a queue, asked of its admin port: exact counts, and totals since its start.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not know the queue.
+    pub async fn state(&self, queue: &str) -> Result<QueueState, String> {
+        let Namespace { cluster, name } = self.namespace;
+        let address = cluster.reach.pod(name, "capstan-default-0", BROKER_ADMIN_PORT).await?;
+        let control = ControlClient::new(&address).map_err(|error| error.to_string())?;
+        let state = control.state().await.map_err(|error| error.to_string())?;
+        let found = state.queues.into_iter().find(|one| one.name.as_str() == queue);
+        found.ok_or_else(|| format!("the broker does not know queue {queue}"))
+    }
+
+    /// Waits until a queue holds nothing, as clients see it, and gives back what the broker counted.
+    ///
+    /// # Panics
+    /// When it is not empty within the deadline.
+    pub async fn wait_until_empty(&self, queue: &str, within: Duration) -> QueueState {
+        let name = Name::new(queue).unwrap();
+        until(&format!("queue {queue} is empty"), within, async || {
+            let metrics = self.client().await?.metrics(&self.account, &name).await;
+            let left = metrics.map_err(|error| error.to_string())?.backlog_count;
+            if left > 0 { Err(format!("{left} messages are left")) } else { self.state(queue).await }
+        })
+        .await
+    }
+
+    /// The oldest messages of a queue.
+    ///
+    /// # Errors
+    /// When the broker does not answer or refuses.
+    pub async fn peek(&self, queue: &str) -> Result<Vec<PeekedMessage>, String> {
+        let name = Name::new(queue).unwrap();
+        let peeked = self.client().await?.peek(&self.account, &name, &Peek::default()).await;
+        peeked.map(|peeked| peeked.messages).map_err(|error| error.to_string())
+    }
+}
+
+fn message(body: &Value) -> Send {
+    Send { body: to_raw_value(body).unwrap(), content_type: None, delay_seconds: None, attributes: None }
+}
+
+/// An order that the example application handles, in so many milliseconds.
+#[must_use]
+pub fn order(number: usize, takes_ms: u64) -> Value {
+    json!({"id": number, "takesMs": takes_ms})
+}

@@ -1,0 +1,127 @@
+//! What users see: conditions that say what is missing, in whatever order things are applied, and columns that say how it goes.
+
+use std::collections::BTreeMap;
+
+use capstan_crds::{Consumer, Queue};
+use e2e::cluster::{BrokerAccess, Cluster, LONG, Namespace, SHORT, Turn, condition, order, until};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::fixture::{APPLICATION, CONSUMER, QUEUE, until_consuming};
+
+#[tokio::test]
+async fn conditions_say_what_is_missing_until_nothing_is() {
+    let cluster = Cluster::connect().await;
+    let _turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "status", async |namespace| {
+        namespace.apply(CONSUMER).await;
+        until_consumer_says(namespace, "Accepted", "False", "QueueNotFound").await;
+        until_consumer_says(namespace, "TargetResolved", "False", "TargetNotFound").await;
+        until_consumer_says(namespace, "Ready", "False", "").await;
+
+        namespace.apply(QUEUE).await;
+        until_consumer_says(namespace, "Accepted", "True", "").await;
+        until_consumer_says(namespace, "TargetResolved", "False", "TargetNotFound").await;
+        until_queue_is_ready(namespace, "orders").await;
+        // Named by the Consumer, created by the operator.
+        until_queue_is_ready(namespace, "orders-dlq").await;
+
+        namespace.apply(APPLICATION).await;
+        until_consuming(namespace, "orders").await;
+        assert_columns(namespace).await;
+    })
+    .await;
+}
+
+async fn until_consumer_says(namespace: &Namespace, type_: &str, status: &str, reason: &str) {
+    let what = format!("says {type_}={status} {reason}");
+    namespace
+        .wait_for::<Consumer>("orders", &what, SHORT, |consumer| {
+            let conditions = consumer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            condition(conditions, consumer.metadata.generation, type_, status)?;
+            says(conditions, type_, reason)
+        })
+        .await;
+}
+
+/// The reason is the one expected, when one is, and the message tells something.
+fn says(conditions: &[Condition], type_: &str, reason: &str) -> Result<(), String> {
+    let found = conditions.iter().find(|condition| condition.type_ == type_);
+    let found = found.ok_or_else(|| format!("there is no condition {type_}"))?;
+    if found.message.is_empty() {
+        return Err(format!("{type_} has no message"));
+    }
+    println!("  {type_}={} {}: {}", found.status, found.reason, found.message);
+    if reason.is_empty() || found.reason == reason {
+        Ok(())
+    } else {
+        Err(format!("the reason is {}", found.reason))
+    }
+}
+
+async fn until_queue_is_ready(namespace: &Namespace, name: &str) {
+    namespace
+        .wait_for::<Queue>(name, "is Ready", LONG, |queue| {
+            let conditions = queue.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            condition(conditions, queue.metadata.generation, "Ready", "True")
+        })
+        .await;
+}
+
+/// `kubectl get` tells the state at a glance: before a look at any YAML.
+async fn assert_columns(namespace: &Namespace) {
+    let broker = BrokerAccess::of(namespace);
+    // The dead-letter queue has no consumer: what is sent to it stays.
+    broker.send("orders-dlq", &[order(1, 0), order(2, 0)]).await;
+    let queues = until("kubectl get capq counts the messages", SHORT, async || {
+        let queues = table(namespace, "capq").await;
+        let count = queues["orders-dlq"]["READY-MSGS"].clone();
+        if count == "2" { Ok(queues) } else { Err(format!("READY-MSGS is {count:?}")) }
+    })
+    .await;
+    assert_eq!(queues["orders"]["READY"], "True", "{queues:?}");
+    assert_eq!(queues["orders"]["CONSUMER"], "orders", "{queues:?}");
+    let consumers = table(namespace, "capc").await;
+    for (column, value) in [("READY", "True"), ("QUEUE", "orders"), ("TARGET", "orders"), ("REPLICAS", "2")] {
+        assert_eq!(consumers["orders"][column], value, "{consumers:?}");
+    }
+    until("kubectl get capb tells of the broker", SHORT, async || {
+        let brokers = table(namespace, "capb").await;
+        let row = brokers.get("default").ok_or("there is no Broker default")?;
+        let wanted = [("READY", "True"), ("QUEUES", "2"), ("VERSION", "0.1.0")];
+        let has_size = !row["USED"].is_empty() && !row["CAPACITY"].is_empty();
+        if wanted.iter().all(|(column, value)| row[*column] == *value) && has_size {
+            Ok(())
+        } else {
+            Err(format!("{row:?}"))
+        }
+    })
+    .await;
+    // The three at once, as the documentation says it.
+    print!("{}", namespace.kubectl(&["get", "capq,capc,capb"]).await);
+}
+
+/// What `kubectl get` prints, by name and column. A cell ends where the next column's title begins.
+async fn table(namespace: &Namespace, kind: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let printed = namespace.kubectl(&["get", kind]).await;
+    print!("{printed}");
+    let mut lines = printed.lines();
+    let titles = lines.next().unwrap();
+    let starts: Vec<usize> = (0..titles.len())
+        .filter(|at| !titles[*at..].starts_with(' ') && (*at == 0 || titles[..*at].ends_with(' ')))
+        .collect();
+    let cells = |line: &str| -> Vec<String> {
+        let ends = starts.iter().skip(1).copied().chain([usize::MAX]);
+        let cell = |(start, end): (&usize, usize)| {
+            let end = end.min(line.len());
+            line.get(*start..end).unwrap_or_default().trim().to_owned()
+        };
+        starts.iter().zip(ends).map(cell).collect()
+    };
+    let titles = cells(titles);
+    lines
+        .map(|line| {
+            let cells = cells(line);
+            (cells[0].clone(), titles.iter().cloned().zip(cells).collect())
+        })
+        .collect()
+}

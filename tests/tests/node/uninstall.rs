@@ -1,0 +1,99 @@
+//! Leaving: uninstalling ends, stops nobody's messages, and a namespace goes even when nobody is left to help.
+
+use std::collections::BTreeSet;
+
+use capstan_crds::Queue;
+use e2e::cluster::{
+    BrokerAccess, Cluster, Handled, LONG, Namespace, OPERATOR_NAMESPACE, SHORT, Turn, handled, order, tool,
+    until,
+};
+use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::ListParams;
+
+use crate::fixture::{PODS, apply_all, until_consuming};
+
+const DEFINITIONS: [&str; 3] = ["brokers.capstan.dev", "consumers.capstan.dev", "queues.capstan.dev"];
+
+#[tokio::test]
+async fn uninstalling_ends_and_takes_no_messages_along() {
+    let cluster = Cluster::connect().await;
+    let turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "uninstall", async |namespace| {
+        apply_all(namespace).await;
+        until_consuming(namespace, "orders").await;
+        let broker = BrokerAccess::of(namespace);
+        broker.send("orders-dlq", &[order(0, 0)]).await;
+        turn.uninstall("helm", "capstan").await;
+        assert_operator_is_gone(&cluster).await;
+        assert_messages_go_on(namespace, &broker).await;
+
+        turn.uninstall("helm", "capstan-crds").await;
+        assert_eq!(
+            definitions(&cluster).await.len(),
+            3,
+            "the definitions are kept, and every object with them"
+        );
+        assert_eq!(namespace.api::<Queue>().list(&ListParams::default()).await.unwrap().items.len(), 2);
+        assert_messages_go_on(namespace, &broker).await;
+
+        // The charts adopt what was left.
+        turn.install(&cluster, "helm").await;
+        until_consuming(namespace, "orders").await;
+        assert_eq!(broker.peek("orders-dlq").await.unwrap().len(), 1);
+
+        for release in ["capstan", "capstan-crds"] {
+            turn.uninstall("helm", release).await;
+        }
+        // No operator runs: nothing may wait for one.
+        namespace.delete().await;
+        assert_volumes_go(namespace).await;
+        tool::run("kubectl", &[&["delete", "crd", "--timeout=60s"][..], &DEFINITIONS].concat()).await;
+        assert_eq!(definitions(&cluster).await, BTreeSet::new());
+    })
+    .await;
+}
+
+async fn assert_operator_is_gone(cluster: &Cluster) {
+    let get =
+        ["-n", OPERATOR_NAMESPACE, "get", "deployments,serviceaccounts,roles,rolebindings", "-o", "name"];
+    let left = tool::run("kubectl", &[&get[..], &["-l", "app.kubernetes.io/name=capstan"]].concat()).await;
+    assert_eq!(left, "", "everything of the chart is gone");
+    let roles =
+        ["get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/name=capstan", "-o", "name"];
+    assert_eq!(tool::run("kubectl", &roles).await, "");
+    assert_eq!(definitions(cluster).await.len(), 3);
+}
+
+/// Without an operator brokers serve and sidecars deliver.
+async fn assert_messages_go_on(namespace: &Namespace, broker: &BrokerAccess<'_>) {
+    let sent = broker.send("orders", &[order(1, 0), order(2, 0)]).await;
+    broker.wait_until_empty("orders", LONG).await;
+    let sum = Handled::sum(&handled(namespace, PODS).await);
+    assert!(sent.iter().all(|id| sum.ids.contains(id)), "{sent:?} were sent, {:?} handled", sum.ids);
+}
+
+async fn definitions(cluster: &Cluster) -> BTreeSet<String> {
+    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let all = api.list_metadata(&ListParams::default()).await.unwrap();
+    let names = all.items.into_iter().filter_map(|one| one.metadata.name);
+    names.filter(|name| name.ends_with(".capstan.dev")).collect()
+}
+
+/// The claims went with the namespace; what becomes of the volumes is their class's business, and here it is `Delete`.
+async fn assert_volumes_go(namespace: &Namespace) {
+    let volumes: Api<PersistentVolume> = Api::all(namespace.cluster.client.clone());
+    until("no volume is bound to the namespace", SHORT, async || {
+        let all = volumes.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+        let bound = all.items.into_iter().filter(|volume| {
+            let status = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+            let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+            let is_here = claim.is_some_and(|claim| claim.namespace.as_deref() == Some(&namespace.name));
+            is_here && status == Some("Bound")
+        });
+        let left: Vec<_> = bound.filter_map(|volume| volume.metadata.name).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are bound")) }
+    })
+    .await;
+}

@@ -1,0 +1,188 @@
+//! The sidecar's configuration: read once, from the environment.
+//!
+//! It holds identity only. What is consumed, and how, is asked of the broker while running.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use capstan_api::workload::Workload;
+use capstan_api::{Client, Name, SIDECAR_ADMIN_PORT};
+
+/// Address of the broker, such as `http://capstan-default.shop.svc`; required.
+pub const BROKER_URL: &str = "CAPSTAN_BROKER_URL";
+/// Namespace of the pod; required.
+pub const NAMESPACE: &str = "CAPSTAN_NAMESPACE";
+/// Workload that the pod belongs to, such as `Deployment/shop`; required.
+pub const WORKLOAD: &str = "CAPSTAN_WORKLOAD";
+/// Name of the pod; required.
+pub const POD: &str = "CAPSTAN_POD";
+/// Port of probes, hooks and metrics, on all addresses; 9798 when absent.
+pub const ADMIN_PORT: &str = "CAPSTAN_ADMIN_PORT";
+/// Longest drain in whole seconds, 1 to 43,200; 25 when absent, to fit into the default grace period of a pod (30 s).
+pub const DRAIN_SECONDS: &str = "CAPSTAN_DRAIN_SECONDS";
+
+/// The longest drain unless configured.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(25);
+const DRAIN_SECONDS_MAX: u64 = 43_200;
+/// Longest pod name that Kubernetes allows.
+const POD_LENGTH_MAX: usize = 253;
+
+/// Who this sidecar is and where its broker is.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address of the broker's HTTP API.
+    pub broker_url: String,
+    pub namespace: Name,
+    pub workload: Workload,
+    /// The pod's name, which the broker shows and logs.
+    pub pod: String,
+    /// Where probes, hooks and metrics are served (port 0 takes any); nowhere when absent.
+    pub admin: Option<SocketAddr>,
+    /// How long calls may go on after a drain began; then they are cut and their messages released.
+    pub drain_timeout: Duration,
+}
+
+/// Why the environment is no configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{name} is not set: set it to {meaning}")]
+    Missing { name: &'static str, meaning: &'static str },
+    #[error("{name} is not valid: {reason}")]
+    Invalid { name: &'static str, reason: String },
+}
+
+impl Config {
+    /// A configuration without an admin port, as a program that embeds a sidecar wants it.
+    #[must_use]
+    pub fn new(
+        broker_url: impl Into<String>,
+        namespace: Name,
+        workload: Workload,
+        pod: impl Into<String>,
+    ) -> Self {
+        let (broker_url, pod) = (broker_url.into(), pod.into());
+        Self { broker_url, namespace, workload, pod, admin: None, drain_timeout: DRAIN_TIMEOUT_DEFAULT }
+    }
+
+    /// Reads the configuration; `read` looks up a variable, as [`std::env::var`] does.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first variable that is missing or wrong.
+    pub fn from_env(read: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let required = |name, meaning| read(name).ok_or(ConfigError::Missing { name, meaning });
+        let broker_url =
+            required(BROKER_URL, "the broker's address, such as http://capstan-default.shop.svc")?;
+        Client::new(&broker_url).map_err(|e| invalid(BROKER_URL, &e))?;
+        let namespace = required(NAMESPACE, "the pod's namespace")?;
+        let namespace = namespace.parse().map_err(|e| invalid(NAMESPACE, &e))?;
+        let workload = required(WORKLOAD, "the pod's workload, such as Deployment/shop")?;
+        let workload = workload.parse().map_err(|e| invalid(WORKLOAD, &e))?;
+        let pod = pod(required(POD, "the pod's name")?)?;
+        let admin = Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, admin_port(&read)?)));
+        let drain_timeout = Self::drain_timeout_from_env(&read)?;
+        Ok(Self { admin, drain_timeout, ..Self::new(broker_url, namespace, workload, pod) })
+    }
+
+    /// Reads [`Config::drain_timeout`] alone, for the command `drain`.
+    pub(crate) fn drain_timeout_from_env(
+        read: impl Fn(&str) -> Option<String>,
+    ) -> Result<Duration, ConfigError> {
+        let Some(seconds) = number(DRAIN_SECONDS, read)? else { return Ok(DRAIN_TIMEOUT_DEFAULT) };
+        if !(1..=DRAIN_SECONDS_MAX).contains(&seconds) {
+            return Err(invalid(DRAIN_SECONDS, &format!("{seconds} is not 1 to {DRAIN_SECONDS_MAX}")));
+        }
+        Ok(Duration::from_secs(seconds))
+    }
+}
+
+/// Reads the admin port alone, for the command `drain`.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] when it is no port.
+pub fn admin_port(read: impl Fn(&str) -> Option<String>) -> Result<u16, ConfigError> {
+    let port = number(ADMIN_PORT, read)?.unwrap_or(u64::from(SIDECAR_ADMIN_PORT));
+    u16::try_from(port)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| invalid(ADMIN_PORT, &format!("{port} is not a port: use 1 to {}", u16::MAX)))
+}
+
+fn number(name: &'static str, read: impl Fn(&str) -> Option<String>) -> Result<Option<u64>, ConfigError> {
+    let Some(text) = read(name) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| invalid(name, &format!("{text:?} is not a whole number")))
+}
+
+fn pod(text: String) -> Result<String, ConfigError> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    if !text.is_empty() && text.len() <= POD_LENGTH_MAX && text.bytes().all(allowed) {
+        return Ok(text);
+    }
+    Err(invalid(POD, &format!("a pod's name is 1 to {POD_LENGTH_MAX} of a-z, 0-9, '-' and '.'")))
+}
+
+fn invalid(name: &'static str, reason: &impl ToString) -> ConfigError {
+    ConfigError::Invalid { name, reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 4] = [
+        (BROKER_URL, "http://127.0.0.1:9796"),
+        (NAMESPACE, "shop"),
+        (WORKLOAD, "Deployment/shop"),
+        (POD, "shop-7d9f-x2x5z"),
+    ];
+
+    fn read_with(changes: &[(&str, Option<&str>)]) -> Result<Config, ConfigError> {
+        Config::from_env(|name| {
+            let changed = changes.iter().find(|(changed, _)| *changed == name).map(|(_, value)| *value);
+            let good = GOOD.iter().find(|(good, _)| *good == name).map(|(_, value)| *value);
+            changed.unwrap_or(good).map(str::to_owned)
+        })
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let config = read_with(&[]).unwrap();
+        assert_eq!(config.admin.unwrap().port(), 9798);
+        assert_eq!(config.drain_timeout, Duration::from_secs(25));
+        assert_eq!(config.workload.to_string(), "Deployment/shop");
+        let config = read_with(&[(ADMIN_PORT, Some("1234")), (DRAIN_SECONDS, Some("50"))]).unwrap();
+        assert_eq!((config.admin.unwrap().port(), config.drain_timeout.as_secs()), (1234, 50));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_meaning() {
+        for name in [BROKER_URL, NAMESPACE, WORKLOAD, POD] {
+            let error = read_with(&[(name, None)]).unwrap_err();
+            assert!(
+                matches!(error, ConfigError::Missing { name: missing, .. } if missing == name),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (name, value) in [
+            (BROKER_URL, "capstan:80"),
+            (NAMESPACE, "Shop"),
+            (WORKLOAD, "Pod/shop"),
+            (POD, "shop\n"),
+            (POD, ""),
+            (ADMIN_PORT, "0"),
+            (ADMIN_PORT, "65536"),
+            (ADMIN_PORT, "http"),
+            (DRAIN_SECONDS, "0"),
+            (DRAIN_SECONDS, "30s"),
+        ] {
+            let error = read_with(&[(name, Some(value))]).unwrap_err();
+            assert!(
+                matches!(error, ConfigError::Invalid { name: wrong, .. } if wrong == name),
+                "{name}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What all parts of a sidecar share, and what the parts of one consumer share.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_api::workload::{Workload, WorkloadConsumer};
+use capstan_api::{Client, Name};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{Event, What};
+use crate::metrics::Metrics;
+
+/// Shared by the whole sidecar.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) namespace: Name,
+    pub(crate) workload: Workload,
+    pub(crate) broker: Client,
+    pub(crate) application: reqwest::Client,
+    pub(crate) metrics: Metrics,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// The final drain has begun: nothing is pulled any more.
+    pub(crate) drain: CancellationToken,
+    /// The drain took too long: calls end now.
+    pub(crate) cut: CancellationToken,
+    /// The drain is over.
+    pub(crate) drained: CancellationToken,
+}
+
+/// Shared by the slots of one consumer.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) context: Arc<Context>,
+    pub(crate) namespace: Name,
+    pub(crate) queue: Name,
+    pub(crate) consumer: Name,
+    /// No more pulls for this consumer: it is gone, or the sidecar drains.
+    pub(crate) stop: CancellationToken,
+    warned: watch::Sender<Option<Instant>>,
+}
+
+/// The least time between two warnings of a consumer about the same outage.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Scope {
+    pub(crate) fn new(context: Arc<Context>, policy: &WorkloadConsumer) -> Self {
+        let (stop, warned) = (context.drain.child_token(), watch::Sender::new(None));
+        let (namespace, queue) = (policy.namespace.clone(), policy.queue.clone());
+        Self { context, namespace, queue, consumer: policy.name.clone(), stop, warned }
+    }
+
+    /// Tells whoever listens; `what` is made only then.
+    pub(crate) fn emit(&self, what: impl FnOnce() -> What) {
+        if self.context.events.receiver_count() == 0 {
+            return;
+        }
+        let (namespace, queue) = (self.namespace.clone(), self.queue.clone());
+        // An error says that nobody listens any more.
+        let _ = self.context.events.send(Event {
+            namespace,
+            queue,
+            consumer: self.consumer.clone(),
+            what: what(),
+        });
+    }
+
+    /// Whether to warn again, now that many slots see the same outage.
+    pub(crate) fn may_warn(&self) -> bool {
+        let now = Instant::now();
+        self.warned.send_if_modified(|last| {
+            let may = last.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
+            if may {
+                *last = Some(now);
+            }
+            may
+        })
+    }
+
+    /// The labels of this consumer's metrics.
+    pub(crate) fn labels(&self) -> [&str; 2] {
+        [self.namespace.as_str(), self.queue.as_str()]
+    }
+}

@@ -1,0 +1,156 @@
+//! The breaker shared by the slots of a consumer: gives out permits to pull, and takes back what came of them.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_api::workload::Endpoint;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::breaker::{Ask, Breaker, Change, Reach};
+use crate::context::Scope;
+use crate::event::What;
+
+/// How long the application may take to accept a connection.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    scope: Arc<Scope>,
+    breaker: watch::Sender<Breaker>,
+}
+
+/// The right to pull and to call. Dropped without a report, it leaves the trial to the next.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    probe: bool,
+}
+
+impl Gate {
+    pub(crate) fn new(scope: Arc<Scope>) -> Self {
+        Self { scope, breaker: watch::Sender::new(Breaker::default()) }
+    }
+
+    /// Forgets everything: the application is now somewhere else.
+    pub(crate) fn reset(&self) {
+        self.breaker.send_replace(Breaker::default());
+    }
+
+    /// Waits until this slot may pull.
+    pub(crate) async fn permit(self: &Arc<Self>, endpoint: &Endpoint) -> Permit {
+        let mut changes = self.breaker.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let permit = |probe| Permit { gate: Arc::clone(self), probe };
+            match self.ask() {
+                Ask::Pull => return permit(false),
+                Ask::Connect => {
+                    let mut permit = permit(true);
+                    let reach = connect(endpoint.port).await;
+                    permit.report_to(endpoint, reach.err());
+                }
+                Ask::Probe => {
+                    let mut permit = permit(true);
+                    match connect(endpoint.port).await {
+                        Ok(()) => return permit,
+                        Err(refusal) => permit.report_to(endpoint, Some(refusal)),
+                    }
+                }
+                Ask::WaitUntil(until) => {
+                    // A change before that, such as a reset, is worth asking again too.
+                    let _ = tokio::time::timeout_at(until.into(), changes.changed()).await;
+                }
+                Ask::WaitForChange => {
+                    let _ = changes.changed().await;
+                }
+            }
+        }
+    }
+
+    fn ask(&self) -> Ask {
+        let mut ask = Ask::WaitForChange;
+        self.breaker.send_if_modified(|breaker| {
+            ask = breaker.ask(Instant::now());
+            matches!(ask, Ask::Connect | Ask::Probe)
+        });
+        ask
+    }
+
+    fn report(&self, reach: Reach, probe: bool) -> Option<Change> {
+        let mut change = None;
+        self.breaker.send_if_modified(|breaker| {
+            change = breaker.report(reach, probe, Instant::now());
+            change.is_some()
+        });
+        change
+    }
+
+    fn show(&self, endpoint: &Endpoint, change: Change, reason: String) {
+        let Scope { queue, context, .. } = &*self.scope;
+        let application = format!("http://127.0.0.1:{}{}", endpoint.port, endpoint.path);
+        let what = match change {
+            Change::Opened { wait } => {
+                tracing::warn!(%queue, application, reason, wait_seconds = wait.as_secs(),
+                    "the application took nothing, so nothing is pulled for a while; check that it listens, and endpoint.port and endpoint.path");
+                What::Unreachable { reason, wait }
+            }
+            Change::Closed => {
+                tracing::info!(%queue, application, "the application can be reached");
+                What::Reachable
+            }
+        };
+        context.metrics.show_breaker(self.scope.labels(), &what);
+        self.scope.emit(|| what);
+    }
+}
+
+/// Why the application did not take a batch, and when it wants to be asked again.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Permit {
+    /// Whether to pull only one message.
+    pub(crate) const fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// What came of the call: the application began, or refused.
+    pub(crate) fn report(mut self, endpoint: &Endpoint, refusal: Option<Refusal>) {
+        self.report_to(endpoint, refusal);
+    }
+
+    fn report_to(&mut self, endpoint: &Endpoint, refusal: Option<Refusal>) {
+        let (reach, reason) = match refusal {
+            None => (Reach::Began, String::new()),
+            Some(refusal) => (Reach::NotBegun { retry_after: refusal.retry_after }, refusal.reason),
+        };
+        let probe = std::mem::take(&mut self.probe);
+        if let Some(change) = self.gate.report(reach, probe) {
+            self.gate.show(endpoint, change, reason);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.probe {
+            self.gate.breaker.send_modify(|breaker| breaker.abandon(Instant::now()));
+        }
+    }
+}
+
+/// Sees whether the application listens, so that no message is leased for one that does not.
+async fn connect(port: u16) -> Result<(), Refusal> {
+    let reason =
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("not accepted within {} s", CONNECT_TIMEOUT.as_secs()),
+        };
+    Err(Refusal { reason: format!("no connection to the application: {reason}"), retry_after: None })
+}

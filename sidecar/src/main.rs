@@ -1,0 +1,74 @@
+//! The program `capstan-sidecar`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use capstan_sidecar::{Config, Sidecar, drain};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Level of the log: `error`, `warn`, `info` (the default), `debug` or `trace`.
+const LOG: &str = "CAPSTAN_LOG";
+/// Exit code of a wrong command line or environment (sysexits' EX_USAGE).
+const EXIT_USAGE: u8 = 64;
+const USAGE: &str = "usage: capstan-sidecar [drain]\n\
+    \n\
+    Without an argument: consumes what the broker says for this pod's workload; the environment names broker and pod.\n\
+    drain: drains the sidecar that runs in this pod, and waits until it is drained.\n";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let level = read(LOG).and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    tracing_subscriber::fmt().json().with_max_level(level).with_writer(std::io::stderr).init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => run().await,
+        ["drain"] => finish(drain::drain(read).await),
+        ["--version"] => print(&format!("capstan-sidecar {}\n", env!("CARGO_PKG_VERSION"))),
+        ["--help"] => print(USAGE),
+        _ => fail(USAGE, EXIT_USAGE),
+    }
+}
+
+fn read(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+async fn run() -> ExitCode {
+    let config = match Config::from_env(read) {
+        Ok(config) => config,
+        Err(error) => return fail(&format!("capstan-sidecar: {error}\n"), EXIT_USAGE),
+    };
+    tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
+    finish(serve(config).await)
+}
+
+async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let sidecar = Sidecar::bind(config).await?;
+    sidecar
+        .run(async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        })
+        .await;
+    Ok(())
+}
+
+fn finish<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("capstan-sidecar: {error}\n"), 1),
+    }
+}
+
+// Nothing is left to do when a text cannot be written.
+
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(text: &str, code: u8) -> ExitCode {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code)
+}

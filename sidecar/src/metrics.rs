@@ -1,0 +1,130 @@
+//! The metrics of a sidecar, by name. The number of consumers bounds the number of series.
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::event::What;
+use crate::verdict::{Class, Decision};
+
+const QUEUE: [&str; 2] = ["namespace", "queue"];
+const OUTCOME: [&str; 3] = ["namespace", "queue", "outcome"];
+const CALLS: [&str; 4] = ["handled", "failed", "not_begun", "ended"];
+const MESSAGES: [&str; 3] = ["acknowledged", "retried", "released"];
+/// Seconds; calls take from a millisecond to hours.
+const CALL_BUCKETS: [f64; 11] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0];
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    calls: IntCounterVec,
+    messages: IntCounterVec,
+    pub(crate) call_seconds: HistogramVec,
+    pub(crate) in_flight: IntGaugeVec,
+    breaker_open: IntGaugeVec,
+    pub(crate) extends: IntCounterVec,
+    pub(crate) warnings: IntCounterVec,
+    broker_errors: IntCounterVec,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let counter = |name, help, labels| IntCounterVec::new(Opts::new(name, help), labels);
+        let gauge = |name, help| IntGaugeVec::new(Opts::new(name, help), &QUEUE);
+        let seconds =
+            HistogramOpts::new("capstan_sidecar_call_seconds", "How long calls of the application took.");
+        let metrics = Self {
+            registry: Registry::new(),
+            calls: counter("capstan_sidecar_calls_total", "Calls of the application, by outcome.", &OUTCOME)?,
+            messages: counter("capstan_sidecar_messages_total", "Messages settled, by outcome.", &OUTCOME)?,
+            call_seconds: HistogramVec::new(seconds.buckets(CALL_BUCKETS.to_vec()), &QUEUE)?,
+            in_flight: gauge("capstan_sidecar_calls_in_flight", "Calls that are open.")?,
+            breaker_open: gauge(
+                "capstan_sidecar_breaker_open",
+                "1 while the application cannot be reached.",
+            )?,
+            extends: counter("capstan_sidecar_extends_total", "Leases extended.", &QUEUE)?,
+            warnings: counter(
+                "capstan_sidecar_verdict_warnings_total",
+                "Parts of verdicts without effect.",
+                &QUEUE,
+            )?,
+            broker_errors: counter(
+                "capstan_sidecar_broker_errors_total",
+                "Requests that the broker did not answer, or refused.",
+                &["request"],
+            )?,
+        };
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn register(&self) -> prometheus::Result<()> {
+        let collectors: [Box<dyn Collector>; 8] = [
+            Box::new(self.calls.clone()),
+            Box::new(self.messages.clone()),
+            Box::new(self.call_seconds.clone()),
+            Box::new(self.in_flight.clone()),
+            Box::new(self.breaker_open.clone()),
+            Box::new(self.extends.clone()),
+            Box::new(self.warnings.clone()),
+            Box::new(self.broker_errors.clone()),
+        ];
+        collectors.into_iter().try_for_each(|collector| self.registry.register(collector))
+    }
+
+    pub(crate) fn count_call(&self, [namespace, queue]: [&str; 2], class: &Class) {
+        let [handled, failed, not_begun, ended] = CALLS;
+        let outcome = match class {
+            Class::Handled => handled,
+            Class::Failed(_) => failed,
+            Class::NotBegun { .. } => not_begun,
+            Class::Ended => ended,
+        };
+        self.calls.with_label_values(&[namespace, queue, outcome]).inc();
+    }
+
+    pub(crate) fn count_settled(&self, [namespace, queue]: [&str; 2], decision: &Decision) {
+        let [acknowledged, retried, released] = MESSAGES;
+        let outcome = match decision {
+            Decision::Ack => acknowledged,
+            Decision::Retry { .. } => retried,
+            Decision::Release => released,
+        };
+        self.messages.with_label_values(&[namespace, queue, outcome]).inc();
+    }
+
+    pub(crate) fn count_broker_error(&self, request: &str) {
+        self.broker_errors.with_label_values(&[request]).inc();
+    }
+
+    pub(crate) fn show_breaker(&self, labels: [&str; 2], what: &What) {
+        let open = i64::from(matches!(what, What::Unreachable { .. }));
+        self.breaker_open.with_label_values(&labels).set(open);
+    }
+
+    /// Drops the series of a consumer that is gone.
+    pub(crate) fn forget(&self, [namespace, queue]: [&str; 2]) {
+        let labels = [namespace, queue];
+        forget(&self.call_seconds, &labels);
+        forget(&self.in_flight, &labels);
+        forget(&self.breaker_open, &labels);
+        forget(&self.extends, &labels);
+        forget(&self.warnings, &labels);
+        CALLS.iter().for_each(|outcome| forget(&self.calls, &[namespace, queue, outcome]));
+        MESSAGES.iter().for_each(|outcome| forget(&self.messages, &[namespace, queue, outcome]));
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub(crate) fn write(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// A series that nobody wrote cannot be removed; that is fine.
+fn forget<T: MetricVecBuilder>(metric: &MetricVec<T>, labels: &[&str]) {
+    let _ = metric.remove_label_values(labels);
+}

@@ -1,0 +1,136 @@
+//! A running sidecar: binds, follows the broker, drains.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::{Client, ClientError};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::context::Context;
+use crate::event::{EVENTS_MAX, Event};
+use crate::metrics::Metrics;
+use crate::{admin, call, policies, supervisor};
+
+/// How long the last settles may take after the calls were cut.
+pub(crate) const LAST_SETTLES: Duration = Duration::from_secs(3);
+
+/// Why a sidecar did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    #[error(transparent)]
+    Broker(#[from] ClientError),
+    #[error("no HTTP client can be made: {0}")]
+    Application(#[from] reqwest::Error),
+    #[error("cannot listen on {address}: {source}; set {} to a free port", crate::config::ADMIN_PORT)]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("metrics cannot be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A sidecar whose admin port, if it has one, is bound.
+#[derive(Debug)]
+pub struct Sidecar {
+    context: Arc<Context>,
+    drain_timeout: Duration,
+    admin: Option<TcpListener>,
+}
+
+impl Sidecar {
+    /// Prepares a sidecar. Nothing is asked of the broker or the application before [`Sidecar::run`].
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn bind(config: Config) -> Result<Self, SidecarError> {
+        let Config { broker_url, namespace, workload, pod, admin, drain_timeout } = config;
+        let context = Context {
+            broker: Client::new(&broker_url)?.with_identity(workload.clone(), pod),
+            namespace,
+            workload,
+            application: call::client()?,
+            metrics: Metrics::new()?,
+            events: broadcast::Sender::new(EVENTS_MAX),
+            drain: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            drained: CancellationToken::new(),
+        };
+        let admin = match admin {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        Ok(Self { context: Arc::new(context), drain_timeout, admin })
+    }
+
+    /// Where the admin port is bound.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// What happens from now on; at most [`EVENTS_MAX`] events wait for a slow listener.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.context.events.subscribe()
+    }
+
+    /// Works until `shutdown`; then drains, which takes at most [`Config::drain_timeout`] and three seconds. A drain
+    /// that was asked for at the admin port comes earlier and is final; even then this returns after `shutdown` only.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { context, drain_timeout, admin } = self;
+        let mut tasks = JoinSet::new();
+        if let Some(listener) = admin {
+            tasks.spawn(admin::serve(listener, Arc::clone(&context)));
+        }
+        let (sender, receiver) = watch::channel(Vec::new());
+        tasks.spawn(policies::follow(Arc::clone(&context), sender));
+        let working = supervisor::run(Arc::clone(&context), receiver);
+        let mut working = std::pin::pin!(drain(&context, drain_timeout, working));
+        let mut shutdown = std::pin::pin!(shutdown);
+        tokio::select! {
+            () = &mut shutdown => {
+                context.drain.cancel();
+                working.await;
+            }
+            () = &mut working => shutdown.await,
+        }
+        tracing::info!("ended");
+    }
+}
+
+/// Runs `working` to its end. After the drain began it has `patience`, then its calls are cut.
+async fn drain(context: &Context, patience: Duration, working: impl Future<Output = ()>) {
+    let mut working = std::pin::pin!(working);
+    let bounded = async {
+        context.drain.cancelled().await;
+        tracing::info!(
+            seconds = patience.as_secs_f64(),
+            "draining: nothing is pulled any more, open calls are finished"
+        );
+        tokio::time::sleep(patience).await;
+        tracing::warn!("the drain took too long: open calls are cut, and their messages released");
+        context.cut.cancel();
+        tokio::time::sleep(LAST_SETTLES).await;
+        tracing::warn!("the broker did not take the last verdicts; their leases end by time");
+    };
+    tokio::select! {
+        () = &mut working => tracing::info!("drained"),
+        () = bounded => {}
+    }
+    context.drained.cancel();
+}
+
+/// Binds; on a machine without IPv6, the IPv4 addresses must do.
+async fn listen(address: SocketAddr) -> Result<TcpListener, SidecarError> {
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() => {
+            let second = TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await;
+            second.map_err(|_| error)
+        }
+        other => other,
+    };
+    bound.map_err(|source| SidecarError::Listen { address, source })
+}

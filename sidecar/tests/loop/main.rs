@@ -1,0 +1,9 @@
+//! The sidecar between a scripted broker and a scripted application.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod deliver;
+mod lifecycle;
+mod outcomes;
+mod program;
+mod support;

@@ -125,10 +125,13 @@ pub struct Resolution {
 /// Of the Consumers that name a queue, the one in the Queue's `status.consumer` has it as long as it exists; otherwise
 /// the oldest, by creation time, then UID, then name.
 #[must_use]
-pub fn resolve(queues: &[Queue], consumers: &[Consumer]) -> Resolution {
+pub fn resolve<'a>(
+    queues: impl IntoIterator<Item = &'a Queue>,
+    consumers: impl IntoIterator<Item = &'a Consumer>,
+) -> Resolution {
     let mut resolution = Resolution::default();
     let mut holders: BTreeMap<Key, &str> = BTreeMap::new();
-    for queue in queues.iter().filter(|queue| is_alive(&queue.metadata)) {
+    for queue in queues.into_iter().filter(|queue| is_alive(&queue.metadata)) {
         let resolved = resolved_queue(queue);
         if let Some(holder) = queue.status.as_ref().and_then(|status| status.consumer.as_ref()) {
             holders.insert(resolved.key.clone(), &holder.uid);
@@ -209,9 +212,9 @@ fn names(key: &Key) -> Option<(Name, Name)> {
 }
 
 /// The Consumers of each queue, oldest first.
-fn candidates(consumers: &[Consumer]) -> BTreeMap<Key, Vec<&Consumer>> {
-    let mut candidates: BTreeMap<Key, Vec<&Consumer>> = BTreeMap::new();
-    for consumer in consumers.iter().filter(|consumer| is_alive(&consumer.metadata)) {
+fn candidates<'a>(consumers: impl IntoIterator<Item = &'a Consumer>) -> BTreeMap<Key, Vec<&'a Consumer>> {
+    let mut candidates: BTreeMap<Key, Vec<&'a Consumer>> = BTreeMap::new();
+    for consumer in consumers.into_iter().filter(|consumer| is_alive(&consumer.metadata)) {
         let queue = Key::of(&consumer.metadata).sibling(&consumer.spec.queue_ref.name);
         candidates.entry(queue).or_default().push(consumer);
     }

@@ -1,4 +1,5 @@
 //! Who gets which queue, and what brokers are told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use capstan_crds::{Consumer, ConsumerFinding, Key, Object, Queue, QueueFinding, Resolution, parse, resolve};
 

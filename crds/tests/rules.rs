@@ -1,4 +1,5 @@
 //! What the schemas accept, refuse and fill in, without a cluster.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use capstan_crds::{Object, ParseError, parse};
 use kube_core::cel::Validator;

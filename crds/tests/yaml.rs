@@ -1,4 +1,5 @@
 //! The YAML in the repository is what the Rust types say. `UPDATE=1` rewrites it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

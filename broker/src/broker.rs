@@ -36,7 +36,7 @@ pub enum BrokerError {
 pub struct Broker {
     state: AppState,
     engine: engine::Handle,
-    ended: oneshot::Receiver<Result<(), EngineError>>,
+    ended: engine::Ended,
     ending: CancellationToken,
     data: (TcpListener, SocketAddr),
     admin: (TcpListener, SocketAddr),
@@ -83,9 +83,9 @@ impl Broker {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), BrokerError> {
         let Self { state, engine, mut ended, ending, data, admin } = self;
         let servers = TaskTracker::new();
-        for ((listener, address), router) in [(data, http::data(state.clone())), (admin, http::admin(state))]
-        {
-            tracing::info!(%address, "listening");
+        let routers = [("api", data, http::data(state.clone())), ("admin", admin, http::admin(state))];
+        for (port, (listener, address), router) in routers {
+            tracing::info!(port, %address, "listening");
             servers.spawn(serve(listener, router, ending.clone()));
         }
         servers.close();
@@ -109,7 +109,7 @@ impl Broker {
     }
 }
 
-type Started = (engine::Handle, oneshot::Receiver<Result<(), EngineError>>);
+type Started = (engine::Handle, engine::Ended);
 
 fn start(folder: &Path) -> Result<Started, BrokerError> {
     Ok(engine::start(FjallStore::open(folder)?)?)

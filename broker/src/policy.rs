@@ -1,12 +1,13 @@
 //! From the declared policy to what the core works with, and the bounds a declaration must keep.
 
-use capstan_api::control::{ConsumerPolicy, Declaration, QueuePolicy};
+use capstan_api::control::{ConsumerPolicy, Declaration, PushPolicy, QueuePolicy};
 use capstan_api::limits;
 use capstan_core as core;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 86_400_000;
 const REVISION_BYTES_MAX: usize = 128;
+const ENDPOINT_PATH_BYTES_MAX: usize = 1024;
 
 /// A policy that is out of bounds, or a declaration that contradicts itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +17,13 @@ pub(crate) struct InvalidPolicy {
     pub(crate) field: String,
     /// What is wrong, with the bound.
     pub(crate) problem: String,
+}
+
+impl InvalidPolicy {
+    /// The field as a JSON pointer: `queues[3].consumer.name` is `/queues/3/consumer/name`.
+    pub(crate) fn pointer(&self) -> String {
+        format!("/{}", self.field.replace('[', "/").replace(']', "").replace('.', "/"))
+    }
 }
 
 /// The name by which the core knows a queue.
@@ -109,6 +117,19 @@ fn check(policy: &QueuePolicy) -> Result<(), InvalidPolicy> {
         return Err(InvalidPolicy { field: "consumer.dead_letter_queue".to_owned(), problem });
     }
     let Some(push) = &consumer.push else { return Ok(()) };
+    check_push(push)
+}
+
+fn check_push(push: &PushPolicy) -> Result<(), InvalidPolicy> {
+    let endpoint = &push.endpoint;
+    within("consumer.push.endpoint.port", endpoint.port.into(), 1, u16::MAX.into())?;
+    if !endpoint.path.starts_with('/') || endpoint.path.len() > ENDPOINT_PATH_BYTES_MAX {
+        let problem = format!("must begin with '/' and be at most {ENDPOINT_PATH_BYTES_MAX} bytes long");
+        return Err(InvalidPolicy { field: "consumer.push.endpoint.path".to_owned(), problem });
+    }
+    let longest = limits::VISIBILITY_TIMEOUT_MS_MAX;
+    within("consumer.push.endpoint.timeout_ms", endpoint.timeout_ms, 1, longest)?;
+    within("consumer.push.max_batch_bytes", push.max_batch_bytes.into(), 1, limits::PULL_BYTES_MAX)?;
     within("consumer.push.max_batch_size", push.max_batch_size.into(), 1, limits::BATCH_COUNT_MAX as u64)?;
     within("consumer.push.max_wait_ms", push.max_wait_ms, 0, limits::WAIT_MS_MAX)?;
     within("consumer.push.concurrency_per_pod", push.concurrency_per_pod.into(), 1, 250)

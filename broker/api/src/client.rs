@@ -10,7 +10,8 @@ use crate::control::{BrokerState, DECLARATION_PATH, Declaration, Declared, STATE
 use crate::envelope::Envelope;
 use crate::error::ErrorEntry;
 use crate::message::{
-    Extend, Extended, Metrics, Peek, Peeked, Pull, Pulled, Send, SendBatch, Sent, Settle, Settled,
+    Extend, Extended, ListedQueue, Metrics, Peek, Peeked, Pull, Pulled, Send, SendBatch, Sent, Settle,
+    Settled,
 };
 use crate::name::Name;
 use crate::workload::{POD_HEADER, WORKLOAD_HEADER, Workload, WorkloadConsumers};
@@ -169,6 +170,15 @@ impl Client {
     /// [`ClientError`].
     pub async fn metrics(&self, namespace: &Name, queue: &Name) -> Result<Metrics, ClientError> {
         let url = self.url(&queue_path(namespace, queue, "metrics"))?;
+        enveloped(self.http.get(url).timeout(REQUEST_TIMEOUT).send().await?).await
+    }
+
+    /// Lists the queues of a namespace, by name; none when there is no such namespace.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn queues(&self, namespace: &Name) -> Result<Vec<ListedQueue>, ClientError> {
+        let url = self.url(&format!("/client/v4/accounts/{namespace}/queues"))?;
         enveloped(self.http.get(url).timeout(REQUEST_TIMEOUT).send().await?).await
     }
 

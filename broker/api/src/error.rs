@@ -13,6 +13,8 @@ pub enum ErrorCode {
     ManagedElsewhere,
     /// The queue is not declared (or, later, not the caller's to see).
     QueueNotFound,
+    /// The queue has no such consumer.
+    ConsumerNotFound,
     /// The queue id or account id is no [`crate::Name`].
     QueueIdMalformed,
     /// A batch's `delay_seconds` is out of bounds.
@@ -37,7 +39,7 @@ pub enum ErrorCode {
     DeliveryPaused,
     /// The queue's active consumer is not the one that pulls.
     PullDisabled,
-    /// The broker is ending; the request was not processed.
+    /// The broker is ending; whether the request took effect is unknown.
     ShuttingDown,
     /// Something failed that should not.
     Internal,
@@ -52,6 +54,7 @@ impl ErrorCode {
             Self::NoRoute => 7003,
             Self::ManagedElsewhere => 10023,
             Self::QueueNotFound => 10104,
+            Self::ConsumerNotFound => 11001,
             Self::QueueIdMalformed => 10107,
             Self::BatchDelayInvalid => 10202,
             Self::MessageMetadataInvalid => 10203,
@@ -71,7 +74,7 @@ impl ErrorCode {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::NoRoute | Self::QueueNotFound => 404,
+            Self::NoRoute | Self::QueueNotFound | Self::ConsumerNotFound => 404,
             Self::ManagedElsewhere => 403,
             Self::QueueIdMalformed
             | Self::BatchDelayInvalid

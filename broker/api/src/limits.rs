@@ -12,6 +12,8 @@ pub const BATCH_COUNT_MAX: usize = 100;
 pub const BATCH_BYTES_DEFAULT: usize = 256_000;
 /// Messages in a pull that names no `batch_size`.
 pub const PULL_BATCH_DEFAULT: u16 = 5;
+/// Most body and attribute bytes of one pull's or peek's answer, but always one message; further ones come with the next.
+pub const PULL_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Longest delay of a send or a retry: 24 hours.
 pub const DELAY_SECONDS_MAX: u32 = 86_400;
 /// Lease of a pull that names none, when the consumer's policy names none either.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::name::Name;
 use crate::number::Whole;
 
 /// String headers that travel with a message, such as `traceparent` (extension).
@@ -99,6 +100,22 @@ pub struct Metrics {
     pub oldest_message_timestamp_ms: u64,
 }
 
+/// A queue in the answer of `GET queues`, as far as clients of Capstan read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedQueue {
+    pub queue_name: Name,
+    /// None or one.
+    pub consumers: Vec<ListedConsumer>,
+}
+
+/// Who consumes a listed queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedConsumer {
+    /// The workload of a push consumer; absent for a pull consumer.
+    #[serde(default)]
+    pub script_name: Option<String>,
+}
+
 /// Body of `POST messages/pull`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Pull {
@@ -117,7 +134,7 @@ pub struct Pull {
     /// Wait so long for a first ready message; `wait_ms` when absent (extension).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<Whole>,
-    /// No more body bytes than this, but always one message; no limit when absent (extension).
+    /// No more body bytes than this, at most 8 MiB, but always one message; 8 MiB when absent (extension).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_bytes: Option<Whole>,
 }

@@ -105,6 +105,8 @@ pub struct Peek {
     pub queue: QueueId,
     /// At most [`crate::limits::BATCH_MAX`].
     pub count: usize,
+    /// No more body and attribute bytes than this, but always one message.
+    pub bytes: u64,
 }
 
 /// What follows from a command, once it is durable.

@@ -27,6 +27,8 @@ pub struct Core {
     pub(crate) retention: BTreeSet<(Millis, QueueId)>,
     /// Queues that have dead messages, or had them at the last look.
     pub(crate) dead: BTreeSet<QueueId>,
+    /// When dead messages next try to move on. Only worth remembering: a core that was just opened tries at once.
+    pub(crate) dead_retry: Millis,
     /// Queues whose [`State`] is to be written with the next commit.
     pub(crate) touched: BTreeSet<QueueId>,
     pub(crate) woken: BTreeSet<QueueId>,
@@ -66,6 +68,7 @@ impl Core {
             next_timer: Some(0),
             retention: BTreeSet::new(),
             dead: BTreeSet::new(),
+            dead_retry: 0,
             touched: BTreeSet::new(),
             woken: BTreeSet::new(),
         };
@@ -183,7 +186,7 @@ impl Core {
     pub fn next_due(&self) -> Option<Millis> {
         let lease = self.leases.first().map(|(until, ..)| *until);
         let retention = self.retention.first().map(|(at, _)| at.saturating_add(self.clock.outage));
-        let dead = (!self.dead.is_empty()).then(|| self.now() + limits::DEAD_RETRY_MS);
+        let dead = (!self.dead.is_empty()).then_some(self.dead_retry);
         [self.next_timer, lease, retention, dead].into_iter().flatten().min()
     }
 

@@ -100,6 +100,9 @@ impl Core {
         store.put(Key::Delivery(id, seq), Record::Delivery(delivery.clone()));
         self.touched.insert(id);
         if !self.try_move(id, seq, &delivery, store)? {
+            if self.dead.is_empty() {
+                self.dead_retry = self.now().saturating_add(limits::DEAD_RETRY_MS);
+            }
             self.dead.insert(id);
         }
         Ok(())

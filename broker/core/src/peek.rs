@@ -22,6 +22,12 @@ impl Core {
         }
         found.sort_by_key(|(seq, ..)| *seq);
         found.truncate(count);
+        let mut bytes = None;
+        found.retain(|(_, _, message)| {
+            let (first, sum) = (bytes.is_none(), bytes.unwrap_or(0) + message.bytes());
+            bytes = Some(sum);
+            first || sum <= peek.bytes
+        });
         let mut peeked = Vec::with_capacity(found.len());
         for (seq, table, message) in found {
             peeked.push(look(peek.queue, seq, table, message, store)?);

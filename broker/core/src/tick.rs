@@ -139,7 +139,9 @@ impl Core {
     fn move_dead<S: Store>(&mut self, store: &mut S) -> Result<(), Fault<S::Error>> {
         let waiting: Vec<QueueId> =
             self.queues.iter().filter(|(_, queue)| queue.state.dead > 0).map(|(id, _)| *id).collect();
+        let mut moved_most = 0;
         for id in waiting {
+            let mut moved = 0;
             let Some(queue) = self.queues.get(&id) else {
                 continue;
             };
@@ -152,11 +154,16 @@ impl Core {
                 if let Some(queue) = self.queues.get_mut(&id) {
                     queue.state.dead_head = order.next();
                 }
+                moved += 1;
             }
+            moved_most = moved_most.max(moved);
             if self.queues.get(&id).is_none_or(|queue| queue.state.dead == 0) {
                 self.dead.remove(&id);
             }
         }
+        // A full step means that the target takes them: go on at once.
+        let pause = if moved_most == limits::DEAD_STEP { 0 } else { limits::DEAD_RETRY_MS };
+        self.dead_retry = self.now().saturating_add(pause);
         Ok(())
     }
 }

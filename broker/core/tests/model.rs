@@ -226,7 +226,8 @@ impl Run {
     }
 
     fn peek(&mut self, queue: QueueId) {
-        let Reply::Peeked(peeked) = self.apply(Command::Peek(Peek { queue, count: 100 })) else {
+        let Reply::Peeked(peeked) = self.apply(Command::Peek(Peek { queue, count: 100, bytes: u64::MAX }))
+        else {
             panic!("refused")
         };
         let seen: BTreeMap<_, _> = peeked.iter().map(|one| (one.message.id, one.state)).collect();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use capstan_core::{Command, Pull, QueueId, SendItem};
+use capstan_core::{Command, Pull, QueueId, Reply, SendItem};
 use tokio::sync::{oneshot, watch};
 
 use super::lanes::{Full, Lanes};
 use super::waiters::WaitingPull;
-use super::{Job, Outcome, QueueSnapshot};
+use super::{Job, Outcome, Snapshot};
 use crate::directory::Directory;
 
 /// Why the engine gave no answer.
@@ -62,13 +62,11 @@ impl Handle {
         backlog: Option<QueueId>,
     ) -> Result<Outcome, Unavailable> {
         let (reply, answer) = oneshot::channel();
-        let bytes = bytes(&command);
-        let verdict = matches!(command, Command::Settle(_) | Command::Extend(_) | Command::Declare(_));
+        let (verdicts, bytes) = (verdicts(&command), bytes(&command));
         let job = Job::Apply { command, backlog, reply };
-        if verdict {
-            self.lanes.push_verdict(job)?;
-        } else {
-            self.lanes.push_work(job, bytes)?;
+        match verdicts {
+            Some(size) => self.lanes.push_verdict(job, size)?,
+            None => self.lanes.push_work(job, bytes)?,
         }
         answer.await.map_err(|_| Unavailable::Ended)
     }
@@ -82,22 +80,29 @@ impl Handle {
     pub(crate) async fn pull(&self, pull: Pull, wait: u64, idle: u64) -> Result<Outcome, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.lanes.push_work(Job::Pull(WaitingPull { pull, wait, idle, reply }), 0)?;
-        answer.await.map_err(|_| Unavailable::Ended)
+        let mut answer = PullAnswer { lanes: Arc::clone(&self.lanes), answer };
+        (&mut answer.answer).await.map_err(|_| Unavailable::Ended)
     }
 
     /// Counts everything.
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub(crate) async fn snapshot(&self) -> Result<Vec<QueueSnapshot>, Unavailable> {
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, Unavailable> {
         let (reply, answer) = oneshot::channel();
-        self.lanes.push_verdict(Job::Snapshot(reply))?;
+        self.lanes.push_verdict(Job::Snapshot(reply), 1)?;
         answer.await.map_err(|_| Unavailable::Ended)
     }
 
     /// Answers all waiting pulls; later ones do not wait.
     pub(crate) fn stop_waiting(&self) {
-        let _ = self.lanes.push_verdict(Job::StopWaiting);
+        let _ = self.lanes.push_verdict(Job::StopWaiting, 1);
+    }
+
+    /// Jobs that the engine has not taken yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.waiting()
     }
 
     /// Ends the engine after what it has taken.
@@ -106,10 +111,43 @@ impl Handle {
     }
 }
 
-/// What a command holds in memory while it waits.
+/// The answer to a pull on its way. Dropped before it was taken out, its leases are given back.
+struct PullAnswer {
+    lanes: Arc<Lanes>,
+    answer: oneshot::Receiver<Outcome>,
+}
+
+impl Drop for PullAnswer {
+    fn drop(&mut self) {
+        // From here on the engine notices by itself.
+        self.answer.close();
+        let Ok(Outcome { reply: Reply::Delivered(delivered), .. }) = self.answer.try_recv() else {
+            return;
+        };
+        let leases: Vec<_> = delivered.iter().map(|one| one.lease).collect();
+        let size = leases.len();
+        // An engine that is ending takes nothing more: these leases end by time.
+        let _ = self.lanes.push_verdict(Job::Release(leases), size);
+    }
+}
+
+/// The size of a command that is never refused; `None` for one that may be.
+fn verdicts(command: &Command) -> Option<usize> {
+    match command {
+        Command::Settle(settle) => Some(settle.acks.len() + settle.retries.len() + settle.releases.len()),
+        Command::Extend(extend) => Some(extend.leases.len()),
+        Command::Declare(declaration) => Some(declaration.queues.len()),
+        _ => None,
+    }
+}
+
+/// What a command holds in memory while it waits, or its answer once it is there.
 fn bytes(command: &Command) -> usize {
+    /// Of a message that is looked at; its size is not known yet.
+    const PEEKED: usize = 10_000;
     match command {
         Command::Send(send) => send.items.iter().map(|item: &SendItem| item.body.len()).sum(),
+        Command::Peek(peek) => peek.count * PEEKED,
         _ => 0,
     }
 }

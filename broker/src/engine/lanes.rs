@@ -10,8 +10,8 @@ use super::Job;
 const WORK_MAX: usize = 10_000;
 /// Most body bytes that wait.
 const WORK_BYTES_MAX: usize = 64 << 20;
-/// Most verdict jobs taken at once.
-const VERDICTS_PER_GROUP: usize = 512;
+/// Most verdicts taken at once, counted by the leases they name; one request names at most 1,000.
+const VERDICTS_PER_GROUP: usize = 2048;
 /// Most other jobs taken at once.
 const WORK_PER_GROUP: usize = 1024;
 /// Most body bytes taken at once: a group of this size commits in a few milliseconds.
@@ -35,7 +35,7 @@ pub(super) struct Lanes {
 
 #[derive(Default)]
 struct Inner {
-    verdicts: VecDeque<Job>,
+    verdicts: VecDeque<(Job, usize)>,
     work: VecDeque<(Job, usize)>,
     work_bytes: usize,
     closed: bool,
@@ -49,13 +49,13 @@ pub(super) struct Group {
 }
 
 impl Lanes {
-    /// Puts a verdict, or another job that must not wait behind sends.
-    pub(super) fn push_verdict(&self, job: Job) -> Result<(), Full> {
+    /// Puts a verdict, or another job that must not wait behind sends; `size` is the number of leases it names.
+    pub(super) fn push_verdict(&self, job: Job, size: usize) -> Result<(), Full> {
         let mut inner = self.lock();
         if inner.closed {
             return Err(Full::Closed);
         }
-        inner.verdicts.push_back(job);
+        inner.verdicts.push_back((job, size));
         self.arrived.notify_one();
         Ok(())
     }
@@ -81,14 +81,32 @@ impl Lanes {
         self.arrived.notify_all();
     }
 
+    /// Refuses new jobs and forgets those that wait: nobody will take them.
+    pub(super) fn end(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        let waiting = (std::mem::take(&mut inner.verdicts), std::mem::take(&mut inner.work));
+        inner.work_bytes = 0;
+        drop(inner);
+        // Their replies are dropped with them, which wakes others.
+        drop(waiting);
+        self.arrived.notify_all();
+    }
+
     /// Takes a bounded group of what waits, oldest first; waits up to `patience` for a first one.
     pub(super) fn take(&self, patience: Duration) -> Group {
         let idle = |inner: &mut Inner| inner.verdicts.is_empty() && inner.work.is_empty() && !inner.closed;
         let waited = self.arrived.wait_timeout_while(self.lock(), patience, idle);
         let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let verdicts = inner.verdicts.len().min(VERDICTS_PER_GROUP);
-        let mut jobs: Vec<Job> = inner.verdicts.drain(..verdicts).collect();
-        let mut taken = 0;
+        let (mut jobs, mut taken) = (Vec::new(), 0);
+        while taken < VERDICTS_PER_GROUP {
+            let Some((job, size)) = inner.verdicts.pop_front() else {
+                break;
+            };
+            taken += size.max(1);
+            jobs.push(job);
+        }
+        let (verdicts, mut taken) = (jobs.len(), 0);
         while jobs.len() < verdicts + WORK_PER_GROUP && taken < BYTES_PER_GROUP {
             let Some((job, bytes)) = inner.work.pop_front() else {
                 break;
@@ -100,8 +118,116 @@ impl Lanes {
         Group { jobs, closed: inner.closed && inner.verdicts.is_empty() && inner.work.is_empty() }
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let inner = self.lock();
+        inner.verdicts.len() + inner.work.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic aborts the process in release builds; elsewhere the queue itself is still whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn verdict(leases: usize) -> Job {
+        let lease =
+            capstan_core::Lease { queue: capstan_core::QueueId(1), seq: capstan_core::Seq(1), nonce: 0 };
+        Job::Release(vec![lease; leases])
+    }
+
+    fn work() -> (Job, oneshot::Receiver<super::super::Snapshot>) {
+        let (reply, answer) = oneshot::channel();
+        (Job::Snapshot(reply), answer)
+    }
+
+    fn is_verdict(job: &Job) -> bool {
+        matches!(job, Job::Release(_))
+    }
+
+    #[test]
+    fn verdicts_come_before_work_that_came_earlier() {
+        let lanes = Lanes::default();
+        lanes.push_work(work().0, 1).unwrap();
+        lanes.push_verdict(verdict(1), 1).unwrap();
+        let order: Vec<bool> = lanes.take(NOW).jobs.iter().map(is_verdict).collect();
+        assert_eq!(order, [true, false]);
+    }
+
+    #[test]
+    fn work_is_refused_when_too_much_waits_and_verdicts_never_are() {
+        let lanes = Lanes::default();
+        lanes.push_work(work().0, WORK_BYTES_MAX).unwrap();
+        assert_eq!(lanes.push_work(work().0, 1), Err(Full::Overloaded));
+        lanes.push_work(work().0, 0).unwrap();
+        for _ in 0..WORK_MAX - 2 {
+            lanes.push_work(work().0, 0).unwrap();
+        }
+        assert_eq!(lanes.push_work(work().0, 0), Err(Full::Overloaded));
+        lanes.push_verdict(verdict(1), 1).unwrap();
+        // What was taken makes room.
+        assert_eq!(lanes.take(NOW).jobs.len(), 2);
+        lanes.push_work(work().0, 1).unwrap();
+    }
+
+    #[test]
+    fn a_group_is_bounded_in_leases_jobs_and_bytes() {
+        let lanes = Lanes::default();
+        for _ in 0..5 {
+            lanes.push_verdict(verdict(1000), 1000).unwrap();
+        }
+        for _ in 0..5 {
+            lanes.push_work(work().0, BYTES_PER_GROUP / 2).unwrap();
+        }
+        for _ in 0..2 * WORK_PER_GROUP {
+            lanes.push_work(work().0, 0).unwrap();
+        }
+        let mut sizes = Vec::new();
+        for _ in 0..5 {
+            let jobs = lanes.take(NOW).jobs;
+            let verdicts = jobs.iter().filter(|job| is_verdict(job)).count();
+            sizes.push((verdicts, jobs.len() - verdicts));
+        }
+        assert_eq!(sizes, [(3, 2), (2, 2), (0, WORK_PER_GROUP), (0, WORK_PER_GROUP), (0, 1)]);
+    }
+
+    #[test]
+    fn a_closed_lane_takes_nothing_and_gives_what_it_has() {
+        let lanes = Lanes::default();
+        lanes.push_work(work().0, 1).unwrap();
+        lanes.close();
+        assert_eq!(lanes.push_work(work().0, 1), Err(Full::Closed));
+        assert_eq!(lanes.push_verdict(verdict(1), 1), Err(Full::Closed));
+        let group = lanes.take(NOW);
+        assert!(group.closed);
+        assert_eq!(group.jobs.len(), 1);
+    }
+
+    #[test]
+    fn at_the_end_whoever_waits_learns_that_there_is_no_answer() {
+        let lanes = Lanes::default();
+        let (job, mut answer) = work();
+        lanes.push_work(job, 1).unwrap();
+        lanes.end();
+        assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
+        assert!(lanes.take(NOW).jobs.is_empty());
+    }
+
+    #[test]
+    fn the_engine_is_woken_by_a_job() {
+        let lanes = Lanes::default();
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| lanes.take(Duration::from_secs(60)).jobs.len());
+            lanes.push_verdict(verdict(1), 1).unwrap();
+            assert_eq!(taken.join().unwrap(), 1);
+        });
     }
 }

@@ -6,13 +6,17 @@
 
 mod handle;
 mod lanes;
+#[cfg(test)]
+mod tests;
 mod waiters;
+mod watchdog;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use capstan_core::{Command, Core, Fault, Lease, QueueId, Reply, Settle};
+use capstan_core::{Command, Core, Fault, Lease, QueueId, Reply, Settle, limits};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
@@ -21,9 +25,23 @@ use crate::store::{Durability, FjallStore, StoreError, Transaction};
 pub(crate) use handle::{Handle, Unavailable};
 use lanes::Lanes;
 use waiters::{Waiters, WaitingPull};
+use watchdog::Watchdog;
 
 /// The engine looks at the clock at least this often.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// Most body and attribute bytes that are leased in one commit, and so held twice.
+const DELIVERY_BYTES: u64 = 8 << 20;
+/// What tests shorten.
+const TIMES: Times = Times { commit_max: Duration::from_secs(30), heartbeat_ms: 60_000 };
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// A commit that takes longer ends the broker.
+    commit_max: Duration,
+    /// Time is written down at least this often, so that a restart takes no idle time for an outage.
+    heartbeat_ms: u64,
+}
 
 /// What the engine is asked to do.
 enum Job {
@@ -35,7 +53,9 @@ enum Job {
     },
     Pull(WaitingPull),
     /// Count everything.
-    Snapshot(oneshot::Sender<Vec<QueueSnapshot>>),
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Give back what was leased for a pull that went away.
+    Release(Vec<Lease>),
     /// Answer all waiting pulls, and let no more wait.
     StopWaiting,
 }
@@ -54,6 +74,21 @@ pub(crate) struct Backlog {
     pub(crate) bytes: u64,
     /// Milliseconds since 1970.
     pub(crate) oldest_sent_at: Option<u64>,
+}
+
+/// Everything that is counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) queues: Vec<QueueSnapshot>,
+    /// Commits since the start, and those of them that waited for the disk.
+    pub(crate) commits: Commits,
+}
+
+/// Commits since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commits {
+    pub(crate) buffered: u64,
+    pub(crate) synced: u64,
 }
 
 /// A queue as it stands.
@@ -77,6 +112,10 @@ pub enum EngineError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Core(String),
+    #[error("a commit did not return within {} s; the disk hangs, or the storage engine does", .0.as_secs())]
+    Stuck(Duration),
+    #[error("the engine's thread panicked")]
+    Panicked,
 }
 
 impl From<Fault<StoreError>> for EngineError {
@@ -94,17 +133,32 @@ impl From<Fault<StoreError>> for EngineError {
 ///
 /// # Errors
 /// [`EngineError`] when the store does not hold together, or no thread can be made.
-pub(crate) fn start(
-    store: FjallStore,
-) -> Result<(Handle, oneshot::Receiver<Result<(), EngineError>>), EngineError> {
+pub(crate) fn start(store: FjallStore) -> Result<(Handle, Ended), EngineError> {
+    start_with(store, TIMES)
+}
+
+/// Resolves when the engine ended.
+pub(crate) type Ended = oneshot::Receiver<EngineResult>;
+
+type EngineResult = Result<(), EngineError>;
+
+fn start_with(store: FjallStore, times: Times) -> Result<(Handle, Ended), EngineError> {
     let lanes = Arc::new(Lanes::default());
     let (directory, published) = watch::channel(Arc::new(Directory::default()));
-    let (ended, end) = oneshot::channel();
+    let (ending, ended) = Ending::new(Arc::clone(&lanes));
+    let no_thread = |e| EngineError::Core(format!("cannot start a thread: {e}"));
     let (core, clock) = open(&store)?;
+    let stuck = ending.clone();
+    let watchdog =
+        Watchdog::start(times.commit_max, move || stuck.end(Err(EngineError::Stuck(times.commit_max))))
+            .map_err(no_thread)?;
     let mut engine = Engine {
         store: Arc::new(store),
+        committed: core.now(),
         core,
         clock,
+        watchdog,
+        times,
         lanes: Arc::clone(&lanes),
         waiters: Waiters::default(),
         waiting: true,
@@ -114,17 +168,37 @@ pub(crate) fn start(
     };
     engine.publish();
     let run = move || {
-        let result = engine.run();
-        // Whoever waits for an answer learns that there will be none.
-        engine.lanes.close();
+        // Release builds abort instead. The engine is dropped, so nobody sees what a panic left half done.
+        let result = catch_unwind(AssertUnwindSafe(|| engine.run())).unwrap_or(Err(EngineError::Panicked));
+        engine.watchdog.end();
         drop(engine);
-        let _ = ended.send(result);
+        ending.end(result);
     };
-    std::thread::Builder::new()
-        .name("engine".to_owned())
-        .spawn(run)
-        .map_err(|e| EngineError::Core(format!("cannot start the engine's thread: {e}")))?;
-    Ok((Handle::new(lanes, published), end))
+    std::thread::Builder::new().name("engine".to_owned()).spawn(run).map_err(no_thread)?;
+    Ok((Handle::new(lanes, published), ended))
+}
+
+/// Tells the end of the engine: once, by the engine's thread or by its watchdog.
+#[derive(Clone)]
+struct Ending {
+    lanes: Arc<Lanes>,
+    tell: Arc<Mutex<Option<oneshot::Sender<EngineResult>>>>,
+}
+
+impl Ending {
+    fn new(lanes: Arc<Lanes>) -> (Self, Ended) {
+        let (tell, ended) = oneshot::channel();
+        (Self { lanes, tell: Arc::new(Mutex::new(Some(tell))) }, ended)
+    }
+
+    fn end(&self, result: EngineResult) {
+        // Whoever waits for an answer learns that there will be none.
+        self.lanes.end();
+        let tell = self.tell.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tell) = tell {
+            let _ = tell.send(result);
+        }
+    }
 }
 
 fn open(store: &FjallStore) -> Result<(Core, Clock), EngineError> {
@@ -150,6 +224,10 @@ struct Engine {
     store: Arc<FjallStore>,
     core: Core,
     clock: Clock,
+    /// The time in the last commit.
+    committed: u64,
+    watchdog: Arc<Watchdog>,
+    times: Times,
     lanes: Arc<Lanes>,
     waiters: Waiters,
     /// Whether pulls may still wait.
@@ -167,7 +245,7 @@ impl Engine {
             let patience = self.patience();
             let group = self.lanes.take(patience);
             let now = self.clock.now();
-            let rest = self.sort(group.jobs, now);
+            let rest = self.sort(group.jobs, now)?;
             self.deliver(now)?;
             self.process(rest, now)?;
             if group.closed {
@@ -187,29 +265,36 @@ impl Engine {
     }
 
     /// Puts pulls among the waiting ones; answers what is left.
-    fn sort(&mut self, jobs: Vec<Job>, now: u64) -> Vec<Job> {
+    fn sort(&mut self, jobs: Vec<Job>, now: u64) -> Result<Vec<Job>, EngineError> {
         let mut rest = Vec::with_capacity(jobs.len());
         for job in jobs {
             match job {
                 Job::Pull(pull) => {
                     self.awake.insert(pull.pull.queue);
-                    let idle = if self.waiting { pull.idle } else { 0 };
-                    self.waiters.add(WaitingPull { idle, ..pull }, now);
+                    let pull = if self.waiting { pull } else { WaitingPull { wait: 0, idle: 0, ..pull } };
+                    self.waiters.add(pull, now);
                 }
-                Job::StopWaiting => self.stop_waiting(),
+                Job::Release(leases) => self.abandoned.extend(leases),
+                Job::StopWaiting => self.stop_waiting()?,
                 job => rest.push(job),
             }
         }
-        rest
+        Ok(rest)
     }
 
-    fn stop_waiting(&mut self) {
+    /// Answers all waiting pulls empty-handed; nothing is leased to clients that are about to lose their connection.
+    fn stop_waiting(&mut self) -> Result<(), EngineError> {
         self.waiting = false;
+        let store = Arc::clone(&self.store);
+        let transaction = store.transaction();
         for queue in self.waiters.queues() {
+            let backlog = backlog(&mut self.core, queue, &transaction)?;
             for pull in self.waiters.all(queue) {
-                let _ = pull.reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog: None });
+                let outcome = Outcome { reply: Reply::Delivered(Vec::new()), backlog: Some(backlog) };
+                let _ = pull.reply.send(outcome);
             }
         }
+        Ok(())
     }
 
     /// The first commit of a round: leases for the pulls that are to be answered now.
@@ -223,31 +308,64 @@ impl Engine {
             }
         }
         due.extend(self.waiters.expired(now));
-        if due.is_empty() {
-            return Ok(());
+        let mut due = due.into_iter().peekable();
+        while due.peek().is_some() {
+            self.deliver_some(&mut due, now)?;
         }
+        Ok(())
+    }
+
+    /// Answers pulls until enough bytes are leased.
+    fn deliver_some(
+        &mut self,
+        due: &mut impl Iterator<Item = WaitingPull>,
+        now: u64,
+    ) -> Result<(), EngineError> {
         let store = Arc::clone(&self.store);
         let mut transaction = store.transaction();
-        let mut answers = Vec::with_capacity(due.len());
-        for WaitingPull { pull, reply, .. } in due {
-            let queue = pull.queue;
+        let (mut answers, mut bytes) = (Vec::new(), 0);
+        while bytes < DELIVERY_BYTES
+            && let Some(WaitingPull { pull, reply, .. }) = due.next()
+        {
+            let (queue, wanted) = (pull.queue, pull.count);
             let effects = self.core.apply(Command::Pull(pull), now, &mut transaction)?;
+            if let Reply::Delivered(delivered) = &effects.reply {
+                bytes += delivered.iter().map(|one| one.message.bytes()).sum::<u64>();
+                // It left some of what was meant for it, by its limit of bytes: the next one may have them.
+                if !delivered.is_empty() && delivered.len() < wanted && self.waiters.has(queue) {
+                    self.awake.insert(queue);
+                }
+            }
             let backlog = backlog(&mut self.core, queue, &transaction)?;
             answers.push((reply, Outcome { reply: effects.reply, backlog: Some(backlog) }));
         }
-        self.core.flush(&mut transaction);
-        transaction.commit(Durability::Buffered)?;
+        if !transaction.is_empty() {
+            self.commit(transaction, Durability::Buffered)?;
+        }
         for (reply, outcome) in answers {
             self.answer_pull(reply, outcome);
         }
         Ok(())
     }
 
-    /// Ready messages of a queue; `None` when its pulls are to be refused.
+    /// The only way to the disk, under watch.
+    fn commit(
+        &mut self,
+        mut transaction: Transaction<'_>,
+        durability: Durability,
+    ) -> Result<(), EngineError> {
+        self.core.flush(&mut transaction);
+        self.watchdog.during(|| transaction.commit(durability))?;
+        self.committed = self.core.now();
+        Ok(())
+    }
+
+    /// Messages of a queue that may be leased now; `None` when its pulls are to be refused.
     fn deliverable(&self, queue: QueueId) -> Option<u64> {
         let view = self.core.view(queue)?;
         let consumer = view.policy.consumer.as_ref()?;
-        (!view.retained && !view.policy.paused && !consumer.paused).then_some(view.state.ready)
+        let room = limits::LEASED_MAX.saturating_sub(view.state.leased);
+        (!view.retained && !view.policy.paused && !consumer.paused).then_some(view.state.ready.min(room))
     }
 
     fn answer_pull(&mut self, reply: oneshot::Sender<Outcome>, outcome: Outcome) {
@@ -270,12 +388,12 @@ impl Engine {
         for job in jobs {
             self.apply(job, now, &mut transaction, &mut round)?;
         }
-        if self.core.next_due().is_some_and(|due| due <= now) {
+        let beat = now.saturating_sub(self.committed) >= self.times.heartbeat_ms;
+        if beat || self.core.next_due().is_some_and(|due| due <= now) {
             self.awake.extend(self.core.apply(Command::Tick, now, &mut transaction)?.woken);
         }
-        if !transaction.is_empty() {
-            self.core.flush(&mut transaction);
-            transaction.commit(Durability::Synced)?;
+        if beat || !transaction.is_empty() {
+            self.commit(transaction, Durability::Synced)?;
         }
         if round.declared {
             self.publish();
@@ -285,7 +403,16 @@ impl Engine {
         for (reply, outcome) in round.answers {
             let _ = reply.send(outcome);
         }
+        for (reply, queues) in round.snapshots {
+            let _ = reply.send(Snapshot { queues, commits: self.commits() });
+        }
         Ok(())
+    }
+
+    fn commits(&self) -> Commits {
+        let [buffered, synced] =
+            [Durability::Buffered, Durability::Synced].map(|durability| self.store.commits(durability));
+        Commits { buffered, synced }
     }
 
     fn apply(
@@ -298,16 +425,22 @@ impl Engine {
         match job {
             Job::Apply { command, backlog: of, reply } => {
                 round.declared |= matches!(command, Command::Declare(_));
+                if let Command::Settle(settle) = &command
+                    && self.waiters.has(settle.queue)
+                {
+                    // It may make room where too much was leased.
+                    self.awake.insert(settle.queue);
+                }
                 let effects = self.core.apply(command, now, transaction)?;
                 self.awake.extend(effects.woken);
                 let backlog = of.map(|queue| backlog(&mut self.core, queue, transaction)).transpose()?;
                 round.answers.push((reply, Outcome { reply: effects.reply, backlog }));
             }
             Job::Snapshot(reply) => {
-                let _ = reply.send(self.snapshot(now, transaction)?);
+                round.snapshots.push((reply, self.snapshot(now, transaction)?));
             }
             // Sorted out before.
-            Job::Pull(_) | Job::StopWaiting => {}
+            Job::Pull(_) | Job::Release(_) | Job::StopWaiting => {}
         }
         Ok(())
     }
@@ -344,7 +477,7 @@ impl Engine {
 
     /// Gives back what nobody received, so that it is not leased to a process that is gone.
     fn end(&mut self, now: u64) -> Result<(), EngineError> {
-        self.stop_waiting();
+        self.stop_waiting()?;
         self.process(Vec::new(), now)
     }
 }
@@ -353,6 +486,7 @@ impl Engine {
 #[derive(Default)]
 struct Round {
     answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    snapshots: Vec<(oneshot::Sender<Snapshot>, Vec<QueueSnapshot>)>,
     declared: bool,
 }
 

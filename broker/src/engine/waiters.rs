@@ -62,6 +62,11 @@ impl Waiters {
         self.queues.keys().copied().collect()
     }
 
+    /// Whether someone waits in a queue.
+    pub(super) fn has(&self, queue: QueueId) -> bool {
+        self.queues.contains_key(&queue)
+    }
+
     /// Takes the pulls of a queue that are to be answered now, with `ready` messages to share.
     pub(super) fn due(&mut self, queue: QueueId, mut ready: u64, now: u64) -> Vec<WaitingPull> {
         let Some(waiting) = self.queues.get_mut(&queue) else {

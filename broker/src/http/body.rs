@@ -1,6 +1,7 @@
 //! Reading a request's body: by what it holds, not by its Content-Type, which SDKs and curl set in many ways.
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use capstan_api::ErrorCode;
 use serde::de::DeserializeOwned;
@@ -15,8 +16,15 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let limit = capstan_api::limits::REQUEST_BYTES_MAX;
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
+        let body = Bytes::from_request(request, state).await;
+        Self::within(body, capstan_api::limits::REQUEST_BYTES_MAX)
+    }
+}
+
+impl Body {
+    /// A body that was read, or why it was not: `limit` is the most bytes that its route takes.
+    pub(super) fn within(body: Result<Bytes, BytesRejection>, limit: usize) -> Result<Self, Refused> {
+        body.map(Self).map_err(|rejection| {
             if rejection.status() == 413 {
                 let message = format!("the request body is larger than {limit} bytes");
                 return Refused::new(ErrorCode::BatchSizeOutOfBounds, message);
@@ -24,9 +32,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             Refused::new(ErrorCode::JsonBodyMalformed, "the request body ended early")
         })
     }
-}
 
-impl Body {
     /// Reads JSON. An empty body counts as `{}`.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Refused> {
         let text: &[u8] = if self.0.trim_ascii().is_empty() { b"{}" } else { &self.0 };

@@ -3,9 +3,11 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use capstan_api::ErrorCode;
 use capstan_api::Name;
 use capstan_api::control::{BrokerState, Declaration, Declared, QueueState, QueueTotals, StorageState};
+use capstan_api::limits;
 use capstan_core::Command;
 
 use super::AppState;
@@ -15,10 +17,13 @@ use crate::engine::QueueSnapshot;
 use crate::policy;
 
 /// Replaces all policies.
-pub(super) async fn declare(State(state): State<AppState>, body: Bytes) -> Result<Json<Declared>, Refused> {
-    let declaration: Declaration = Body(body).read()?;
+pub(super) async fn declare(
+    State(state): State<AppState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Declared>, Refused> {
+    let declaration: Declaration = Body::within(body, limits::DECLARATION_BYTES_MAX)?.read()?;
     let command = policy::declaration(&declaration)
-        .map_err(|error| Refused::new(ErrorCode::JsonBodyInvalid, error.to_string()))?;
+        .map_err(|error| Refused::at(ErrorCode::JsonBodyInvalid, error.pointer(), error.to_string()))?;
     state.engine.apply(Command::Declare(command), None).await?;
     let queues = declaration.queues.len();
     tracing::info!(queues, revision = declaration.revision, "policies declared");
@@ -27,7 +32,7 @@ pub(super) async fn declare(State(state): State<AppState>, body: Bytes) -> Resul
 
 /// Tells what the broker knows.
 pub(super) async fn get(State(state): State<AppState>) -> Result<Json<BrokerState>, Refused> {
-    let queues = state.engine.snapshot().await?.iter().filter_map(queue_state).collect();
+    let queues = state.engine.snapshot().await?.queues.iter().filter_map(queue_state).collect();
     Ok(Json(BrokerState {
         incarnation: state.incarnation(),
         revision: state.engine.directory().revision.clone(),

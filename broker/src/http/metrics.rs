@@ -9,7 +9,7 @@ use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, 
 
 use super::AppState;
 use super::refused::Refused;
-use crate::engine::QueueSnapshot;
+use crate::engine::{Commits, QueueSnapshot, Snapshot};
 
 const LABELS: [&str; 2] = ["namespace", "queue"];
 const MESSAGES: [&str; 3] = ["namespace", "queue", "state"];
@@ -17,20 +17,30 @@ const EVENTS: [&str; 3] = ["namespace", "queue", "event"];
 
 /// Counts everything and writes it down.
 pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
-    let snapshots = state.engine.snapshot().await?;
-    let text = write(&snapshots).map_err(|error| {
+    let snapshot = state.engine.snapshot().await?;
+    let text = write(&snapshot).map_err(|error| {
         tracing::error!(%error, "metrics cannot be written");
         super::unexpected()
     })?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
-fn write(snapshots: &[QueueSnapshot]) -> prometheus::Result<Vec<u8>> {
+fn write(snapshot: &Snapshot) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
-    registry.register(Box::new(Families::of(snapshots)?))?;
+    registry.register(Box::new(Families::of(&snapshot.queues)?))?;
+    registry.register(Box::new(commits(snapshot.commits)?))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
+}
+
+fn commits(commits: Commits) -> prometheus::Result<IntCounterVec> {
+    let help = "Commits since the broker's start: synced ones waited for the disk, buffered ones only lease.";
+    let family = IntCounterVec::new(Opts::new("capstan_store_commits_total", help), &["durability"])?;
+    for (durability, count) in [("buffered", commits.buffered), ("synced", commits.synced)] {
+        family.with_label_values(&[durability]).inc_by(count);
+    }
+    Ok(family)
 }
 
 /// The metrics of one look: made anew each time, so that a queue that is gone is gone here too.

@@ -4,6 +4,7 @@ mod body;
 mod control;
 mod encoding;
 mod metrics;
+mod place;
 mod pull;
 mod queue;
 mod queues;
@@ -17,8 +18,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{any, get, post, put};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
 use capstan_api::ErrorCode;
 use capstan_api::control::{DECLARATION_PATH, STATE_PATH};
 use capstan_api::limits;
@@ -60,7 +62,7 @@ pub(crate) fn data(state: AppState) -> Router {
     let queue = Router::new()
         .route("/", get(queues::get).fallback(queues::managed_elsewhere))
         .route("/consumers", get(queues::consumers).fallback(queues::managed_elsewhere))
-        .route("/consumers/{consumer}", any(queues::managed_elsewhere))
+        .route("/consumers/{consumer}", get(queues::consumer).fallback(queues::managed_elsewhere))
         .route("/metrics", get(queues::metrics))
         .route("/messages", post(send::one))
         .route("/messages/batch", post(send::batch))
@@ -88,7 +90,7 @@ pub(crate) fn data(state: AppState) -> Router {
 pub(crate) fn admin(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
         .route("/metrics", get(metrics::get))
         .route(DECLARATION_PATH, put(control::declare))
         .route(STATE_PATH, get(control::get))
@@ -96,6 +98,14 @@ pub(crate) fn admin(state: AppState) -> Router {
         .method_not_allowed_fallback(no_route)
         .layer(DefaultBodyLimit::max(limits::DECLARATION_BYTES_MAX))
         .with_state(state)
+}
+
+/// Ready from the moment the ports are open, which is after recovery, until the broker ends.
+async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) {
+    if state.ending.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the broker is ending");
+    }
+    (StatusCode::OK, "ok")
 }
 
 async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> Refused {

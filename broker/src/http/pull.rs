@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
@@ -14,6 +14,7 @@ use capstan_api::workload::WORKLOAD_HEADER;
 use capstan_core::{Command, Delivered, Message, Reply};
 
 use super::body::Body;
+use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
@@ -22,7 +23,7 @@ use super::{AppState, encoding, metrics_of};
 /// Leases messages; waits for them if asked to.
 pub(super) async fn pull(
     State(state): State<AppState>,
-    Path(names): Path<Names>,
+    InPath(names): InPath<Names>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Envelope<Pulled>>, Refused> {
@@ -51,6 +52,8 @@ fn command(found: &Found, pull: &Pull) -> Result<capstan_core::Pull, Refused> {
     let lease = field("visibility_timeout_ms", pull.visibility_timeout_ms, 1, longest)?;
     let older = field("visibility_timeout", pull.visibility_timeout, 1, longest)?;
     let bytes = field("batch_bytes", pull.batch_bytes, 1, u64::MAX)?.unwrap_or(u64::MAX);
+    // A pull is for up to so much: one that asks for more gets what one answer carries.
+    let bytes = bytes.min(limits::PULL_BYTES_MAX);
     Ok(capstan_core::Pull { queue: found.id, count, bytes, lease: lease.or(older) })
 }
 
@@ -77,13 +80,13 @@ fn check_consumer(found: &Found, headers: &HeaderMap) -> Result<(), Refused> {
 /// Shows the oldest messages; nothing is leased.
 pub(super) async fn peek(
     State(state): State<AppState>,
-    Path(names): Path<Names>,
+    InPath(names): InPath<Names>,
     body: Body,
 ) -> Result<Json<Envelope<Peeked>>, Refused> {
     let found = state.find(names)?;
     let peek: Peek = body.read()?;
     let count = batch_size(peek.batch_size)?;
-    let command = Command::Peek(capstan_core::Peek { queue: found.id, count });
+    let command = Command::Peek(capstan_core::Peek { queue: found.id, count, bytes: limits::PULL_BYTES_MAX });
     match state.engine.apply(command, None).await?.reply {
         Reply::Peeked(peeked) => {
             let messages = peeked.into_iter().map(|one| shown(one, &found, state.tokens)).collect();

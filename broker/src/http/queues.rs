@@ -1,13 +1,14 @@
 //! Reading queues and their consumers in Cloudflare's form; changing them is `kubectl apply`'s business.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use capstan_api::ErrorCode;
 use capstan_api::control::{ConsumerPolicy, QueuePolicy};
 use capstan_api::envelope::{Envelope, ResultInfo};
 use capstan_api::message::Metrics;
 use serde_json::{Value, json};
 
+use super::place::{InPath, InQuery};
 use super::queue::Names;
 use super::refused::Refused;
 use super::{AppState, metrics_of};
@@ -16,8 +17,8 @@ use crate::directory::Entry;
 /// The queues of a namespace; `name` filters, and may be given several times.
 pub(super) async fn list(
     State(state): State<AppState>,
-    Path(namespace): Path<String>,
-    Query(query): Query<Vec<(String, String)>>,
+    InPath(namespace): InPath<String>,
+    InQuery(query): InQuery<Vec<(String, String)>>,
 ) -> Json<Envelope<Vec<Value>>> {
     let names: Vec<&str> =
         query.iter().filter(|(key, _)| key == "name").map(|(_, name)| name.as_str()).collect();
@@ -32,7 +33,7 @@ pub(super) async fn list(
 /// One queue.
 pub(super) async fn get(
     State(state): State<AppState>,
-    Path(names): Path<Names>,
+    InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Value>>, Refused> {
     Ok(Json(Envelope::success(shown(&state.find(names)?.entry()?.policy))))
 }
@@ -40,7 +41,7 @@ pub(super) async fn get(
 /// The consumers of a queue: none or one.
 pub(super) async fn consumers(
     State(state): State<AppState>,
-    Path(names): Path<Names>,
+    InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Vec<Value>>>, Refused> {
     let found = state.find(names)?;
     let policy = &found.entry()?.policy;
@@ -48,14 +49,29 @@ pub(super) async fn consumers(
     Ok(Json(whole(consumers)))
 }
 
+/// One consumer of a queue.
+pub(super) async fn consumer(
+    State(state): State<AppState>,
+    InPath((namespace, queue, name)): InPath<(String, String, String)>,
+) -> Result<Json<Envelope<Value>>, Refused> {
+    let found = state.find((namespace, queue))?;
+    let policy = &found.entry()?.policy;
+    let consumer = policy.consumer.as_ref().filter(|consumer| consumer.name.as_str() == name);
+    let consumer = consumer.ok_or_else(|| {
+        let message = format!("queue {:?} has no consumer of that name", found.name());
+        Refused::new(ErrorCode::ConsumerNotFound, message)
+    })?;
+    Ok(Json(Envelope::success(shown_consumer(policy, consumer))))
+}
+
 /// A queue's backlog.
 pub(super) async fn metrics(
     State(state): State<AppState>,
-    Path(names): Path<Names>,
+    InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Metrics>>, Refused> {
     let found = state.find(names)?;
     // A peek of nothing costs nothing and carries the backlog.
-    let look = capstan_core::Command::Peek(capstan_core::Peek { queue: found.id, count: 0 });
+    let look = capstan_core::Command::Peek(capstan_core::Peek { queue: found.id, count: 0, bytes: 0 });
     let outcome = state.engine.apply(look, Some(found.id)).await?;
     Ok(Json(Envelope::success(metrics_of(outcome.backlog))))
 }

@@ -47,7 +47,8 @@ impl From<Unavailable> for Refused {
                 "too much is waiting in the broker; try again after Retry-After",
             ),
             Unavailable::Ended => {
-                Self::new(ErrorCode::ShuttingDown, "the broker is shutting down; try again")
+                let message = "the broker is ending; whether the request took effect is unknown: try again";
+                Self::new(ErrorCode::ShuttingDown, message)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `POST messages` and `POST messages/batch`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
 use capstan_api::limits;
@@ -10,6 +10,7 @@ use capstan_api::number::Whole;
 use capstan_core::{Command, Reply, SendItem};
 
 use super::body::Body;
+use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::{AppState, encoding, metrics_of};
@@ -17,7 +18,7 @@ use super::{AppState, encoding, metrics_of};
 type Answer = Result<Json<Envelope<Sent>>, Refused>;
 
 /// Takes one message.
-pub(super) async fn one(State(state): State<AppState>, Path(names): Path<Names>, body: Body) -> Answer {
+pub(super) async fn one(State(state): State<AppState>, InPath(names): InPath<Names>, body: Body) -> Answer {
     let found = state.find(names)?;
     let message: Send = body.read()?;
     let item = item(&found, message, "")?;
@@ -25,7 +26,7 @@ pub(super) async fn one(State(state): State<AppState>, Path(names): Path<Names>,
 }
 
 /// Takes up to 100 messages, all or none.
-pub(super) async fn batch(State(state): State<AppState>, Path(names): Path<Names>, body: Body) -> Answer {
+pub(super) async fn batch(State(state): State<AppState>, InPath(names): InPath<Names>, body: Body) -> Answer {
     let found = state.find(names)?;
     let batch: SendBatch = body.read()?;
     let count = batch.messages.len();

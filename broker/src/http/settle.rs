@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
 use capstan_api::limits;
@@ -12,6 +12,7 @@ use capstan_core::{Command, Reply, Verdict, Warning};
 
 use super::AppState;
 use super::body::Body;
+use super::place::InPath;
 use super::pull::field;
 use super::queue::Names;
 use super::refused::{Refused, of_core};
@@ -20,7 +21,7 @@ use super::token::Tokens;
 /// Takes verdicts.
 pub(super) async fn ack(
     State(state): State<AppState>,
-    Path(names): Path<Names>,
+    InPath(names): InPath<Names>,
     body: Body,
 ) -> Result<Json<Envelope<Settled>>, Refused> {
     let found = state.find(names)?;
@@ -45,7 +46,7 @@ pub(super) async fn ack(
 /// Prolongs leases.
 pub(super) async fn extend(
     State(state): State<AppState>,
-    Path(names): Path<Names>,
+    InPath(names): InPath<Names>,
     body: Body,
 ) -> Result<Json<Envelope<Extended>>, Refused> {
     let found = state.find(names)?;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use capstan_api::ErrorCode;
 use capstan_api::workload::{CONFIGURATION_WAIT_MS_MAX, Workload, WorkloadConsumers};
 use serde::Deserialize;
 
 use super::AppState;
+use super::place::{InPath, InQuery};
 use super::refused::Refused;
 
 /// What the sidecar knows already, and how long it waits for news.
@@ -23,8 +24,8 @@ pub(super) struct Known {
 /// Answers when the consumers are others than those of `revision`, or the time is over, or the broker ends.
 pub(super) async fn consumers(
     State(state): State<AppState>,
-    Path((namespace, kind, name)): Path<(String, String, String)>,
-    Query(known): Query<Known>,
+    InPath((namespace, kind, name)): InPath<(String, String, String)>,
+    InQuery(known): InQuery<Known>,
 ) -> Result<Json<WorkloadConsumers>, Refused> {
     let workload: Workload = format!("{kind}/{name}")
         .parse()

@@ -9,6 +9,7 @@ mod transaction;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
@@ -34,6 +35,10 @@ pub enum StoreError {
         "the store in {path} has format {found}, this program reads format {FORMAT_VERSION}: use the version that wrote it"
     )]
     Format { path: PathBuf, found: String },
+    #[error(
+        "the store in {path} holds records but no format version: it is damaged, or no store of Capstan's"
+    )]
+    NoFormat { path: PathBuf },
     #[error("the storage engine failed: {0}")]
     Engine(#[from] fjall::Error),
     #[error("the record at key {key} cannot be read: {reason}")]
@@ -49,10 +54,24 @@ pub enum Durability {
     Synced,
 }
 
+/// Commits since the store was opened.
+#[derive(Debug, Default)]
+struct Counts {
+    buffered: AtomicU64,
+    synced: AtomicU64,
+}
+
+/// A test's hand on commits: called before each, it may wait, or fail it.
+#[cfg(test)]
+pub(crate) type Gate = Box<dyn Fn(Durability) -> Result<(), StoreError> + Send + Sync>;
+
 /// An open store.
 pub struct FjallStore {
     database: Database,
     keyspace: Keyspace,
+    counts: Counts,
+    #[cfg(test)]
+    gate: Option<Gate>,
     /// Held as long as the store is open.
     _lock: File,
 }
@@ -74,13 +93,24 @@ impl FjallStore {
             .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let keyspace = database.keyspace("queues", options)?;
-        let store = Self { database, keyspace, _lock: lock };
+        let store = Self {
+            database,
+            keyspace,
+            counts: Counts::default(),
+            #[cfg(test)]
+            gate: None,
+            _lock: lock,
+        };
         store.check_format(path)?;
         Ok(store)
     }
 
     fn check_format(&self, path: &Path) -> Result<(), StoreError> {
         match self.keyspace.get(FORMAT_KEY)? {
+            // Only a new store has none. A range, as `is_empty` would be one too.
+            None if self.keyspace.iter().next().is_some() => {
+                Err(StoreError::NoFormat { path: path.to_owned() })
+            }
             None => {
                 let mut batch = self.batch(Durability::Synced, 1);
                 batch.insert(&self.keyspace, FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
@@ -99,6 +129,25 @@ impl FjallStore {
     #[must_use]
     pub fn transaction(&self) -> Transaction<'_> {
         Transaction::new(self)
+    }
+
+    /// Commits of this kind since the store was opened.
+    #[must_use]
+    pub fn commits(&self, durability: Durability) -> u64 {
+        self.count(durability).load(Ordering::Relaxed)
+    }
+
+    const fn count(&self, durability: Durability) -> &AtomicU64 {
+        match durability {
+            Durability::Buffered => &self.counts.buffered,
+            Durability::Synced => &self.counts.synced,
+        }
+    }
+
+    /// Lets `gate` hold or fail each commit.
+    #[cfg(test)]
+    pub(crate) fn with_gate(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 
     /// The only maker of batches: fjall's default would leave a commit in this process's memory.
@@ -161,6 +210,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _first = FjallStore::open(folder.path()).unwrap();
         assert!(matches!(FjallStore::open(folder.path()), Err(StoreError::Locked { .. })));
+    }
+
+    #[test]
+    fn records_without_a_format_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let store = FjallStore::open(folder.path()).unwrap();
+            let mut transaction = store.transaction();
+            transaction.put(Key::Clock, clock(1));
+            transaction.commit(Durability::Synced).unwrap();
+            let mut batch = store.batch(Durability::Synced, 1);
+            batch.remove(&store.keyspace, FORMAT_KEY);
+            batch.commit().unwrap();
+        }
+        let error = FjallStore::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("no format version"), "{error}");
+    }
+
+    #[test]
+    fn commits_are_counted_by_their_durability() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(folder.path()).unwrap();
+        for (number, durability) in
+            [(1, Durability::Synced), (2, Durability::Buffered), (3, Durability::Synced)]
+        {
+            let mut transaction = store.transaction();
+            transaction.put(Key::Clock, clock(number));
+            transaction.commit(durability).unwrap();
+        }
+        assert_eq!((store.commits(Durability::Synced), store.commits(Durability::Buffered)), (2, 1));
     }
 
     #[test]

@@ -31,6 +31,10 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// [`StoreError::Engine`]: whether the writes are durable is unknown, and the store takes no more. End the process.
     pub fn commit(self, durability: Durability) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if let Some(gate) = &self.store.gate {
+            gate(durability)?;
+        }
         let mut batch = self.store.batch(durability, self.pending.len());
         for (key, record) in self.pending {
             let key = key::encode(key);
@@ -39,7 +43,9 @@ impl<'a> Transaction<'a> {
                 None => batch.remove(&self.store.keyspace, key),
             }
         }
-        Ok(batch.commit()?)
+        batch.commit()?;
+        self.store.count(durability).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
     }
 
     fn read(key: Key, bytes: &[u8]) -> Result<Record, StoreError> {

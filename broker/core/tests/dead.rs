@@ -1,0 +1,119 @@
+//! Dead messages go on as soon as their dead-letter queue can take them, however busy the broker is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+use capstan_core::memory::MemoryStore;
+use capstan_core::{
+    Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Peek, Policy, Pull, QueueId, Reply,
+    Retry, Send, SendItem, Settle,
+};
+
+const LETTERS: usize = 150;
+
+fn policy(dead_letter: Option<&str>) -> Policy {
+    let consumer = Consumer {
+        paused: false,
+        max_retries: 0,
+        retry_delay: 0,
+        backoff: None,
+        dead_letter: dead_letter.map(str::to_owned),
+        visibility_timeout: 1_000_000,
+    };
+    let (max_bytes, max_messages, consumer) = (None, None, Some(consumer));
+    Policy { paused: false, delivery_delay: 0, retention: 100_000_000, max_bytes, max_messages, consumer }
+}
+
+fn declaration(dead_letters: bool) -> Command {
+    let declared = |label: &str, dead_letter: Option<&str>| DeclaredQueue {
+        label: label.to_owned(),
+        policy: policy(dead_letter),
+        document: Vec::new(),
+    };
+    let mut queues = vec![declared("main", Some("dead"))];
+    queues.extend(dead_letters.then(|| declared("dead", None)));
+    Command::Declare(Declaration { revision: String::new(), queues })
+}
+
+struct Run {
+    core: Core,
+    store: MemoryStore,
+    now: u64,
+}
+
+impl Run {
+    fn apply(&mut self, command: Command) -> Reply {
+        self.core.apply(command, self.now, &mut self.store).unwrap().reply
+    }
+
+    fn send(&mut self, queue: QueueId, bytes: usize) {
+        let (delay, content_type, attributes) = (None, ContentType::Bytes, Vec::new());
+        let item = SendItem { delay, content_type, attributes, body: vec![0; bytes] };
+        self.apply(Command::Send(Send { queue, items: vec![item] }));
+    }
+
+    /// Ticks when the core asks for it, as the engine does; other commands pass the time.
+    fn busy_second(&mut self, queue: QueueId) {
+        for _ in 0..20 {
+            self.now += 50;
+            self.send(queue, 1);
+            if self.core.next_due().is_some_and(|due| due <= self.now) {
+                self.apply(Command::Tick);
+            }
+        }
+    }
+
+    fn dead(&self, queue: QueueId) -> u64 {
+        self.core.view(queue).unwrap().state.dead
+    }
+}
+
+fn run_with_dead() -> (Run, QueueId) {
+    let mut store = MemoryStore::default();
+    let core = Core::open(&mut store, 1000, 7, |_| Some(policy(None))).unwrap();
+    let mut run = Run { core, store, now: 1000 };
+    run.apply(declaration(false));
+    let main = run.core.find("main").unwrap();
+    for _ in 0..LETTERS {
+        run.send(main, 1);
+        let pull = Pull { queue: main, count: 1, bytes: u64::MAX, lease: None };
+        let Reply::Delivered(delivered) = run.apply(Command::Pull(pull)) else { panic!("refused") };
+        let retries = vec![Retry { lease: delivered[0].lease, delay: None, reason: String::new() }];
+        run.apply(Command::Settle(Settle { queue: main, acks: Vec::new(), retries, releases: Vec::new() }));
+    }
+    assert_eq!(run.dead(main), LETTERS as u64, "they wait while their queue is not there");
+    (run, main)
+}
+
+#[test]
+fn dead_letters_move_on_while_the_broker_is_busy() {
+    let (mut run, main) = run_with_dead();
+    run.busy_second(main);
+    assert_eq!(run.dead(main), LETTERS as u64);
+    run.apply(declaration(true));
+    run.busy_second(main);
+    run.busy_second(main);
+    assert_eq!(run.dead(main), 0);
+    let letters = run.core.find("dead").unwrap();
+    assert_eq!(run.core.view(letters).unwrap().state.ready, LETTERS as u64);
+}
+
+#[test]
+fn a_look_holds_no_more_bytes_than_asked_for_but_one_message() {
+    let (mut run, main) = run_with_dead();
+    run.apply(declaration(true));
+    let letters = run.core.find("dead").unwrap();
+    for bytes in [500, 400, 300, 1] {
+        run.send(letters, bytes);
+    }
+    let mut look = |bytes| {
+        let Reply::Peeked(peeked) = run.apply(Command::Peek(Peek { queue: letters, count: 100, bytes }))
+        else {
+            panic!("refused")
+        };
+        peeked.iter().map(|one| one.message.body.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(look(100), [500], "always one");
+    assert_eq!(look(900), [500, 400]);
+    assert_eq!(look(u64::MAX), [500, 400, 300, 1]);
+    assert!(run.dead(main) > 0, "nothing moved, as no time passed");
+}

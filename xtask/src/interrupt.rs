@@ -1,0 +1,99 @@
+//! Ctrl-C, a closed terminal and a polite kill: children end first, then what was started is taken down.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// How long a child may take to end by itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Starts listening for signals. The second one ends children at once.
+///
+/// # Errors
+/// The system refuses a thread or a handler.
+pub fn watch() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
+    let listen = move || {
+        for _ in signals.forever() {
+            if ASKED.swap(true, Ordering::SeqCst) {
+                signal(Signal::KILL);
+                continue;
+            }
+            eprintln!("\nstopping: what was started is taken down first (once more: less politely)");
+            signal(Signal::TERM);
+            std::thread::spawn(|| {
+                std::thread::sleep(GRACE);
+                signal(Signal::KILL);
+            });
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Whether the user asked to stop.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::SeqCst)
+}
+
+/// Ends the work between two steps when the user asked to stop.
+///
+/// # Errors
+/// The user did.
+pub fn check() -> Result<()> {
+    if asked() {
+        bail!("stopped by a signal");
+    }
+    Ok(())
+}
+
+/// A child's process group, signalled while this lives and ended with it.
+pub struct Group(i32);
+
+impl Group {
+    /// The group whose leader is the process `id`.
+    pub fn new(id: u32) -> Self {
+        let id = i32::try_from(id).unwrap_or_default();
+        groups().insert(id);
+        if asked() {
+            send(id, Signal::TERM);
+        }
+        Self(id)
+    }
+}
+
+impl Drop for Group {
+    /// Ends what the child left behind.
+    fn drop(&mut self) {
+        groups().remove(&self.0);
+        send(self.0, Signal::KILL);
+    }
+}
+
+fn signal(what: Signal) {
+    for group in groups().iter() {
+        send(*group, what);
+    }
+}
+
+fn send(group: i32, what: Signal) {
+    if group > 1
+        && let Some(pid) = Pid::from_raw(group)
+    {
+        // A group that is gone is what we want.
+        let _ = kill_process_group(pid, what);
+    }
+}
+
+fn groups() -> MutexGuard<'static, BTreeSet<i32>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,45 @@
+//! The level `lint`: format and clippy over the whole workspace. Stale generated files are found by tests of their crates.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::level::Level;
+use super::report::Report;
+use crate::progress::Progress;
+use crate::run::{self, Event};
+use crate::{interrupt, repo};
+
+const FORMAT: &[&str] = &["fmt", "--all", "--check"];
+const CLIPPY: &[&str] = &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+
+/// Runs both and counts them.
+///
+/// # Errors
+/// Cargo does not start, or the user asked to stop.
+pub fn run(report: &mut Report, progress: &mut Progress) -> Result<()> {
+    for arguments in [FORMAT, CLIPPY] {
+        let start = Instant::now();
+        let mut command = repo::cargo();
+        command.args(arguments);
+        let mut lines = Vec::new();
+        let name = run::name(&command);
+        let status = run::listen(&mut command, |event| {
+            if let Event::Out(line) | Event::Err(line) = event {
+                lines.push(line.to_owned());
+            }
+            progress.idle(|| name.clone());
+        })?;
+        interrupt::check()?;
+        let what = format!("cargo {}", arguments.join(" "));
+        if status.success() {
+            progress.note(&format!("{what}: ok"));
+            report.add(Level::Lint, 1, Vec::new(), start.elapsed());
+        } else {
+            progress.note(&format!("{what}: FAILED"));
+            println!("{}", lines.join("\n"));
+            report.add(Level::Lint, 0, vec![what], start.elapsed());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Compiles what the levels run: the programs, and the test programs.
+
+use anyhow::Result;
+
+use super::binary::Program;
+use super::level::Level;
+use crate::compile;
+use crate::progress::Progress;
+
+/// Compiles everything for these levels; the test programs by level, in a steady order.
+///
+/// # Errors
+/// The code does not compile.
+pub fn build(
+    levels: &[Level],
+    filter: Option<&str>,
+    progress: &mut Progress,
+) -> Result<Vec<(Level, Program)>> {
+    let mut programs = Vec::new();
+    for arguments in arguments(levels) {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        for built in compile::cargo(&arguments, progress)? {
+            let level = Level::of(&built);
+            if built.test && levels.contains(&level) {
+                programs.push((level, Program::list(built, filter)?));
+            }
+        }
+    }
+    programs.sort_by_key(|(level, program)| (*level, program.name()));
+    programs.dedup_by(|(_, one), (_, other)| one.built.path == other.built.path);
+    Ok(programs)
+}
+
+/// What cargo has to be told. Always for the whole workspace, so that every build uses dependencies with the same features.
+fn arguments(levels: &[Level]) -> Vec<Vec<String>> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let (mut commands, mut targets) = (Vec::new(), words(&["build", "--workspace"]));
+    if levels.contains(&Level::Pure) {
+        commands.push(words(&["build", "--workspace", "--bins", "--tests"]));
+    } else if levels.contains(&Level::Process) {
+        targets.push("--bins".to_owned());
+    }
+    // Next to `--tests` cargo would pass over targets that a plain `cargo test` leaves out.
+    let before = targets.len();
+    for target in levels.iter().filter_map(|level| level.target()) {
+        targets.extend(["--test".to_owned(), target.to_owned()]);
+    }
+    if targets.len() > before {
+        commands.push(targets);
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(levels: &[Level], expected: &[&str]) {
+        let commands: Vec<String> = arguments(levels).iter().map(|words| words.join(" ")).collect();
+        assert_eq!(commands, expected);
+    }
+
+    #[test]
+    fn each_level_builds_what_it_runs() {
+        check(&[Level::Lint], &[]);
+        check(&[Level::Pure], &["build --workspace --bins --tests"]);
+        check(&[Level::Process], &["build --workspace --bins --test process"]);
+        check(&[Level::Node], &["build --workspace --test node"]);
+        check(
+            &Level::ALL,
+            &[
+                "build --workspace --bins --tests",
+                "build --workspace --test process --test api_server --test node",
+            ],
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! One run of the tests, step by step.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::binary::Program;
+use super::level::Level;
+use super::report::Report;
+use super::{Args, Whose, lint, programs};
+use crate::progress::Progress;
+use crate::{interrupt, setup};
+
+/// A run: what was asked, what came of it so far.
+pub struct Session<'a> {
+    args: &'a Args,
+    levels: Vec<Level>,
+    report: &'a mut Report,
+    progress: Progress,
+}
+
+/// The test programs of each level.
+type Programs = Vec<(Level, Program)>;
+
+impl<'a> Session<'a> {
+    /// A run of these levels.
+    pub fn new(args: &'a Args, levels: Vec<Level>, report: &'a mut Report) -> Self {
+        let progress = Progress::new(steps(&levels));
+        Self { args, levels, report, progress }
+    }
+
+    /// Goes through all steps. Whatever goes wrong is a failure in the report.
+    pub fn run(mut self) {
+        let names: Vec<&str> = self.levels.iter().map(|level| level.name()).collect();
+        println!("levels: {}", names.join(", "));
+        let existing = self.is_existing();
+        if !self.try_all("cannot run here", |run| setup::check(&run.levels, existing)) {
+            return;
+        }
+        self.progress.step("what the tests need");
+        if !self
+            .try_all("could not be prepared", |run| setup::install(&run.levels, existing, &mut run.progress))
+        {
+            return;
+        }
+        if self.levels.contains(&Level::Lint) {
+            self.progress.step("format and lints");
+            self.attempt(Level::Lint, |run| lint::run(run.report, &mut run.progress));
+        }
+        if let Some(programs) = self.build() {
+            self.tests(&programs);
+        }
+    }
+
+    fn build(&mut self) -> Option<Programs> {
+        if self.levels == [Level::Lint] || interrupt::asked() {
+            return None;
+        }
+        self.progress.step("compiling programs and tests");
+        let mut programs = None;
+        let filter = self.args.filter.as_deref();
+        self.try_all("did not build", |run| {
+            programs = Some(programs::build(&run.levels, filter, &mut run.progress)?);
+            Ok(())
+        });
+        let mut programs = programs?;
+        programs.retain(|(_, program)| !program.tests.is_empty());
+        if filter.is_some() && !programs.is_empty() {
+            self.levels.retain(|level| programs.iter().any(|(of, _)| of == level));
+            *self.report = Report::new(&self.levels);
+            self.progress.replan(steps(&self.levels));
+        }
+        Some(programs)
+    }
+
+    fn tests(&mut self, programs: &Programs) {
+        for level in [Level::Pure, Level::Process] {
+            if self.levels.contains(&level) && !interrupt::asked() {
+                self.begin(level, programs);
+                self.attempt(level, |run| run.local(level, programs));
+            }
+        }
+    }
+
+    fn begin(&mut self, level: Level, programs: &Programs) {
+        let of_level = programs.iter().filter(|(of, _)| *of == level);
+        let tests: usize = of_level.map(|(_, program)| program.tests.len()).sum();
+        self.progress.step(&format!("level {level}: {tests} tests"));
+    }
+
+    fn local(&mut self, level: Level, programs: &Programs) -> Result<()> {
+        for (_, program) in programs.iter().filter(|(of, _)| *of == level) {
+            self.one(level, program, Command::new(&program.built.path))?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, level: Level, program: &Program, command: Command) -> Result<()> {
+        let start = Instant::now();
+        let outcome = program.run(command, self.args.filter.as_deref(), &mut self.progress)?;
+        let name = program.name();
+        let failed = outcome.failed.into_iter().map(|test| format!("{name} {test}")).collect();
+        self.report.add(level, outcome.passed, failed, start.elapsed());
+        Ok(())
+    }
+
+    /// Does something for one level; an error is that level's failure.
+    fn attempt(&mut self, level: Level, work: impl FnOnce(&mut Self) -> Result<()>) {
+        if let Err(error) = work(self) {
+            println!("{error:#}");
+            let text = format!("{error}");
+            self.report.fail(level, text.lines().next().unwrap_or("an error without words"));
+        }
+    }
+
+    /// Does something that all levels need; an error is a failure of each.
+    fn try_all(&mut self, what: &str, work: impl FnOnce(&mut Self) -> Result<()>) -> bool {
+        let Err(error) = work(self) else { return true };
+        println!("{error:#}");
+        for level in self.levels.clone() {
+            self.report.fail(level, what);
+        }
+        false
+    }
+
+    fn is_existing(&self) -> bool {
+        self.args.cluster == Some(Whose::Existing)
+    }
+}
+
+/// How many steps these levels take.
+fn steps(levels: &[Level]) -> usize {
+    let tests = levels.iter().filter(|level| **level != Level::Lint).count();
+    let cluster = levels.iter().any(|level| level.has_cluster());
+    // Preparation; lints; compilation and one for each level; the cluster's programs and the images.
+    1 + usize::from(levels.contains(&Level::Lint)) + usize::from(tests > 0) + tests + 2 * usize::from(cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted() {
+        assert_eq!(steps(&[Level::Lint]), 2);
+        assert_eq!(steps(&[Level::Pure]), 3);
+        assert_eq!(steps(&Level::ALL), 9);
+    }
+}

@@ -1,0 +1,202 @@
+//! `capstan send`.
+
+use std::collections::BTreeMap;
+
+use capstan_api::limits::{BATCH_BYTES_DEFAULT, BATCH_COUNT_MAX};
+use capstan_api::message::{Attributes, ContentType, Send, SendBatch};
+use capstan_api::number::Whole;
+use capstan_api::{Client, Name};
+use clap::Args;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::body::{raw_json, raw_text};
+use super::{Target, seconds};
+use crate::failure::Failure;
+use crate::output::{Format, messages, print, print_lines};
+
+/// Sends up to so many are listed by id.
+const LISTED_MAX: u64 = 10;
+/// What `--count` replaces by the number of the message.
+const NUMBER: &str = "{n}";
+
+/// Send messages to a queue
+///
+/// Returns when they are on disk: an exit code of 0 means that every message is stored.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  capstan send orders '{\"id\": 1}'
+  capstan send orders '{\"id\": {n}}' --count 1000
+  capstan send mails --text 'Hello' --delay 5m
+  jq -c '.[]' orders.json | capstan send orders -")]
+pub(crate) struct SendArgs {
+    /// The queue.
+    queue: Name,
+    /// JSON, each a message; `-` reads one per line from standard input.
+    #[arg(value_name = "BODY", required = true, allow_negative_numbers = true)]
+    bodies: Vec<String>,
+    /// Bodies are texts, not JSON.
+    #[arg(long)]
+    text: bool,
+    /// Deliver later, such as 30s or 5m; at most 24h. Default: the queue's deliveryDelay.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    delay: Option<u64>,
+    /// Send each body so many times; {n} in it becomes 1, 2, 3 …
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// A string that travels with the message; may be given several times.
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
+    attributes: Vec<(String, String)>,
+    #[command(flatten)]
+    target: Target,
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Runs it.
+pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
+    let mut sender = Sender::new(&args)?;
+    if args.bodies == ["-"] {
+        if args.count.is_some() {
+            return Err(Failure::Usage(
+                "--count repeats the bodies of the command line; it cannot repeat `-`".to_owned(),
+            ));
+        }
+        from_input(&args, &mut sender).await?;
+    } else {
+        // All are checked before any is sent.
+        let count = args.count.unwrap_or(1);
+        for template in &args.bodies {
+            body(&args, &numbered(&args, template, 1)).map_err(Failure::Usage)?;
+        }
+        for template in &args.bodies {
+            for n in 1..=count {
+                let body = body(&args, &numbered(&args, template, n)).map_err(Failure::Usage)?;
+                sender.add(body).await?;
+            }
+        }
+    }
+    sender.finish().await
+}
+
+fn numbered(args: &SendArgs, template: &str, n: u64) -> String {
+    if args.count.is_some() { template.replace(NUMBER, &n.to_string()) } else { template.to_owned() }
+}
+
+fn body(args: &SendArgs, text: &str) -> Result<Box<RawValue>, String> {
+    if args.text { raw_text(text) } else { raw_json(text) }
+}
+
+async fn from_input(args: &SendArgs, sender: &mut Sender<'_>) -> Result<(), Failure> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut number = 0u64;
+    loop {
+        let line = lines
+            .next_line()
+            .await
+            .map_err(|e| Failure::Refused(format!("cannot read standard input: {e}")))?;
+        let Some(line) = line else { return Ok(()) };
+        number += 1;
+        if line.trim().is_empty() {
+            continue;
+        }
+        match body(args, &line) {
+            Ok(body) => sender.add(body).await?,
+            Err(why) => {
+                sender.flush().await?;
+                let sent = messages(sender.sent);
+                return Err(Failure::Refused(format!(
+                    "line {number}: {why}\nThe {sent} before it stay sent."
+                )));
+            }
+        }
+    }
+}
+
+/// Sends in batches as large as the broker takes.
+struct Sender<'a> {
+    args: &'a SendArgs,
+    client: Client,
+    waiting: Vec<Box<RawValue>>,
+    bytes: usize,
+    sent: u64,
+    backlog: u64,
+    last: Vec<String>,
+}
+
+impl<'a> Sender<'a> {
+    fn new(args: &'a SendArgs) -> Result<Self, Failure> {
+        let client = args.target.client()?;
+        Ok(Self { args, client, waiting: Vec::new(), bytes: 0, sent: 0, backlog: 0, last: Vec::new() })
+    }
+
+    async fn add(&mut self, body: Box<RawValue>) -> Result<(), Failure> {
+        let bytes = body.get().len();
+        if self.waiting.len() == BATCH_COUNT_MAX || self.bytes + bytes > BATCH_BYTES_DEFAULT {
+            self.flush().await?;
+        }
+        self.bytes += bytes;
+        self.waiting.push(body);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        self.bytes = 0;
+        let mut batch: Vec<Send> = self.waiting.drain(..).map(|body| message(self.args, body)).collect();
+        let SendArgs { queue, target, .. } = self.args;
+        let sent = match batch.len() {
+            0 => return Ok(()),
+            // Refusals of a single message name its fields, not its place in a batch.
+            1 => self.client.send(&target.namespace, queue, &batch.remove(0)).await,
+            _ => {
+                let batch = SendBatch { messages: batch, delay_seconds: None };
+                self.client.send_batch(&target.namespace, queue, &batch).await
+            }
+        };
+        let sent = sent.map_err(|error| self.partly(target.failure(&error)))?;
+        self.sent += sent.ids.len() as u64;
+        self.backlog = sent.metadata.metrics.backlog_count;
+        if target.output == Format::Json {
+            let line = |id: &String| json!({"queue": queue, "id": id});
+            print_lines(&sent.ids.iter().map(line).collect::<Vec<_>>())?;
+        }
+        self.last = sent.ids;
+        Ok(())
+    }
+
+    /// Says how far it got.
+    fn partly(&self, failure: Failure) -> Failure {
+        if self.sent == 0 {
+            return failure;
+        }
+        Failure::Refused(format!("{failure}\nThe {} before stay sent.", messages(self.sent)))
+    }
+
+    async fn finish(mut self) -> Result<(), Failure> {
+        self.flush().await?;
+        if self.args.target.output == Format::Json {
+            return Ok(());
+        }
+        let listed = self.sent <= LISTED_MAX;
+        let ids: String = self.last.iter().filter(|_| listed).map(|id| format!("{id}\n")).collect();
+        let queue = &self.args.queue;
+        let waiting = messages(self.backlog);
+        print(&format!("{ids}sent {} to {queue}; {waiting} in it now\n", messages(self.sent)))?;
+        Ok(())
+    }
+}
+
+fn message(args: &SendArgs, body: Box<RawValue>) -> Send {
+    let attributes: Attributes = args.attributes.iter().cloned().collect::<BTreeMap<_, _>>();
+    Send {
+        body,
+        content_type: args.text.then(|| ContentType::Text.as_str().to_owned()),
+        delay_seconds: args.delay.map(Whole),
+        attributes: (!attributes.is_empty()).then_some(attributes),
+    }
+}

@@ -1,0 +1,45 @@
+//! `--send`: messages that are sent once the broker runs.
+
+use capstan_api::message::Send;
+use serde_json::value::RawValue;
+
+use super::broker::Embedded;
+use super::plan::Plan;
+use crate::client::raw_json;
+use crate::failure::Failure;
+
+/// A message to send.
+#[derive(Debug)]
+pub(super) struct Seed {
+    queue: String,
+    body: Box<RawValue>,
+}
+
+/// Checks pairs of queue and body before anything is started.
+pub(super) fn check(plan: &Plan, pairs: &[String]) -> Result<Vec<Seed>, Failure> {
+    let mut seeds = Vec::new();
+    for pair in pairs.chunks(2) {
+        let [queue, body] = pair else { continue };
+        if plan.queue(queue).is_none() {
+            let names: Vec<&str> = plan.declaration.queues.iter().map(|queue| queue.name.as_str()).collect();
+            return Err(Failure::Usage(format!(
+                "--send: there is no Queue {queue}; there are {}",
+                names.join(", ")
+            )));
+        }
+        let body = raw_json(body).map_err(|why| Failure::Usage(format!("--send: {why}")))?;
+        seeds.push(Seed { queue: queue.clone(), body });
+    }
+    Ok(seeds)
+}
+
+/// Sends them in order.
+pub(super) async fn send(plan: &Plan, seeds: Vec<Seed>, broker: &Embedded) -> Result<(), Failure> {
+    for Seed { queue, body } in seeds {
+        let Some(policy) = plan.queue(&queue) else { continue };
+        let message = Send { body, content_type: None, delay_seconds: None, attributes: None };
+        let sent = broker.client().send(&policy.namespace, &policy.name, &message).await;
+        sent.map_err(|error| Failure::Refused(format!("--send {queue}: {error}")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! `--app`: starting, restarting and ending the application.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, test_kill_process};
+use serde_json::json;
+
+use crate::support::{App, DEADLINE, Dev, repository};
+
+#[test]
+fn an_application_that_ends_is_reported_and_started_again() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let count = data.path().join("count");
+    let command = format!(
+        "echo x >> {0}; echo start $(wc -l < {0}) port $PORT at $CAPSTAN_URL; exit 3",
+        count.display()
+    );
+    let dev = Dev::start(&files, data.path(), &["--app", &command, "--app-port", "0"]);
+    let url = dev.url();
+    let first = dev.wait(&["app", "start 1 port "]);
+    assert!(first.ends_with(&url), "{first} does not name {url}");
+    dev.wait(&["app", "ended with exit code 3; starting it again in 1 s"]);
+    dev.wait(&["app", "start 2 port "]);
+    dev.interrupt();
+}
+
+#[test]
+fn the_application_ends_with_everything_it_started() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let dev =
+        Dev::start(&files, data.path(), &["--app", "sleep 1000 & echo child $!; wait", "--app-port", "0"]);
+    let line = dev.wait(&["app", "child "]);
+    let child = Pid::from_raw(line.split_whitespace().last().unwrap().parse().unwrap()).unwrap();
+    assert!(test_kill_process(child).is_ok(), "it runs");
+    dev.interrupt();
+    let until = Instant::now() + DEADLINE;
+    while test_kill_process(child).is_ok() {
+        assert!(Instant::now() < until, "process {child:?} outlived its group");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn failures_are_shown_with_their_reason() {
+    let (files, data, app) =
+        (repository().join("examples/quickstart"), tempfile::tempdir().unwrap(), App::start());
+    let dev =
+        Dev::start(&files, data.path(), &["--app-port", &app.port(), "--send", "orders", r#"{"id": 1}"#]);
+    app.call().answer(500);
+    dev.wait(&["orders", "retried", "delivery 1 of 4: the application answered 500"]);
+    let second = app.call();
+    assert_eq!(second.batch["messages"][0]["attempts"], json!(2));
+    second.answer(404);
+    dev.wait(&["orders", "held back", "the application answered 404"]);
+    dev.interrupt();
+}

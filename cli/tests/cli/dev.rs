@@ -1,0 +1,145 @@
+//! Local mode from start to end.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{App, Dev, NOBODY, example, get, repository, yaml};
+
+/// The arguments of `cargo demo` after the files, with the application as it was built for this test.
+fn demo() -> Vec<String> {
+    let config = std::fs::read_to_string(repository().join(".cargo/config.toml")).unwrap();
+    let (_, array) = config.split_once("demo = ").expect("an alias `demo`");
+    let (array, _) = array.split_once("\n]").expect("an array");
+    // An array of strings reads the same in TOML and in YAML.
+    let args: Vec<String> = serde_yaml::from_str(&format!("{array}]")).unwrap();
+    let start = args.iter().position(|arg| arg == "dev").expect("it runs `dev`");
+    assert_eq!(args[start + 1], "examples/quickstart");
+    let mut args = args[start + 2..].to_vec();
+    let app = args.iter().position(|arg| arg == "--app").expect("it starts the application");
+    args[app + 1] = example();
+    args
+}
+
+/// What the README's first command shows.
+#[test]
+fn the_quickstart_runs_from_sends_to_dead_letter() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let args = demo();
+    let sends = args.iter().filter(|arg| *arg == "--send").count() as u64;
+    let dev = Dev::start(&files, data.path(), &args.iter().map(String::as_str).collect::<Vec<_>>());
+    dev.wait(&["Not run here: Deployment orders"]);
+    dev.wait(&["orders", "sent", "6 messages"]);
+    let dead = dev.wait(&["dead-lettered", "→ orders-dlq after 4 deliveries"]);
+    let listening = dev.wait(&["taking orders on port"]);
+    let handled = get(listening.split_whitespace().last().unwrap(), "/handled");
+    assert_eq!(
+        (&handled["handled"], &handled["failed"], &handled["distinct"]),
+        (&json!(sends - 1), &json!(4), &json!(sends - 1))
+    );
+
+    let id = dead.split_whitespace().find(|word| word.starts_with('#')).unwrap().to_owned();
+    let lines = dev.lines();
+    for delivery in 1..=3 {
+        let retried = |line: &&String| {
+            line.contains("retried") && line.contains(&format!("{id} delivery {delivery} of 4"))
+        };
+        assert_eq!(lines.iter().filter(retried).count(), 1, "delivery {delivery}:\n{}", lines.join("\n"));
+    }
+    let letters = dev.client(&["peek", "orders-dlq", "-o", "json"]).objects();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((&letters[0]["body"]["id"], &letters[0]["body"]["fail"]), (&json!(3), &json!(true)));
+    assert_eq!((dev.backlog("orders"), dev.backlog("orders-dlq")), (0, 1));
+    let lines = dev.interrupt();
+    assert!(lines.last().unwrap().ends_with("1 message in orders-dlq"), "{lines:?}");
+}
+
+#[test]
+fn what_was_not_handled_is_there_at_the_next_start() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let dev = Dev::start(&files, data.path(), &["--app-port", NOBODY]);
+    let done = dev.client(&["send", "orders", r#"{"id": 1}"#, r#"{"id": 2}"#]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    dev.wait(&["waiting", "until the application listens on port 1"]);
+    let lines = dev.interrupt();
+    assert!(lines.last().unwrap().ends_with("2 messages in orders"), "{lines:?}");
+
+    // Also when it was killed.
+    let mut dev =
+        Dev::start(&files, data.path(), &["--app-port", NOBODY, "--send", "orders", r#"{"id": 3}"#]);
+    dev.wait(&["from before: 2 messages in orders"]);
+    dev.wait(&["orders", "sent", "1 message"]);
+    dev.signal(Signal::KILL);
+    dev.ended();
+
+    let dev = Dev::start(&files, data.path(), &["--app", &example(), "--app-port", "0"]);
+    dev.wait(&["from before: 3 messages in orders"]);
+    for id in 1..=3 {
+        dev.wait(&["app", &format!("order {{\"id\":{id}}} handled (attempt 1)")]);
+    }
+    dev.wait(&["orders", "acknowledged", "3 messages"]);
+    let lines = dev.interrupt();
+    assert!(lines.last().unwrap().ends_with("nothing is left"), "{lines:?}");
+}
+
+#[test]
+fn ctrl_c_finishes_open_calls() {
+    let (files, data, app) =
+        (repository().join("examples/quickstart"), tempfile::tempdir().unwrap(), App::start());
+    let mut dev =
+        Dev::start(&files, data.path(), &["--app-port", &app.port(), "--send", "orders", r#"{"id": 1}"#]);
+    let call = app.call();
+    assert_eq!(call.batch["messages"][0]["body"], json!({"id": 1}));
+    dev.signal(Signal::INT);
+    dev.wait(&["ending"]);
+    call.answer(200);
+    assert_eq!(dev.ended().code(), Some(0));
+    dev.wait(&["orders", "acknowledged"]);
+    dev.wait(&["ended; nothing is left"]);
+}
+
+#[test]
+fn a_second_ctrl_c_cuts_them_and_their_messages_stay() {
+    let (files, data, app) =
+        (repository().join("examples/quickstart"), tempfile::tempdir().unwrap(), App::start());
+    let mut dev =
+        Dev::start(&files, data.path(), &["--app-port", &app.port(), "--send", "orders", r#"{"id": 1}"#]);
+    let _never_answered = app.call();
+    dev.signal(Signal::INT);
+    dev.wait(&["ending"]);
+    dev.signal(Signal::INT);
+    assert_eq!(dev.ended().code(), Some(130));
+    dev.wait(&["ended; kept in", "1 message in orders"]);
+}
+
+#[test]
+fn without_push_consumers_it_is_simply_a_broker() {
+    let files = yaml(
+        "{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {name: jobs, namespace: shop}}\n---\n\
+         {apiVersion: capstan.dev/v1alpha1, kind: Consumer, metadata: {name: jobs, namespace: shop}, spec: {queueRef: {name: jobs}}}",
+    );
+    let data = tempfile::tempdir().unwrap();
+    let dev = Dev::start(files.path(), data.path(), &["--send", "jobs", "[1]"]);
+    dev.wait(&["jobs", "sent", "1 message"]);
+    let pulled = dev.client(&["pull", "-n", "shop", "jobs", "--ack", "-o", "json"]).objects();
+    assert_eq!(pulled[0]["body"], json!([1]));
+    dev.wait(&["jobs", "acknowledged", "1 message"]);
+    dev.interrupt();
+}
+
+/// A queue that no file has any more keeps its messages.
+#[test]
+fn messages_of_queues_without_file_are_kept() {
+    let queue = |name| {
+        yaml(&format!("{{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {{name: {name}}}}}"))
+    };
+    let (old, new, data) = (queue("old"), queue("new"), tempfile::tempdir().unwrap());
+    let dev = Dev::start(old.path(), data.path(), &["--send", "old", "1"]);
+    dev.wait(&["old", "sent"]);
+    dev.interrupt();
+    let dev = Dev::start(new.path(), data.path(), &[]);
+    dev.wait(&["from before: 1 message in old, which no file has any more"]);
+    let done = dev.client(&["send", "old", "2"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let lines = dev.interrupt();
+    assert!(lines.last().unwrap().ends_with("1 message in old"), "{lines:?}");
+}

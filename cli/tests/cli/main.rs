@@ -1,0 +1,9 @@
+//! Runs the real program, as a user does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod application;
+mod client;
+mod dev;
+mod help;
+mod refused;
+mod support;

@@ -1,4 +1,4 @@
-//! The admin port: probes, metrics and the drain. It is open to the pod's network, and so serves nothing else there.
+//! The admin port: probes, metrics and the hooks. It is open to the pod's network, and so serves nothing else there.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::context::Context;
-use crate::drain;
+use crate::{drain, quiesce};
 
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) {
@@ -21,6 +21,7 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) {
         .route("/livez", get(alive))
         .route("/startupz", get(alive))
         .route("/metrics", get(metrics))
+        .route(quiesce::PATH, get(quiesce))
         .route(drain::PATH, post(drain))
         .with_state(context);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -40,6 +41,15 @@ async fn metrics(State(context): State<Arc<Context>>) -> Response {
             tracing::error!(%error, "metrics cannot be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+/// The application's `preStop` hook: stops pulls, and answers when the application may be ended. The kubelet calls it from
+/// outside of the pod, so anyone on the network can; that only makes a pause.
+async fn quiesce(State(context): State<Arc<Context>>) -> &'static str {
+    match quiesce::quiesce(&context).await {
+        true => "quiescent\n",
+        false => "calls are still open\n",
     }
 }
 

@@ -74,6 +74,12 @@ impl Default for Breaker {
 }
 
 impl Breaker {
+    /// Whether the application takes batches.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     /// May someone pull? An answer of `Connect` or `Probe` must be followed by [`Breaker::report`] or [`Breaker::abandon`].
     pub fn ask(&mut self, now: Instant) -> Ask {
         match self.state {

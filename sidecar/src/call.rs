@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use capstan_api::Name;
 use capstan_api::workload::Endpoint;
 use reqwest::{Client, Response, header};
+use tokio::time::Instant;
 
 use crate::gate::CONNECT_TIMEOUT;
 use crate::verdict::{Answer, Outcome};
@@ -32,16 +33,22 @@ pub(crate) async fn post(client: &Client, endpoint: &Endpoint, queue: &Name, bod
         .header(header::CONTENT_TYPE, "application/json")
         .header(QUEUE_HEADER, queue.as_str())
         .body(body);
-    let answer = async { read(request.send().await?).await };
-    match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(answer)) => Outcome::Answer(answer),
-        Ok(Err(error)) if error.is_connect() || error.is_builder() => Outcome::Unreachable(cause(&error)),
-        Ok(Err(error)) => Outcome::Broken(cause(&error)),
-        Err(_) => Outcome::TimedOut(limit),
+    let deadline = Instant::now() + limit;
+    let answer = match tokio::time::timeout_at(deadline, request.send()).await {
+        Ok(Ok(response)) => read(response, deadline).await,
+        Ok(Err(error)) => Err(Some(error)),
+        Err(_) => Err(None),
+    };
+    match answer {
+        Ok(answer) => Outcome::Answer(answer),
+        Err(Some(error)) if error.is_connect() || error.is_builder() => Outcome::Unreachable(cause(&error)),
+        Err(Some(error)) => Outcome::Broken(cause(&error)),
+        Err(None) => Outcome::TimedOut(limit),
     }
 }
 
-async fn read(mut response: Response) -> reqwest::Result<Answer> {
+/// Reads an answer; an error without a cause says that `deadline` came first.
+async fn read(mut response: Response, deadline: Instant) -> Result<Answer, Option<reqwest::Error>> {
     let headers = response.headers();
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -53,23 +60,26 @@ async fn read(mut response: Response) -> reqwest::Result<Answer> {
         ..Answer::default()
     };
     loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) => {
+        let error = match tokio::time::timeout_at(deadline, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => {
                 let room = ANSWER_BYTES_MAX - answer.body.len();
                 answer.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
                 answer.too_long = chunk.len() > room;
                 if answer.too_long {
                     return Ok(answer);
                 }
+                continue;
             }
-            Ok(None) => return Ok(answer),
-            // Half a body may be half a verdict. A refusal stands by its status alone.
-            Err(_) if !(200..=299).contains(&answer.status) => {
-                answer.body.clear();
-                return Ok(answer);
-            }
-            Err(error) => return Err(error),
+            Ok(Ok(None)) => return Ok(answer),
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        // Half a body may be half a verdict. A refusal stands by its status alone.
+        if (200..=299).contains(&answer.status) {
+            return Err(error);
         }
+        answer.body.clear();
+        return Ok(answer);
     }
 }
 

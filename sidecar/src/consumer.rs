@@ -53,6 +53,11 @@ impl Consumer {
         }
     }
 
+    /// Looks whether the application listens before the next pull, as at the start.
+    pub(crate) fn begin_anew(&self) {
+        self.gate.reset();
+    }
+
     /// Pulls no more. Calls that are open go on to their end.
     pub(crate) fn stop(&self) {
         self.scope.stop.cancel();

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, What};
 use crate::metrics::Metrics;
+use crate::quiesce::Quiesce;
 
 /// Shared by the whole sidecar.
 #[derive(Debug)]
@@ -20,12 +21,31 @@ pub(crate) struct Context {
     pub(crate) application: reqwest::Client,
     pub(crate) metrics: Metrics,
     pub(crate) events: broadcast::Sender<Event>,
+    /// How long calls may go on after a drain began.
+    pub(crate) drain_timeout: Duration,
+    /// The application is being ended, and may come back.
+    pub(crate) quiesce: Quiesce,
     /// The final drain has begun: nothing is pulled any more.
     pub(crate) drain: CancellationToken,
     /// The drain took too long: calls end now.
     pub(crate) cut: CancellationToken,
     /// The drain is over.
     pub(crate) drained: CancellationToken,
+}
+
+impl Context {
+    /// Whether the application is ending, most likely.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.drain.is_cancelled() || self.quiesce.is_on()
+    }
+
+    /// Waits until the application is ending, most likely.
+    pub(crate) async fn ending(&self) {
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.quiesce.began() => {}
+        }
+    }
 }
 
 /// Shared by the slots of one consumer.

@@ -11,11 +11,12 @@ use crate::call;
 use crate::context::Scope;
 use crate::event::What;
 use crate::lease::Lease;
+use crate::quiesce;
 use crate::request::{Leased, Prepared};
 use crate::settle;
 use crate::verdict::{self, Class, Outcome, Verdict};
 
-/// How long a broken connection may wait for the drain that explains it: an application that ends at once on SIGTERM
+/// How long a broken connection may wait for the drain, or the hook, that explains it: an application that ends at once on SIGTERM
 /// breaks it before the sidecar has heard of the shutdown.
 const BROKEN_GRACE: Duration = Duration::from_secs(2);
 
@@ -28,14 +29,14 @@ pub(crate) async fn deliver(
     lease: &mut Lease,
 ) -> (Vec<Leased>, Verdict) {
     let Prepared { body, leased, .. } = prepared;
-    let outcome = if scope.stop.is_cancelled() {
+    let outcome = if scope.stop.is_cancelled() || scope.context.quiesce.is_on() {
         Outcome::NotCalled
     } else {
         scope.emit(|| What::Delivered { messages: leased.iter().map(settle::named).collect() });
         call_extending(scope, policy, body, &leased, lease).await
     };
     let ids: Vec<&str> = leased.iter().map(|one| one.id.as_str()).collect();
-    let verdict = verdict::decide(&outcome, &ids, scope.context.drain.is_cancelled());
+    let verdict = verdict::decide(&outcome, &ids, scope.context.is_ending());
     report(scope, &verdict, &ids);
     (leased, verdict)
 }
@@ -53,7 +54,7 @@ async fn call_extending(
         let outcome = call::post(&context.application, &policy.endpoint, &scope.queue, body).await;
         if matches!(outcome, Outcome::Broken(_)) {
             let grace = BROKEN_GRACE.min(Duration::from_millis(policy.visibility_timeout_ms) / 3);
-            let _ = tokio::time::timeout(grace, context.drain.cancelled()).await;
+            let _ = tokio::time::timeout(grace, context.ending()).await;
         }
         outcome
     };
@@ -118,20 +119,24 @@ fn report(scope: &Scope, verdict: &Verdict, ids: &[&str]) {
     }
 }
 
-/// A call that is open, in the metrics; also when it is dropped.
-struct Open<'a>(&'a Scope, Instant);
+/// A call that is open, as metrics and quiescence count it; also when it is dropped.
+struct Open<'a> {
+    scope: &'a Scope,
+    since: Instant,
+    _counted: quiesce::Open<'a>,
+}
 
 impl<'a> Open<'a> {
     fn new(scope: &'a Scope) -> Self {
         scope.context.metrics.in_flight.with_label_values(&scope.labels()).inc();
-        Self(scope, Instant::now())
+        Self { scope, since: Instant::now(), _counted: scope.context.quiesce.open() }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        let (metrics, labels) = (&self.0.context.metrics, self.0.labels());
+        let (metrics, labels) = (&self.scope.context.metrics, self.scope.labels());
         metrics.in_flight.with_label_values(&labels).dec();
-        metrics.call_seconds.with_label_values(&labels).observe(self.1.elapsed().as_secs_f64());
+        metrics.call_seconds.with_label_values(&labels).observe(self.since.elapsed().as_secs_f64());
     }
 }

@@ -12,8 +12,9 @@ use crate::breaker::{Ask, Breaker, Change, Reach};
 use crate::context::Scope;
 use crate::event::What;
 
-/// How long the application may take to accept a connection.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the system may take to connect to the application; on localhost that needs no help of the application. Shorter
+/// than the shortest `endpoint.timeout`, so that a call that nobody took is not mistaken for one that failed.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -119,6 +120,16 @@ impl Permit {
         self.probe
     }
 
+    /// Waits until a pull must not go on: another slot found that the application takes nothing, so what this pull would
+    /// get would be released too, again and again.
+    pub(crate) async fn withdrawn(&self) {
+        let closed_off = |breaker: &Breaker| !self.probe && !breaker.is_closed();
+        if self.gate.breaker.subscribe().wait_for(closed_off).await.is_err() {
+            // Not while this permit holds the gate.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What came of the call: the application began, or refused.
     pub(crate) fn report(mut self, endpoint: &Endpoint, refusal: Option<Refusal>) {
         self.report_to(endpoint, refusal);
@@ -150,7 +161,7 @@ async fn connect(port: u16) -> Result<(), Refusal> {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("not accepted within {} s", CONNECT_TIMEOUT.as_secs()),
+            Err(_) => format!("not accepted within {} s", CONNECT_TIMEOUT.as_secs_f64()),
         };
     Err(Refusal { reason: format!("no connection to the application: {reason}"), retry_after: None })
 }

@@ -26,6 +26,7 @@ pub mod lease;
 mod metrics;
 mod policies;
 mod pull;
+mod quiesce;
 mod request;
 mod settle;
 mod sidecar;

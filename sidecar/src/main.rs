@@ -16,8 +16,18 @@ const USAGE: &str = "usage: capstan-sidecar [drain]\n\
     Without an argument: consumes what the broker says for this pod's workload; the environment names broker and pod.\n\
     drain: drains the sidecar that runs in this pod, and waits until it is drained.\n";
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("capstan-sidecar: no event loop can be made: {error}\n"), 1),
+    };
+    let code = runtime.block_on(start());
+    // A look-up of the broker's name that hangs, on a thread of its own, holds up nothing.
+    runtime.shutdown_background();
+    code
+}
+
+async fn start() -> ExitCode {
     let level = read(LOG).and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     tracing_subscriber::fmt().json().with_max_level(level).with_writer(std::io::stderr).init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -2,7 +2,7 @@
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::event::What;
@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) call_seconds: HistogramVec,
     pub(crate) in_flight: IntGaugeVec,
     breaker_open: IntGaugeVec,
+    pub(crate) quiescent: IntGauge,
     pub(crate) extends: IntCounterVec,
     pub(crate) warnings: IntCounterVec,
     broker_errors: IntCounterVec,
@@ -44,6 +45,10 @@ impl Metrics {
                 "capstan_sidecar_breaker_open",
                 "1 while the application cannot be reached.",
             )?,
+            quiescent: IntGauge::new(
+                "capstan_sidecar_quiescent",
+                "1 while nothing is pulled because the application is being ended.",
+            )?,
             extends: counter("capstan_sidecar_extends_total", "Leases extended.", &QUEUE)?,
             warnings: counter(
                 "capstan_sidecar_verdict_warnings_total",
@@ -61,12 +66,13 @@ impl Metrics {
     }
 
     fn register(&self) -> prometheus::Result<()> {
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(self.calls.clone()),
             Box::new(self.messages.clone()),
             Box::new(self.call_seconds.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.breaker_open.clone()),
+            Box::new(self.quiescent.clone()),
             Box::new(self.extends.clone()),
             Box::new(self.warnings.clone()),
             Box::new(self.broker_errors.clone()),

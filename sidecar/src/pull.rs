@@ -9,7 +9,7 @@ use capstan_api::number::Whole;
 use capstan_api::workload::WorkloadConsumer;
 
 use crate::backoff::Backoff;
-use crate::context::Scope;
+use crate::context::{Context, Scope};
 use crate::gate::{Gate, Permit};
 
 /// How long the broker waits for a first ready message before it answers with none.
@@ -24,7 +24,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Batch {
     /// At least one.
     pub(crate) messages: Vec<PulledMessage>,
-    /// Not later than the leases began.
+    /// When they arrived; the leases began a little earlier.
     pub(crate) leased_at: Instant,
     pub(crate) permit: Permit,
 }
@@ -44,11 +44,20 @@ pub(crate) async fn batch(
     if policy.paused {
         return std::future::pending().await;
     }
+    let Context { broker, quiesce, .. } = &*scope.context;
     loop {
+        quiesce.over().await;
         let permit = gate.permit(&policy.endpoint).await;
         let pull = request(policy, permit.is_probe());
         let asked_at = Instant::now();
-        let wait = match scope.context.broker.pull(&scope.namespace, &scope.queue, &pull).await {
+        let answer = tokio::select! {
+            // A batch that is there is taken first: nobody else would settle it.
+            biased;
+            answer = broker.pull(&scope.namespace, &scope.queue, &pull) => answer,
+            () = quiesce.began() => continue,
+            () = permit.withdrawn() => continue,
+        };
+        let wait = match answer {
             Ok(pulled) if !pulled.messages.is_empty() => {
                 backoff.reset();
                 let leased_at = Instant::now();

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::event::{EVENTS_MAX, Event};
 use crate::metrics::Metrics;
+use crate::quiesce::{self, Quiesce};
 use crate::{admin, call, policies, supervisor};
 
 /// How long the last settles may take after the calls were cut.
@@ -36,7 +37,6 @@ pub enum SidecarError {
 #[derive(Debug)]
 pub struct Sidecar {
     context: Arc<Context>,
-    drain_timeout: Duration,
     admin: Option<TcpListener>,
 }
 
@@ -54,6 +54,8 @@ impl Sidecar {
             application: call::client()?,
             metrics: Metrics::new()?,
             events: broadcast::Sender::new(EVENTS_MAX),
+            drain_timeout,
+            quiesce: Quiesce::new(),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -62,7 +64,7 @@ impl Sidecar {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        Ok(Self { context: Arc::new(context), drain_timeout, admin })
+        Ok(Self { context: Arc::new(context), admin })
     }
 
     /// Where the admin port is bound.
@@ -80,15 +82,17 @@ impl Sidecar {
     /// Works until `shutdown`; then drains, which takes at most [`Config::drain_timeout`] and three seconds. A drain
     /// that was asked for at the admin port comes earlier and is final; even then this returns after `shutdown` only.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { context, drain_timeout, admin } = self;
+        let Self { context, admin } = self;
         let mut tasks = JoinSet::new();
         if let Some(listener) = admin {
             tasks.spawn(admin::serve(listener, Arc::clone(&context)));
         }
         let (sender, receiver) = watch::channel(Vec::new());
         tasks.spawn(policies::follow(Arc::clone(&context), sender));
-        let working = supervisor::run(Arc::clone(&context), receiver);
-        let mut working = std::pin::pin!(drain(&context, drain_timeout, working));
+        let (resumed, resumes) = watch::channel(());
+        tasks.spawn(quiesce::watch(Arc::clone(&context), receiver.clone(), resumed));
+        let working = supervisor::run(Arc::clone(&context), receiver, resumes);
+        let mut working = std::pin::pin!(drain(&context, working));
         let mut shutdown = std::pin::pin!(shutdown);
         tokio::select! {
             () = &mut shutdown => {
@@ -101,16 +105,16 @@ impl Sidecar {
     }
 }
 
-/// Runs `working` to its end. After the drain began it has `patience`, then its calls are cut.
-async fn drain(context: &Context, patience: Duration, working: impl Future<Output = ()>) {
+/// Runs `working` to its end. After the drain began it has a time, then its calls are cut.
+async fn drain(context: &Context, working: impl Future<Output = ()>) {
     let mut working = std::pin::pin!(working);
     let bounded = async {
         context.drain.cancelled().await;
         tracing::info!(
-            seconds = patience.as_secs_f64(),
+            seconds = context.drain_timeout.as_secs_f64(),
             "draining: nothing is pulled any more, open calls are finished"
         );
-        tokio::time::sleep(patience).await;
+        tokio::time::sleep(context.drain_timeout).await;
         tracing::warn!("the drain took too long: open calls are cut, and their messages released");
         context.cut.cancel();
         tokio::time::sleep(LAST_SETTLES).await;

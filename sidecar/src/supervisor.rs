@@ -17,8 +17,13 @@ const CONSUMERS_MAX: usize = 64;
 /// What tells consumers apart: namespace, queue, and the Consumer's name.
 type Key = (Name, Name, Name);
 
-/// Follows `policies` until the drain has begun and every consumer has ended.
-pub(crate) async fn run(context: Arc<Context>, mut policies: watch::Receiver<Vec<WorkloadConsumer>>) {
+/// Follows `policies` until the drain has begun and every consumer has ended. Of an application that `resumes` tells to be
+/// another one, nothing is known.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    mut policies: watch::Receiver<Vec<WorkloadConsumer>>,
+    mut resumes: watch::Receiver<()>,
+) {
     let mut consumers: BTreeMap<Key, Consumer> = BTreeMap::new();
     let mut running: JoinSet<Key> = JoinSet::new();
     loop {
@@ -28,6 +33,7 @@ pub(crate) async fn run(context: Arc<Context>, mut policies: watch::Receiver<Vec
                 let wanted = policies.borrow_and_update().clone();
                 follow(&context, wanted, &mut consumers, &mut running);
             }
+            Ok(()) = resumes.changed() => consumers.values().for_each(Consumer::begin_anew),
             Some(Ok((namespace, queue, name))) = running.join_next() => {
                 let labels = [namespace.as_str(), queue.as_str()];
                 // A queue that went to another Consumer has its series still.

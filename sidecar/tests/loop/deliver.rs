@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use crate::support::app::{self, App, Reply};
-use crate::support::broker::Broker;
+use crate::support::broker::{Broker, Seen};
 use crate::support::{Running, config, policy, soon};
 use capstan_api::workload::WorkloadConsumer;
 use capstan_sidecar::event::{Message, What};
 use capstan_sidecar::verdict::Decision;
 use serde_json::json;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 /// A broker with the messages `ids`, and a sidecar with one slot.
@@ -166,20 +167,8 @@ async fn a_verdict_nobody_takes_is_given_up_when_the_lease_has_ended() {
 #[tokio::test]
 async fn a_request_refused_before_it_was_read_is_released() {
     // More than fits into the socket's buffers, and an application that answers without reading it.
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            let (mut stream, _) = listener.accept().await.unwrap();
-            if stream.read(&mut [0; 1024]).await.unwrap_or(0) > 0 {
-                let answer =
-                    b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                stream.write_all(answer).await.unwrap();
-                stream.shutdown().await.unwrap();
-            }
-        }
-    });
+    let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (port, _app) = app::raw(answer).await;
     let (broker, sidecar) = start(policy(port), &[]).await;
     let mut large = crate::support::broker::message("1");
     large.body = "x".repeat(8 * 1024 * 1024);
@@ -257,5 +246,82 @@ async fn nothing_is_leased_before_the_application_listens() {
     let _app = App::on(socket.listen(64).unwrap(), []);
     broker.until("it is acknowledged", |seen| seen.acked() == ["1"]).await;
     assert!(broker.read(|seen| seen.released()).is_empty());
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn a_refusal_stands_although_its_body_never_ends() {
+    let (port, _app) = app::raw(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 10\r\n\r\n").await;
+    let mut policy = policy(port);
+    policy.endpoint.timeout_ms = 300;
+    let (broker, sidecar) = start(policy, &["1"]).await;
+    broker.until("it is settled", |seen| !seen.settles.is_empty()).await;
+    assert_eq!(broker.read(|seen| (seen.released(), seen.retried())), (vec!["1".to_owned()], vec![]));
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn a_success_whose_body_never_ends_is_a_failure() {
+    let (port, _app) = app::raw(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await;
+    let mut policy = policy(port);
+    policy.endpoint.timeout_ms = 300;
+    let (broker, sidecar) = start(policy, &["1"]).await;
+    broker.until("it is retried", |seen| seen.retried() == ["1"]).await;
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_accepts_costs_no_attempt() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut policy = policy(address.port());
+    policy.endpoint.timeout_ms = 1000;
+    let (broker, sidecar) = start(policy, &[]).await;
+    broker.until("the slot pulls", |seen| seen.waiting == 1).await;
+    drop(listener.accept().await.unwrap());
+    // Nobody accepts any more: the system takes a few connections by itself, and then none.
+    let (mut taken, patience) = (Vec::new(), Duration::from_millis(300));
+    while let Ok(stream) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+        taken.push(stream.unwrap());
+    }
+    broker.send(&["1"]);
+    broker.until("it is settled", |seen| !seen.settles.is_empty()).await;
+    assert_eq!(broker.read(|seen| (seen.released(), seen.retried())), (vec!["1".to_owned()], vec![]));
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn when_one_slot_is_refused_the_others_stop_too() {
+    let app = App::start((0..100).map(|_| Reply::status(404))).await;
+    let mut policy = policy(app.port);
+    policy.concurrency_per_pod = 20;
+    let (broker, sidecar) = start(policy, &[]).await;
+    broker.until("each slot pulls", |seen| seen.waiting == 20).await;
+    broker.send(&["1"]);
+    // Else the message would go through all slots within moments, and use up its releases.
+    let probed = |seen: &Seen| seen.pulls.iter().any(|(_, pull)| pull.batch_size.unwrap().0 == 1);
+    broker.until("it is tried again", probed).await;
+    broker.read(|seen| assert!((1..=3).contains(&seen.released().len()), "{:?}", seen.released()));
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_extended_when_the_call_is_over() {
+    let app = App::start([]).await;
+    let mut policy = policy(app.port);
+    policy.visibility_timeout_ms = 300;
+    let (broker, sidecar) = start(policy, &["1"]).await;
+    broker.until("it is acknowledged", |seen| seen.acked() == ["1"]).await;
+    // When a later call is extended, the earlier one would have been extended before.
+    app.change(|seen| seen.replies.push_back(Reply::held()));
+    broker.send(&["2"]);
+    broker.until("the second is extended", |seen| !seen.extends.is_empty()).await;
+    let leases =
+        broker.read(|seen| seen.extends.iter().flat_map(|one| one.extends.clone()).collect::<Vec<_>>());
+    assert!(leases.iter().all(|lease| lease.lease_id == "lease-2"), "{leases:?}");
+    app.let_go(1);
+    broker.until("it is acknowledged too", |seen| seen.acked() == ["1", "2"]).await;
     sidecar.end().await;
 }

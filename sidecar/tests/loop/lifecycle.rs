@@ -118,7 +118,7 @@ async fn a_drain_that_takes_too_long_releases() {
     app.until("the call is open", |seen| seen.held == 1).await;
     sidecar.end().await;
     broker.read(|seen| {
-        assert_eq!((seen.released(), seen.retried(), seen.acked()), (vec!["1".to_owned()], vec![], vec![]))
+        assert_eq!((seen.released(), seen.retried(), seen.acked()), (vec!["1".to_owned()], vec![], vec![]));
     });
 }
 

@@ -6,4 +6,6 @@ mod deliver;
 mod lifecycle;
 mod outcomes;
 mod program;
+mod quiesce;
+mod real;
 mod support;

@@ -9,10 +9,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::soon;
 
@@ -21,6 +21,7 @@ use super::soon;
 pub(crate) struct Reply {
     pub(crate) status: Option<u16>,
     pub(crate) body: &'static str,
+    pub(crate) content_type: Option<&'static str>,
     pub(crate) retry_after: Option<&'static str>,
     /// Answer only when the test says so.
     pub(crate) hold: bool,
@@ -63,6 +64,7 @@ pub(crate) struct Seen {
 #[derive(Clone)]
 pub(crate) struct App {
     seen: Arc<watch::Sender<Seen>>,
+    listening: Arc<AbortHandle>,
     pub(crate) port: u16,
 }
 
@@ -73,11 +75,17 @@ impl App {
 
     pub(crate) fn on(listener: TcpListener, replies: impl IntoIterator<Item = Reply>) -> Self {
         let seen = Seen { replies: replies.into_iter().collect(), ..Seen::default() };
-        let app =
-            Self { seen: Arc::new(watch::Sender::new(seen)), port: listener.local_addr().unwrap().port() };
-        let router = Router::new().fallback(answer).with_state(app.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        app
+        let (seen, port) = (Arc::new(watch::Sender::new(seen)), listener.local_addr().unwrap().port());
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&seen));
+        let listening = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { seen, listening: Arc::new(listening.abort_handle()), port }
+    }
+
+    /// Listens no more: when this returns, connections are refused. Open requests go on.
+    pub(crate) async fn stop_listening(&self) {
+        self.listening.abort();
+        let refused = async { while TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {} };
+        soon("connections are refused", refused).await;
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Seen)) {
@@ -99,7 +107,7 @@ impl App {
 }
 
 async fn answer(
-    State(app): State<App>,
+    State(seen): State<Arc<watch::Sender<Seen>>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -107,14 +115,17 @@ async fn answer(
 ) -> Response {
     let body = serde_json::from_slice(&body).unwrap();
     let mut reply = Reply::default();
-    app.change(|seen| {
+    seen.send_modify(|seen| {
         reply = seen.replies.pop_front().unwrap_or_default();
         seen.requests.push(Request { method, path: uri.to_string(), headers, body });
     });
     if reply.hold {
-        hold(&app).await;
+        hold(&seen).await;
     }
     let mut response = reply.body.into_response();
+    if let Some(content_type) = reply.content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+    }
     *response.status_mut() = reply.status.unwrap_or(200).try_into().unwrap();
     if let Some(seconds) = reply.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.parse().unwrap());
@@ -122,17 +133,17 @@ async fn answer(
     response
 }
 
-async fn hold(app: &App) {
-    app.change(|seen| {
+async fn hold(seen: &watch::Sender<Seen>) {
+    seen.send_modify(|seen| {
         seen.held += 1;
         seen.held_most = seen.held_most.max(seen.held);
     });
-    let _held = Held(app);
-    let mut seen = app.seen.subscribe();
+    let _held = Held(seen);
+    let mut changes = seen.subscribe();
     loop {
-        seen.wait_for(|seen| seen.let_go > 0).await.unwrap();
+        changes.wait_for(|seen| seen.let_go > 0).await.unwrap();
         let mut mine = false;
-        app.change(|seen| {
+        seen.send_modify(|seen| {
             mine = seen.let_go > 0;
             seen.let_go = seen.let_go.saturating_sub(1);
         });
@@ -142,18 +153,19 @@ async fn hold(app: &App) {
     }
 }
 
-struct Held<'a>(&'a App);
+struct Held<'a>(&'a watch::Sender<Seen>);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.change(|seen| seen.held -= 1);
+        self.0.send_modify(|seen| seen.held -= 1);
     }
 }
 
-/// A port on which nobody listens, and which nobody else gets.
+/// A port on which nobody listens. Nobody else gets it while the socket is kept, but whoever asks for it can listen.
 pub(crate) fn silent() -> (TcpSocket, u16) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let socket = TcpSocket::new_v6().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("[::]:0".parse().unwrap()).unwrap();
     let port = socket.local_addr().unwrap().port();
     (socket, port)
 }
@@ -175,4 +187,21 @@ pub(crate) async fn breaking(when: watch::Receiver<bool>) -> (u16, watch::Receiv
         }
     });
     (port, counted, task)
+}
+
+/// An application that answers each request with these bytes, whatever it is, and says no more; it reads little of it.
+pub(crate) async fn raw(answer: &'static [u8]) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if stream.read(&mut [0; 1024]).await.unwrap_or(0) > 0 {
+                stream.write_all(answer).await.unwrap();
+                open.push(stream);
+            }
+        }
+    });
+    (port, task)
 }

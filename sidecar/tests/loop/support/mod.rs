@@ -2,8 +2,10 @@
 
 pub(crate) mod app;
 pub(crate) mod broker;
+pub(crate) mod real;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use capstan_api::Name;
@@ -50,12 +52,28 @@ pub(crate) fn config(broker: &Broker) -> Config {
     Config::new(broker.url(), name("shop"), workload, "shop-1")
 }
 
+/// What is at `path` of a sidecar's admin port.
+pub(crate) async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
+    let answer = reqwest::get(format!("http://{admin}{path}")).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// Waits until the sidecar's metrics are as wished.
+pub(crate) async fn until_metrics(admin: SocketAddr, what: &str, condition: impl Fn(&str) -> bool) {
+    let wished = async {
+        while !condition(&get(admin, "/metrics").await.1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(what, wished).await;
+}
+
 /// A sidecar that runs.
 pub(crate) struct Running {
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
     pub(crate) events: broadcast::Receiver<Event>,
-    pub(crate) admin: Option<std::net::SocketAddr>,
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 impl Running {

@@ -1,0 +1,134 @@
+//! Quiescence: while the application is being ended nothing is pulled, and when it lives on the work goes on.
+//!
+//! An application's `preStop` hook runs before every end of its container: with its pod, where the sidecar drains too, and
+//! on a restart by its liveness probe, where the same sidecar must work for the next container.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_api::workload::WorkloadConsumer;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::context::Context;
+
+/// Where the admin port quiesces.
+pub(crate) const PATH: &str = "/quiesce";
+/// What an application may live beyond the longest drain, before it counts as one that was not ended: a pod's grace
+/// period is 5 s longer than the longest drain, and the kubelet takes its time.
+const MARGIN: Duration = Duration::from_secs(10);
+/// How often it is looked whether the application listens. A container that restarts takes longer than this.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Whether the sidecar is quiescent, and what still goes on.
+#[derive(Debug)]
+pub(crate) struct Quiesce {
+    /// When quiescence ends at the latest.
+    until: watch::Sender<Option<Instant>>,
+    calls: watch::Sender<usize>,
+}
+
+/// A call of the application that is open.
+#[derive(Debug)]
+pub(crate) struct Open<'a>(&'a Quiesce);
+
+impl Quiesce {
+    pub(crate) fn new() -> Self {
+        Self { until: watch::Sender::new(None), calls: watch::Sender::new(0) }
+    }
+
+    /// Whether nothing may be pulled or begun.
+    pub(crate) fn is_on(&self) -> bool {
+        self.until.borrow().is_some()
+    }
+
+    /// Waits until it is on.
+    pub(crate) async fn began(&self) {
+        wait(&self.until, Option::is_some).await;
+    }
+
+    /// Waits until it is off.
+    pub(crate) async fn over(&self) {
+        wait(&self.until, Option::is_none).await;
+    }
+
+    /// Counts a call until the answer is dropped.
+    pub(crate) fn open(&self) -> Open<'_> {
+        self.calls.send_modify(|calls| *calls += 1);
+        Open(self)
+    }
+
+    /// Waits until no call is open.
+    async fn idle(&self) {
+        wait(&self.calls, |calls| *calls == 0).await;
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.calls.send_modify(|calls| *calls -= 1);
+    }
+}
+
+async fn wait<T>(value: &watch::Sender<T>, condition: impl Fn(&T) -> bool) {
+    if value.subscribe().wait_for(condition).await.is_err() {
+        // Not while `value` is borrowed.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Begins quiescence, and waits until no call is open, or as long as a drain may take; tells which.
+pub(crate) async fn quiesce(context: &Context) -> bool {
+    let until = Instant::now() + context.drain_timeout + MARGIN;
+    if context.quiesce.until.send_replace(Some(until)).is_none() {
+        context.metrics.quiescent.set(1);
+        tracing::info!("quiescent: the application is being ended, nothing is pulled until it is back");
+    }
+    tokio::time::timeout(context.drain_timeout, context.quiesce.idle()).await.is_ok()
+}
+
+/// Ends quiescence when the application is back, or when it was not ended after all. Calls `resumed` each time.
+pub(crate) async fn watch(
+    context: Arc<Context>,
+    policies: watch::Receiver<Vec<WorkloadConsumer>>,
+    resumed: watch::Sender<()>,
+) {
+    loop {
+        context.quiesce.began().await;
+        let why = application_back(&context.quiesce, &policies).await;
+        context.quiesce.until.send_replace(None);
+        context.metrics.quiescent.set(0);
+        tracing::info!(why, "no longer quiescent");
+        resumed.send_replace(());
+    }
+}
+
+async fn application_back(
+    quiesce: &Quiesce,
+    policies: &watch::Receiver<Vec<WorkloadConsumer>>,
+) -> &'static str {
+    let mut gone = false;
+    loop {
+        let ports: Vec<u16> = policies.borrow().iter().map(|policy| policy.endpoint.port).collect();
+        match all_listen(ports).await {
+            false => gone = true,
+            true if gone => return "the application is back",
+            true => {}
+        }
+        if quiesce.until.borrow().is_none_or(|until| until <= Instant::now()) {
+            return "the application was not ended";
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn all_listen(ports: Vec<u16>) -> bool {
+    for port in ports {
+        let connected = tokio::time::timeout(POLL, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await;
+        if !matches!(connected, Ok(Ok(_))) {
+            return false;
+        }
+    }
+    true
+}

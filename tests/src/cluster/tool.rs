@@ -47,7 +47,7 @@ pub async fn execute(program: &str, arguments: &[&str], input: Option<&str>) -> 
 /// The repository's folder, in which tools run.
 #[must_use]
 pub fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// The tool of `CAPSTAN_TEST_BIN`, else the one of `PATH`.

@@ -106,10 +106,10 @@ async fn a_deleted_broker_comes_back_with_its_messages() {
         let broker = BrokerAccess::of(namespace);
         let sent = broker.send("orders", &orders(0, 3, 0)).await;
         let before = namespace.api::<Broker>().get("default").await.unwrap();
-        let set = namespace.api::<StatefulSet>().get("capstan-default").await.unwrap();
         namespace.api::<Broker>().delete("default", &DeleteParams::default()).await.unwrap();
-        namespace
-            .wait_for::<Broker>("default", "is there anew, because a Queue uses it", SHORT, |broker| {
+        let what = "is there anew, because a Queue uses it";
+        let new = namespace
+            .wait_for::<Broker>("default", what, SHORT, |broker| {
                 if broker.metadata.uid == before.metadata.uid {
                     Err("it is the old one".to_owned())
                 } else {
@@ -118,11 +118,12 @@ async fn a_deleted_broker_comes_back_with_its_messages() {
             })
             .await;
         namespace
-            .wait_for::<StatefulSet>("capstan-default", "is there anew and serves", LONG, |new| {
-                if new.metadata.uid == set.metadata.uid {
-                    Err("it is the old one".to_owned())
+            .wait_for::<StatefulSet>("capstan-default", "belongs to it and serves", LONG, |set| {
+                let owner = set.metadata.owner_references.iter().flatten().next();
+                if owner.map(|owner| &owner.uid) == new.metadata.uid.as_ref() {
+                    is_serving(set)
                 } else {
-                    is_serving(new)
+                    Err(format!("it belongs to {owner:?}"))
                 }
             })
             .await;

@@ -16,7 +16,7 @@ use crate::{Consumer, Queue, QueueSpec, label, policy};
 const NAMESPACE_DEFAULT: &str = "default";
 
 /// A namespace and a name in it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     pub namespace: String,
     pub name: String,

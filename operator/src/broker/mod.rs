@@ -1,0 +1,135 @@
+//! A Broker, its objects, what it is told, and the Queues that it stores.
+
+mod apply;
+mod build;
+mod control;
+mod dereference;
+mod queue;
+mod stateful_set;
+mod status;
+
+use std::time::Duration;
+
+use capstan_crds::{BROKER_DEFAULT, Broker, BrokerSpec, Key};
+use kube::Api;
+use tracing::{info, warn};
+
+use self::control::Control;
+use self::dereference::{Scene, dereference};
+use crate::api::{self, ApiError};
+use crate::context::Context;
+use crate::work::Outcome;
+
+/// When to look again for a Broker that was to be created.
+const COMING: Duration = Duration::from_secs(30);
+
+/// The names of a Broker's objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) stateful_set: String,
+    /// What clients reach.
+    pub(crate) service: String,
+    /// What gives each pod a name of its own.
+    pub(crate) pods_service: String,
+}
+
+/// The names of the objects of the Broker `name`.
+pub(crate) fn names(name: &str) -> Names {
+    let base = format!("capstan-{name}");
+    Names { pods_service: format!("{base}-pods"), stateful_set: base.clone(), service: base }
+}
+
+/// Base URL of a Broker for producers, clients and sidecars.
+pub(crate) fn endpoint(broker: &Key) -> String {
+    format!("http://{}.{}.svc", names(&broker.name).service, broker.namespace)
+}
+
+/// Whether there is a Broker, and what became of its objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It exists, and its objects were applied, or the API server refused one with this text.
+    Exists { refused: Option<String> },
+    /// It does not exist yet, but is being created.
+    Coming,
+    /// Nobody makes it.
+    Missing,
+}
+
+/// Brings one Broker and its Queues about.
+pub(crate) async fn reconcile(context: &Context, key: &Key) -> Outcome {
+    let scene = dereference(&context.world.read(), key);
+    if scene.is_unused() {
+        context.forget_broker(key);
+        return Outcome::Done;
+    }
+    match bring_about(context, &scene).await {
+        Ok(outcome) => outcome,
+        Err(ApiError::Stale(reason) | ApiError::NotFound(reason)) => {
+            info!(broker = %key, reason, "changed meanwhile; looking again");
+            Outcome::Again(Duration::from_secs(1))
+        }
+        Err(error) => {
+            warn!(broker = %key, %error, "not reconciled; trying again");
+            Outcome::Failed
+        }
+    }
+}
+
+async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiError> {
+    let Some(broker) = &scene.broker else {
+        let found = create_default(context, scene).await?;
+        queue::write_all(context, scene, &found, &Control::unasked()).await?;
+        // A Broker that comes is an event; this is for one that could not be created.
+        return Ok(if found == Found::Coming { Outcome::Again(COMING) } else { Outcome::Done });
+    };
+    let refused = match apply::apply(context, scene, broker).await {
+        Ok(()) => None,
+        Err(ApiError::Refused(text)) => Some(text),
+        Err(error) => return Err(error),
+    };
+    create_dead_letter_queues(context, scene).await?;
+    let control = control::declare(context, scene).await;
+    let found = Found::Exists { refused };
+    queue::write_all(context, scene, &found, &control).await?;
+    status::write(context, broker, &found, &control).await?;
+    Ok(Outcome::Again(Duration::from_millis(context.config.poll_ms.max(1))))
+}
+
+/// The Broker that Queues use when they name none, without an owner: it outlives them.
+async fn create_default(context: &Context, scene: &Scene) -> Result<Found, ApiError> {
+    if scene.is_ending {
+        return Ok(Found::Coming);
+    }
+    if scene.key.name != BROKER_DEFAULT {
+        return Ok(Found::Missing);
+    }
+    let mut broker = Broker::new(BROKER_DEFAULT, BrokerSpec::default());
+    broker.metadata.namespace = Some(scene.key.namespace.clone());
+    let api: Api<Broker> = Api::namespaced(context.client.clone(), &scene.key.namespace);
+    match api::create(&api, &broker).await {
+        Ok(()) => info!(broker = %scene.key, "created: a Queue uses it"),
+        // As in a namespace that is being deleted.
+        Err(ApiError::Refused(reason) | ApiError::NotFound(reason)) => {
+            info!(broker = %scene.key, reason, "not created");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Found::Coming)
+}
+
+/// Dead-letter queues that Consumers name and nobody made, without an owner: dead letters outlive their Consumer.
+async fn create_dead_letter_queues(context: &Context, scene: &Scene) -> Result<(), ApiError> {
+    let api = Api::namespaced(context.client.clone(), &scene.key.namespace);
+    for queue in &scene.missing {
+        match api::create(&api, queue).await {
+            Ok(()) => {
+                info!(queue = %Key::of(&queue.metadata), "created: a Consumer names it as its dead-letter queue");
+            }
+            Err(ApiError::Refused(reason) | ApiError::NotFound(reason)) => {
+                info!(queue = %Key::of(&queue.metadata), reason, "not created");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Conditions of a status: set by type, with transition times that stay when nothing changed.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Longest message that Kubernetes' own validation takes.
+const MESSAGE_CHARS_MAX: usize = 1024;
+
+/// A verdict about one aspect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub holds: bool,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Verdict {
+    /// It holds.
+    pub fn yes(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { holds: true, reason, message: message.into() }
+    }
+
+    /// It does not hold; the message says what to do.
+    pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { holds: false, reason, message: message.into() }
+    }
+}
+
+/// The new conditions, in the order they are set, built over the old ones.
+#[derive(Debug)]
+pub struct Conditions<'a> {
+    old: &'a [Condition],
+    generation: Option<i64>,
+    now: &'a Time,
+    new: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    /// Starts with none.
+    #[must_use]
+    pub fn new(old: &'a [Condition], generation: Option<i64>, now: &'a Time) -> Self {
+        Self { old, generation, now, new: Vec::new() }
+    }
+
+    /// Sets one.
+    #[must_use]
+    pub fn set(mut self, type_: &str, verdict: &Verdict) -> Self {
+        let status = if verdict.holds { "True" } else { "False" };
+        let old = self.old.iter().find(|condition| condition.type_ == type_ && condition.status == status);
+        let since = old.map_or_else(|| self.now.clone(), |old| old.last_transition_time.clone());
+        self.new.push(Condition {
+            last_transition_time: since,
+            message: verdict.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+            observed_generation: self.generation,
+            reason: verdict.reason.to_owned(),
+            status: status.to_owned(),
+            type_: type_.to_owned(),
+        });
+        self
+    }
+
+    /// All that were set.
+    #[must_use]
+    pub fn finish(self) -> Vec<Condition> {
+        self.new
+    }
+}
+
+/// A condition of a list.
+#[must_use]
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Whether a condition of a list is True.
+#[must_use]
+pub fn holds(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(|condition| condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Time {
+        Time(jiff::Timestamp::from_second(seconds).unwrap())
+    }
+
+    #[test]
+    fn a_transition_time_moves_with_the_status_only() {
+        let first = Conditions::new(&[], Some(1), &at(1)).set("Ready", &Verdict::no("Waiting", "a")).finish();
+        let second =
+            Conditions::new(&first, Some(2), &at(2)).set("Ready", &Verdict::no("Other", "b")).finish();
+        assert_eq!(second[0].last_transition_time, at(1));
+        assert_eq!((second[0].observed_generation, second[0].reason.as_str()), (Some(2), "Other"));
+        let third =
+            Conditions::new(&second, Some(2), &at(3)).set("Ready", &Verdict::yes("Fine", "")).finish();
+        assert_eq!(third[0].last_transition_time, at(3));
+        assert!(holds(&third, "Ready") && !holds(&second, "Ready") && !holds(&third, "Other"));
+    }
+}

@@ -1,0 +1,88 @@
+//! What every reconciliation needs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use capstan_api::workload::Workload as Reference;
+use capstan_api::{ClientError, ControlClient};
+use capstan_crds::Key;
+use kube::Client;
+
+use crate::applied::Applied;
+use crate::config::Config;
+use crate::events::Events;
+use crate::limiter::Limiter;
+use crate::work::WorkQueue;
+use crate::workload::Contests;
+use crate::world::{Unit, World};
+
+/// Writes of counts per second, in all.
+const COUNT_WRITES_PER_SECOND: u32 = 20;
+
+/// Which object was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Object {
+    StatefulSet(Key),
+    Service(Key),
+    /// The sidecar in a workload of a namespace.
+    Sidecar(String, Reference),
+}
+
+/// The shared parts of the operator.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    pub(crate) world: Arc<World>,
+    pub(crate) queue: Arc<WorkQueue<Unit>>,
+    pub(crate) events: Events,
+    pub(crate) count_writes: Limiter,
+    pub(crate) applied: Applied<Object>,
+    pub(crate) contests: Contests,
+    controls: Mutex<HashMap<Key, ControlClient>>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        client: Client,
+        config: Config,
+        world: Arc<World>,
+        queue: Arc<WorkQueue<Unit>>,
+        events: Events,
+    ) -> Self {
+        Self {
+            client,
+            config,
+            world,
+            queue,
+            events,
+            count_writes: Limiter::new(COUNT_WRITES_PER_SECOND),
+            applied: Applied::default(),
+            contests: Contests::default(),
+            controls: Mutex::default(),
+        }
+    }
+
+    /// The client of a Broker's control API, which keeps its connection.
+    pub(crate) fn control(&self, broker: &Key) -> Result<ControlClient, ClientError> {
+        let mut controls = self.controls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = controls.get(broker) {
+            return Ok(client.clone());
+        }
+        let client = ControlClient::new(&self.config.control_url(broker))?;
+        controls.insert(broker.clone(), client.clone());
+        Ok(client)
+    }
+
+    /// Forgets what is remembered of a Broker that is gone.
+    pub(crate) fn forget_broker(&self, broker: &Key) {
+        self.controls.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
+        let names = crate::broker::names(&broker.name);
+        let own = [&names.stateful_set, &names.service, &names.pods_service];
+        self.applied.forget(|object| match object {
+            Object::StatefulSet(key) | Object::Service(key) => {
+                key.namespace == broker.namespace && own.iter().any(|name| **name == key.name)
+            }
+            Object::Sidecar(..) => false,
+        });
+    }
+}

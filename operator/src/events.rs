@@ -1,0 +1,158 @@
+//! Kubernetes Events on changes of conditions: best effort, bounded, and never waited for.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::api::bounded;
+use crate::condition::find;
+use crate::limiter::Limiter;
+
+/// Events that wait to be published; more are dropped.
+const WAITING_MAX: usize = 256;
+/// Events per second; more are dropped. The recorder remembers each kind for six minutes, so this bounds its memory too.
+const PER_SECOND: u32 = 5;
+/// Longest note the API takes.
+const NOTE_BYTES_MAX: usize = 1024;
+
+/// Publishes events in the background.
+#[derive(Debug, Clone)]
+pub(crate) struct Events(mpsc::Sender<(Change, ObjectReference)>);
+
+/// A change that is yet to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Change {
+    is_warning: bool,
+    action: String,
+    reason: String,
+    note: String,
+}
+
+impl Events {
+    /// The publisher, and the task that has to run for it.
+    pub(crate) fn new(client: Client, identity: String) -> (Self, impl Future<Output = ()>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let reporter = Reporter { controller: "capstan-operator".to_owned(), instance: Some(identity) };
+        (Self(sender), publish(Recorder::new(client, reporter), receiver))
+    }
+
+    /// Tells what changed between the conditions of an object.
+    pub(crate) fn changed(
+        &self,
+        object: &ObjectReference,
+        old: &[Condition],
+        new: &[Condition],
+        bad_when_true: &[&str],
+    ) {
+        for event in changes(old, new, bad_when_true) {
+            // A full channel drops it: the conditions themselves say the same.
+            let _ = self.0.try_send((event, object.clone()));
+        }
+    }
+}
+
+/// One event per new reason. What is well from the start is no news.
+fn changes(old: &[Condition], new: &[Condition], bad_when_true: &[&str]) -> Vec<Change> {
+    let mut events: Vec<Change> = Vec::new();
+    for condition in new {
+        let is_bad = (condition.status == "True") == bad_when_true.contains(&condition.type_.as_str());
+        let before = find(old, &condition.type_);
+        let is_same =
+            before.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
+        let is_first = before.is_none() && !is_bad && condition.type_ != capstan_crds::condition::READY;
+        if is_same || is_first || events.iter().any(|event| event.reason == condition.reason) {
+            continue;
+        }
+        events.push(Change {
+            is_warning: is_bad,
+            action: condition.type_.clone(),
+            reason: condition.reason.clone(),
+            note: shortened(&condition.message),
+        });
+    }
+    events
+}
+
+fn shortened(text: &str) -> String {
+    let end =
+        text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= NOTE_BYTES_MAX).last();
+    text[..end.unwrap_or(0)].to_owned()
+}
+
+async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Change, ObjectReference)>) {
+    let limiter = Limiter::new(PER_SECOND);
+    while let Some((event, object)) = events.recv().await {
+        if !limiter.try_take() {
+            continue;
+        }
+        let event = Event {
+            type_: if event.is_warning { EventType::Warning } else { EventType::Normal },
+            reason: event.reason,
+            note: Some(event.note),
+            action: event.action,
+            secondary: None,
+        };
+        if let Err(error) = bounded(recorder.publish(&event, &object)).await {
+            debug!(%error, reason = event.reason, "event not published");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::condition::{Conditions, Verdict};
+
+    fn conditions(list: &[(&'static str, bool, &'static str)]) -> Vec<Condition> {
+        let now = Time(jiff::Timestamp::UNIX_EPOCH);
+        let verdict =
+            |holds, reason| if holds { Verdict::yes(reason, "m") } else { Verdict::no(reason, "m") };
+        let set = |all: Conditions<'_>, (type_, holds, reason): &(&str, bool, &'static str)| {
+            all.set(type_, &verdict(*holds, reason)).finish()
+        };
+        list.iter().flat_map(|one| set(Conditions::new(&[], None, &now), one)).collect()
+    }
+
+    #[test]
+    fn changes_are_told_once() {
+        let none = conditions(&[]);
+        let bad = conditions(&[
+            ("Accepted", true, "Accepted"),
+            ("Delivering", false, "Paused"),
+            ("Ready", false, "Paused"),
+        ]);
+        let events = changes(&none, &bad, &[]);
+        assert_eq!(events.len(), 1);
+        assert_eq!((events[0].is_warning, events[0].reason.as_str()), (true, "Paused"));
+        assert_eq!(changes(&bad, &bad, &[]), []);
+        let good = conditions(&[
+            ("Accepted", true, "Accepted"),
+            ("Delivering", true, "Delivering"),
+            ("Ready", true, "AsDeclared"),
+        ]);
+        let reasons: Vec<(bool, String)> =
+            changes(&bad, &good, &[]).into_iter().map(|e| (e.is_warning, e.reason)).collect();
+        assert_eq!(reasons, [(false, "Delivering".into()), (false, "AsDeclared".into())]);
+    }
+
+    #[test]
+    fn some_conditions_are_bad_when_they_hold() {
+        let calm = conditions(&[("InjectionContested", false, "Uncontested")]);
+        let contested = conditions(&[("InjectionContested", true, "Conflict")]);
+        assert_eq!(changes(&[], &calm, &["InjectionContested"]), []);
+        assert!(changes(&calm, &contested, &["InjectionContested"])[0].is_warning);
+    }
+
+    #[test]
+    fn notes_end_at_a_character() {
+        assert_eq!(shortened("short"), "short");
+        let long = "é".repeat(600);
+        assert_eq!(shortened(&long).len(), 1024);
+        assert_eq!(shortened(&format!("a{long}")).len(), 1023);
+    }
+}

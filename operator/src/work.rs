@@ -1,0 +1,202 @@
+//! The work queue: which unit is reconciled when, each by one worker at a time, again after failures.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Events that come this close together are one piece of work.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// The first pause after a failure; it doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+/// The longest pause after a failure.
+const BACKOFF_LAST: Duration = Duration::from_secs(60);
+
+/// How a reconciliation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing to do before the next event.
+    Done,
+    /// Look again after about this long.
+    Again(Duration),
+    /// Try again, later with every failure.
+    Failed,
+}
+
+/// Units waiting for a worker. `U` is ordered only to make ties deterministic.
+#[derive(Debug)]
+pub struct WorkQueue<U> {
+    state: Mutex<State<U>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State<U> {
+    due: BTreeSet<(Instant, U)>,
+    at: HashMap<U, Instant>,
+    running: HashSet<U>,
+    failures: HashMap<U, u32>,
+}
+
+impl<U: Clone + Ord + Hash> Default for WorkQueue<U> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<U: Clone + Ord + Hash> WorkQueue<U> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new() -> Self {
+        let state = State {
+            due: BTreeSet::new(),
+            at: HashMap::new(),
+            running: HashSet::new(),
+            failures: HashMap::new(),
+        };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Something happened to a unit.
+    pub fn add(&self, unit: U) {
+        self.state().schedule(unit, Instant::now() + DEBOUNCE);
+        self.changed.notify_one();
+    }
+
+    /// The next unit that is due and that nobody works on. The caller ends with [`WorkQueue::finish`].
+    pub async fn next(&self) -> U {
+        loop {
+            let changed = self.changed.notified();
+            let wake = match self.state().take(Instant::now()) {
+                Ok(unit) => {
+                    // One notice may stand for several units: let the next worker look at the rest.
+                    self.changed.notify_one();
+                    return unit;
+                }
+                Err(wake) => wake,
+            };
+            match wake {
+                Some(at) => tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Ends the work on a unit. `jitter` between 0 and 1 spreads what would come at once.
+    pub fn finish(&self, unit: U, outcome: Outcome, jitter: f64) {
+        let mut state = self.state();
+        state.running.remove(&unit);
+        let pause = match outcome {
+            Outcome::Failed => Some(state.backoff(&unit)),
+            Outcome::Again(pause) => Some(pause),
+            Outcome::Done => None,
+        };
+        if outcome != Outcome::Failed {
+            state.failures.remove(&unit);
+        }
+        if let Some(pause) = pause {
+            state.schedule(unit, Instant::now() + pause.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)));
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<U>> {
+        // A panic ends the process, so no other thread can have left the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<U: Clone + Ord + Hash> State<U> {
+    /// The earlier of the times wins.
+    fn schedule(&mut self, unit: U, at: Instant) {
+        if let Some(old) = self.at.get(&unit).copied() {
+            if old <= at {
+                return;
+            }
+            self.due.remove(&(old, unit.clone()));
+        }
+        self.at.insert(unit.clone(), at);
+        self.due.insert((at, unit));
+    }
+
+    /// A unit to work on, or when to look again. Units somebody works on wait until that ends.
+    fn take(&mut self, now: Instant) -> Result<U, Option<Instant>> {
+        let idle = self.due.iter().find(|(_, unit)| !self.running.contains(unit));
+        match idle.cloned() {
+            Some((at, unit)) if at <= now => {
+                self.due.remove(&(at, unit.clone()));
+                self.at.remove(&unit);
+                self.running.insert(unit.clone());
+                Ok(unit)
+            }
+            Some((at, _)) => Err(Some(at)),
+            None => Err(None),
+        }
+    }
+
+    fn backoff(&mut self, unit: &U) -> Duration {
+        let failures = self.failures.entry(unit.clone()).or_insert(0);
+        let pause = BACKOFF_FIRST.saturating_mul(1 << (*failures).min(10));
+        *failures += 1;
+        pause.min(BACKOFF_LAST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn is_idle(queue: &WorkQueue<u32>, time: Duration) -> bool {
+        tokio::time::timeout(time, queue.next()).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_close_together_are_one_piece_of_work() {
+        let queue = WorkQueue::new();
+        queue.add(1);
+        queue.add(1);
+        queue.add(2);
+        assert_eq!((queue.next().await, queue.next().await), (1, 2));
+        assert!(is_idle(&queue, Duration::from_secs(3600)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_unit_is_worked_on_by_one_at_a_time() {
+        let queue = WorkQueue::new();
+        queue.add(1);
+        assert_eq!(queue.next().await, 1);
+        queue.add(1);
+        assert!(is_idle(&queue, Duration::from_secs(3600)).await);
+        queue.finish(1, Outcome::Done, 0.5);
+        assert_eq!(queue.next().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_come_back_ever_later_but_an_event_at_once() {
+        let queue = WorkQueue::new();
+        queue.add(1);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            queue.next().await;
+            let start = Instant::now();
+            queue.finish(1, Outcome::Failed, 0.5);
+            queue.next().await;
+            pauses.push(start.elapsed().as_millis());
+            queue.finish(1, Outcome::Failed, 0.5);
+        }
+        assert_eq!((pauses[0], pauses[1], pauses[9]), (500, 2000, 60_000));
+        queue.add(1);
+        let start = Instant::now();
+        queue.next().await;
+        assert_eq!(start.elapsed().as_millis(), 20);
+        queue.finish(1, Outcome::Done, 0.5);
+        assert!(is_idle(&queue, Duration::from_secs(3600)).await);
+    }
+}

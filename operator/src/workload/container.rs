@@ -1,0 +1,210 @@
+//! The sidecar's container, and what containers of Capstan have in common. Pure.
+
+use capstan_api::workload::Workload as Reference;
+use capstan_crds::consumer::Sidecar;
+use capstan_crds::resources::Resources;
+use capstan_crds::{Key, label};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle,
+    LifecycleHandler, ObjectFieldSelector, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::config::Config;
+
+/// The user of Capstan's containers: nobody, with a home in no image.
+pub(crate) const USER: i64 = 65532;
+/// The program in the sidecar's image.
+const PROGRAM: &str = "capstan-sidecar";
+/// What a pod's grace period has beyond the drain: to end the application, and then the sidecar.
+const MARGIN_SECONDS: u64 = 5;
+/// The longest drain that the sidecar takes.
+const DRAIN_SECONDS_MAX: u64 = 43_200;
+
+/// The sidecar of a workload: who it is and where its broker is. What it consumes, it asks the broker.
+pub(super) fn sidecar(
+    namespace: &str,
+    workload: &Reference,
+    broker: &Key,
+    settings: &Sidecar,
+    grace_seconds: u64,
+    config: &Config,
+) -> Container {
+    let admin = settings.admin_port;
+    Container {
+        name: label::SIDECAR.to_owned(),
+        image: Some(config.sidecar_image.clone()),
+        image_pull_policy: Some(config.sidecar_pull_policy.clone()),
+        // An init container that never ends: it starts before the application and ends after it.
+        restart_policy: Some("Always".to_owned()),
+        env: Some(vec![
+            env("CAPSTAN_BROKER_URL", crate::broker::endpoint(broker)),
+            env("CAPSTAN_NAMESPACE", namespace.to_owned()),
+            env("CAPSTAN_WORKLOAD", workload.to_string()),
+            pod_name("CAPSTAN_POD"),
+            env("CAPSTAN_ADMIN_PORT", admin.to_string()),
+            env("CAPSTAN_DRAIN_SECONDS", drain_seconds(grace_seconds).to_string()),
+        ]),
+        ports: Some(vec![ContainerPort {
+            name: Some("capstan-admin".to_owned()),
+            container_port: admin.into(),
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        // The application starts when this has passed. No readiness probe: it would count for the whole pod.
+        startup_probe: Some(Probe {
+            period_seconds: Some(1),
+            failure_threshold: Some(60),
+            ..probe("/startupz", admin)
+        }),
+        liveness_probe: Some(Probe {
+            period_seconds: Some(10),
+            failure_threshold: Some(6),
+            ..probe("/livez", admin)
+        }),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                exec: Some(ExecAction { command: Some(vec![PROGRAM.to_owned(), "drain".to_owned()]) }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        resources: Some(requirements(&settings.resources)),
+        security_context: Some(restricted()),
+        ..Container::default()
+    }
+}
+
+/// How long calls may go on when a pod of this grace period ends.
+fn drain_seconds(grace_seconds: u64) -> u64 {
+    grace_seconds.saturating_sub(MARGIN_SECONDS).clamp(1, DRAIN_SECONDS_MAX)
+}
+
+/// What Pod Security's level `restricted` asks of a container, and a root file system that cannot be written.
+pub(crate) fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        seccomp_profile: Some(seccomp()),
+        ..SecurityContext::default()
+    }
+}
+
+/// The container runtime's own filter of system calls.
+pub(crate) fn seccomp() -> SeccompProfile {
+    SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }
+}
+
+/// Requests and limits as Kubernetes has them.
+pub(crate) fn requirements(resources: &Resources) -> ResourceRequirements {
+    let map = |amounts: &std::collections::BTreeMap<String, capstan_crds::Quantity>| {
+        let entry = |(name, amount): (&String, &capstan_crds::Quantity)| {
+            (name.clone(), Quantity(amount.as_str().to_owned()))
+        };
+        (!amounts.is_empty()).then(|| amounts.iter().map(entry).collect())
+    };
+    ResourceRequirements {
+        requests: map(&resources.requests),
+        limits: map(&resources.limits),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn env(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
+}
+
+fn pod_name(name: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: None };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+}
+
+fn probe(path: &str, port: u16) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(port.into()),
+            ..HTTPGetAction::default()
+        }),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::config;
+
+    fn built(grace_seconds: u64) -> Container {
+        let workload = "Deployment/web".parse().unwrap();
+        let settings = Sidecar::default();
+        sidecar("shop", &workload, &Key::new("shop", "main"), &settings, grace_seconds, &config())
+    }
+
+    fn variable(container: &Container, name: &str) -> String {
+        let variables = container.env.as_ref().unwrap();
+        variables.iter().find(|v| v.name == name).unwrap().value.clone().unwrap()
+    }
+
+    #[test]
+    fn the_pod_spec_holds_identity_only() {
+        let container = built(30);
+        let names: Vec<&str> = container.env.iter().flatten().map(|v| v.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "CAPSTAN_BROKER_URL",
+                "CAPSTAN_NAMESPACE",
+                "CAPSTAN_WORKLOAD",
+                "CAPSTAN_POD",
+                "CAPSTAN_ADMIN_PORT",
+                "CAPSTAN_DRAIN_SECONDS"
+            ]
+        );
+        assert_eq!(variable(&container, "CAPSTAN_BROKER_URL"), "http://capstan-main.shop.svc");
+        assert_eq!(variable(&container, "CAPSTAN_NAMESPACE"), "shop");
+        assert_eq!(variable(&container, "CAPSTAN_WORKLOAD"), "Deployment/web");
+        assert_eq!(variable(&container, "CAPSTAN_ADMIN_PORT"), "9798");
+        let pod = container.env.as_ref().unwrap()[3].value_from.clone().unwrap();
+        assert_eq!(pod.field_ref.unwrap().field_path, "metadata.name");
+    }
+
+    #[test]
+    fn the_drain_fits_into_the_grace_period() {
+        for (grace, drain) in [(0, "1"), (5, "1"), (6, "1"), (30, "25"), (3600, "3595"), (1 << 40, "43200")] {
+            assert_eq!(variable(&built(grace), "CAPSTAN_DRAIN_SECONDS"), drain, "{grace} s");
+        }
+    }
+
+    #[test]
+    fn it_is_a_native_sidecar_that_drains_before_it_ends() {
+        let container = built(30);
+        assert_eq!(
+            (container.name.as_str(), container.restart_policy.as_deref()),
+            ("capstan", Some("Always"))
+        );
+        let hook = container.lifecycle.unwrap().pre_stop.unwrap();
+        assert_eq!(hook.exec.unwrap().command.unwrap(), ["capstan-sidecar", "drain"]);
+        assert!(container.startup_probe.is_some() && container.liveness_probe.is_some());
+        assert_eq!(container.readiness_probe, None);
+        let resources = container.resources.unwrap();
+        assert_eq!(resources.requests.unwrap()["memory"].0, "32Mi");
+        assert_eq!(resources.limits.unwrap()["memory"].0, "64Mi");
+    }
+
+    #[test]
+    fn it_may_run_where_pod_security_is_restricted() {
+        let context = built(30).security_context.unwrap();
+        assert_eq!((context.run_as_non_root, context.allow_privilege_escalation), (Some(true), Some(false)));
+        assert_eq!(context.read_only_root_filesystem, Some(true));
+        assert_eq!(context.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+        assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
+    }
+}

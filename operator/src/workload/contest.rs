@@ -1,0 +1,74 @@
+//! When to stop: someone else writes the same fields, and neither side gives in.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use capstan_api::workload::Workload as Reference;
+use tokio::time::Instant;
+
+/// So many times within [`WINDOW`] is a contest.
+const TIMES: usize = 3;
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// When each workload was contested lately.
+#[derive(Debug, Default)]
+pub(crate) struct Contests(Mutex<HashMap<(String, Reference), VecDeque<Instant>>>);
+
+impl Contests {
+    /// Someone took the sidecar out, or owns its fields.
+    pub(super) fn add(&self, namespace: &str, workload: &Reference) {
+        let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = contests.entry((namespace.to_owned(), workload.clone())).or_default();
+        times.push_back(Instant::now());
+        if times.len() > TIMES {
+            times.pop_front();
+        }
+    }
+
+    /// How long to leave the workload alone, if at all.
+    pub(super) fn pause(&self, namespace: &str, workload: &Reference) -> Option<Duration> {
+        let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        contests.retain(|_, times| times.back().is_some_and(|last| now.duration_since(*last) < WINDOW));
+        let times = contests.get(&(namespace.to_owned(), workload.clone()))?;
+        let first = times.front().filter(|_| times.len() == TIMES)?;
+        let last = times.back()?;
+        (last.duration_since(*first) < WINDOW).then(|| WINDOW - now.duration_since(*last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn three_times_in_ten_minutes_is_a_contest_for_ten_minutes() {
+        let contests = Contests::default();
+        let (web, other) = ("Deployment/web".parse().unwrap(), "Deployment/other".parse().unwrap());
+        for _ in 0..2 {
+            contests.add("shop", &web);
+            assert_eq!(contests.pause("shop", &web), None);
+            tokio::time::advance(Duration::from_secs(200)).await;
+        }
+        contests.add("shop", &web);
+        assert_eq!(contests.pause("shop", &web), Some(WINDOW));
+        assert_eq!(contests.pause("shop", &other), None);
+        assert_eq!(contests.pause("home", &web), None);
+        tokio::time::advance(Duration::from_secs(599)).await;
+        assert_eq!(contests.pause("shop", &web), Some(Duration::from_secs(1)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(contests.pause("shop", &web), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn now_and_then_is_no_contest() {
+        let contests = Contests::default();
+        let web = "Deployment/web".parse().unwrap();
+        for _ in 0..10 {
+            contests.add("shop", &web);
+            assert_eq!(contests.pause("shop", &web), None);
+            tokio::time::advance(Duration::from_secs(301)).await;
+        }
+    }
+}

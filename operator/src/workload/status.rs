@@ -1,0 +1,293 @@
+//! The status of a Consumer. Pure.
+
+use capstan_crds::condition::{
+    ACCEPTED, INJECTION_CONTESTED, READY, SIDECARS_INJECTED, TARGET_RESOLVED, reason,
+};
+use capstan_crds::consumer::{Replicas, SidecarStatus};
+use capstan_crds::{Consumer, ConsumerFinding, ConsumerStatus, Queue, ResolvedConsumer};
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::inject::Injection;
+use super::plan::{Claimant, Plan};
+use crate::condition::{Conditions, Verdict, find};
+use crate::world::Workload;
+
+/// Conditions that are bad news when they hold.
+pub(super) const BAD_WHEN_TRUE: &[&str] = &[INJECTION_CONTESTED];
+
+/// What is known of the workload of a push consumer.
+pub(super) struct Target<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) workload: Option<&'a Workload>,
+    /// When there was something to bring about.
+    pub(super) injection: Option<&'a Injection>,
+    pub(super) sidecar: Option<&'a SidecarStatus>,
+}
+
+/// What is to be said of a push consumer.
+pub(super) fn push(
+    claimant: &Claimant,
+    target: &Target<'_>,
+    queue: Option<&Queue>,
+    now: &Time,
+) -> ConsumerStatus {
+    let consumer = claimant.consumer.as_ref();
+    let old = consumer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let accepted = accepted(&claimant.resolved);
+    let resolved = target_resolved(&claimant.resolved, target.plan);
+    let injected = injected(target);
+    let contested = target.injection.map_or_else(uncontested, |injection| injection.contested.clone());
+    let ready = ready(&[&accepted, &resolved, &injected], queue);
+    ConsumerStatus {
+        observed_generation: consumer.metadata.generation,
+        replicas: target
+            .workload
+            .map(|workload| Replicas { desired: workload.replicas, ready: workload.ready }),
+        sidecar: target.sidecar.cloned(),
+        conditions: conditions(old, consumer, now)
+            .set(READY, &ready)
+            .set(ACCEPTED, &accepted)
+            .set(TARGET_RESOLVED, &resolved)
+            .set(SIDECARS_INJECTED, &injected)
+            .set(INJECTION_CONTESTED, &contested)
+            .finish(),
+    }
+}
+
+/// What is to be said of a pull consumer.
+pub(super) fn pull(
+    consumer: &Consumer,
+    resolved: &ResolvedConsumer,
+    queue: Option<&Queue>,
+    now: &Time,
+) -> ConsumerStatus {
+    let old = consumer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let accepted = accepted(resolved);
+    let ready = ready(&[&accepted], queue);
+    ConsumerStatus {
+        observed_generation: consumer.metadata.generation,
+        replicas: None,
+        sidecar: None,
+        conditions: conditions(old, consumer, now).set(READY, &ready).set(ACCEPTED, &accepted).finish(),
+    }
+}
+
+fn conditions<'a>(old: &'a [Condition], consumer: &Consumer, now: &'a Time) -> Conditions<'a> {
+    Conditions::new(old, consumer.metadata.generation, now)
+}
+
+fn accepted(resolved: &ResolvedConsumer) -> Verdict {
+    let queue = &resolved.queue.name;
+    match &resolved.finding {
+        ConsumerFinding::Accepted => Verdict::yes(reason::ACCEPTED, format!("the Consumer of Queue {queue}")),
+        ConsumerFinding::InvalidName => Verdict::no(
+            reason::INVALID_NAME,
+            "the name cannot be used on the wire: create a Consumer with a name of at most 63 of a-z, 0-9 and '-'",
+        ),
+        ConsumerFinding::QueueNotFound => Verdict::no(
+            reason::QUEUE_NOT_FOUND,
+            format!(
+                "there is no Queue {queue} in this namespace: create it, or create a Consumer that names another"
+            ),
+        ),
+        ConsumerFinding::QueueAlreadyConsumed { by } => Verdict::no(
+            reason::QUEUE_ALREADY_CONSUMED,
+            format!("Consumer {by} has Queue {queue}: delete it, and this one takes over"),
+        ),
+        ConsumerFinding::DeadLetterQueueElsewhere { broker, queue_broker } => Verdict::no(
+            reason::DEAD_LETTER_QUEUE_ELSEWHERE,
+            format!(
+                "the dead-letter queue is stored by Broker {broker}, Queue {queue} by {queue_broker}: name one of the same Broker"
+            ),
+        ),
+    }
+}
+
+fn target_resolved(resolved: &ResolvedConsumer, plan: &Plan) -> Verdict {
+    if !plan.target.holds {
+        return plan.target.clone();
+    }
+    match (&resolved.broker, &plan.broker) {
+        (Some(own), Some(chosen)) if own != chosen => Verdict::no(
+            reason::BROKER_MISMATCH,
+            format!(
+                "the workload's sidecar talks to Broker {}, for an older Consumer; Queue {} is stored by {}: use another workload, or a Queue of that Broker",
+                chosen.name, resolved.queue.name, own.name
+            ),
+        ),
+        _ => plan.target.clone(),
+    }
+}
+
+/// Whether every pod has the sidecar.
+fn injected(target: &Target<'_>) -> Verdict {
+    if !target.plan.target.holds {
+        return target.plan.target.clone();
+    }
+    if let Some(injection) = target.injection.filter(|injection| !injection.template.holds) {
+        return injection.template.clone();
+    }
+    let Some(sidecar) = target.sidecar else {
+        return Verdict::no(
+            reason::PENDING,
+            "nothing is injected before a Consumer of the workload is accepted",
+        );
+    };
+    let with = sidecar.updated + sidecar.outdated;
+    let total = with + sidecar.missing;
+    let has_template = target.workload.is_some_and(|w| w.is_ours && is_init(w.sidecar.as_ref()));
+    match (has_template, sidecar.missing) {
+        (true, 0) => Verdict::yes(reason::INJECTED, format!("{with} pods have the sidecar")),
+        _ if target.workload.is_some_and(|workload| workload.is_paused) => Verdict::no(
+            reason::ROLLING_OUT,
+            format!(
+                "{with} of {total} pods have the sidecar, and the rollout is paused: resume it with kubectl rollout resume"
+            ),
+        ),
+        _ => Verdict::no(
+            reason::ROLLING_OUT,
+            format!("{with} of {total} pods have the sidecar; the others are being replaced"),
+        ),
+    }
+}
+
+fn is_init(sidecar: Option<&Container>) -> bool {
+    sidecar.is_some_and(|container| container.restart_policy.as_deref() == Some("Always"))
+}
+
+fn uncontested() -> Verdict {
+    Verdict::no(reason::UNCONTESTED, "")
+}
+
+/// The first thing that is missing, or that nothing is.
+fn ready(verdicts: &[&Verdict], queue: Option<&Queue>) -> Verdict {
+    if let Some(verdict) = verdicts.iter().find(|verdict| !verdict.holds) {
+        return (*verdict).clone();
+    }
+    let conditions =
+        queue.and_then(|queue| queue.status.as_ref()).map_or(&[][..], |status| &status.conditions);
+    match find(conditions, READY) {
+        Some(condition) if condition.status == "True" => Verdict::yes(reason::AS_DECLARED, ""),
+        Some(condition) => {
+            Verdict::no(reason::QUEUE_NOT_READY, format!("the Queue is not ready: {}", condition.message))
+        }
+        None => Verdict::no(reason::QUEUE_NOT_READY, "the Queue is not ready yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::tests::{claimants, reference, workload};
+    use super::super::plan::{Action, plan};
+    use super::*;
+    use crate::config::tests::config;
+
+    fn queue(ready: &str) -> Queue {
+        serde_yaml::from_str(&format!(
+            "{{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {{name: a}}, spec: {{}}, status: {{conditions: [{{type: Ready, \
+             status: '{ready}', reason: R, message: because, lastTransitionTime: '2026-01-01T00:00:00Z'}}]}}}}"
+        ))
+        .unwrap()
+    }
+
+    fn sidecar(updated: u32, outdated: u32, missing: u32) -> SidecarStatus {
+        SidecarStatus { mode: "Template".into(), version: "1".into(), updated, outdated, missing }
+    }
+
+    fn injected_workload() -> Workload {
+        let plan = plan("shop", &reference(), Some(&workload()), &claimants(&[("one", "a", "")]), &config());
+        let Action::Inject(container) = plan.action else { panic!("not injected") };
+        Workload { is_ours: true, sidecar: Some(*container), ready: 1, ..workload() }
+    }
+
+    fn of(
+        claimants: &[Claimant],
+        which: usize,
+        workload: Option<&Workload>,
+        pods: &SidecarStatus,
+    ) -> ConsumerStatus {
+        let plan = plan("shop", &reference(), workload, claimants, &config());
+        let target = Target { plan: &plan, workload, injection: None, sidecar: workload.map(|_| pods) };
+        push(&claimants[which], &target, Some(&queue("True")), &crate::status::now())
+    }
+
+    fn reason_of<'a>(status: &'a ConsumerStatus, type_: &str) -> (&'a str, &'a str) {
+        let condition = find(&status.conditions, type_).unwrap();
+        assert_eq!(condition.observed_generation, Some(3));
+        (&condition.status, &condition.reason)
+    }
+
+    #[test]
+    fn a_consumer_is_ready_when_every_pod_has_the_sidecar_and_its_queue_is_ready() {
+        let one = claimants(&[("one", "a", "")]);
+        let status = of(&one, 0, Some(&injected_workload()), &sidecar(2, 0, 0));
+        for (type_, expected) in [
+            (READY, ("True", "AsDeclared")),
+            (ACCEPTED, ("True", "Accepted")),
+            (TARGET_RESOLVED, ("True", "Resolved")),
+            (SIDECARS_INJECTED, ("True", "Injected")),
+            (INJECTION_CONTESTED, ("False", "Uncontested")),
+        ] {
+            assert_eq!(reason_of(&status, type_), expected, "{type_}");
+        }
+        assert_eq!(status.replicas, Some(Replicas { desired: 2, ready: 1 }));
+        assert_eq!(status.observed_generation, Some(3));
+    }
+
+    #[test]
+    fn pods_without_a_sidecar_are_a_rollout_and_older_sidecars_are_not() {
+        let one = claimants(&[("one", "a", "")]);
+        let status = of(&one, 0, Some(&injected_workload()), &sidecar(1, 0, 1));
+        assert_eq!(reason_of(&status, READY), ("False", "RollingOut"));
+        assert!(find(&status.conditions, SIDECARS_INJECTED).unwrap().message.starts_with("1 of 2 pods"));
+        let status = of(&one, 0, Some(&injected_workload()), &sidecar(0, 2, 0));
+        assert_eq!(reason_of(&status, READY), ("True", "AsDeclared"));
+        let paused = Workload { is_paused: true, ..injected_workload() };
+        let status = of(&one, 0, Some(&paused), &sidecar(0, 0, 2));
+        assert!(find(&status.conditions, READY).unwrap().message.contains("rollout resume"));
+        let none = Workload { replicas: 0, ready: 0, ..injected_workload() };
+        assert_eq!(reason_of(&of(&one, 0, Some(&none), &sidecar(0, 0, 0)), READY), ("True", "AsDeclared"));
+    }
+
+    #[test]
+    fn a_template_without_the_sidecar_is_not_injected_even_without_pods() {
+        let one = claimants(&[("one", "a", "")]);
+        let status = of(&one, 0, Some(&workload()), &sidecar(0, 0, 0));
+        assert_eq!(reason_of(&status, SIDECARS_INJECTED), ("False", "RollingOut"));
+    }
+
+    #[test]
+    fn the_first_thing_that_is_missing_is_why_it_is_not_ready() {
+        let both = claimants(&[("one", "a", ""), ("two", "a", "")]);
+        let status = of(&both, 1, Some(&injected_workload()), &sidecar(2, 0, 0));
+        assert_eq!(reason_of(&status, READY), ("False", "QueueAlreadyConsumed"));
+        assert!(find(&status.conditions, READY).unwrap().message.contains("Consumer one"));
+        let lost = claimants(&[("one", "missing", "")]);
+        assert_eq!(
+            reason_of(&of(&lost, 0, Some(&workload()), &sidecar(0, 0, 2)), READY),
+            ("False", "QueueNotFound")
+        );
+        let one = claimants(&[("one", "a", "")]);
+        assert_eq!(reason_of(&of(&one, 0, None, &sidecar(0, 0, 0)), READY), ("False", "TargetNotFound"));
+    }
+
+    #[test]
+    fn a_consumer_of_another_broker_than_the_sidecars_is_a_mismatch() {
+        let both = claimants(&[("one", "a", ""), ("two", "elsewhere", "")]);
+        let older = of(&both, 0, Some(&injected_workload()), &sidecar(2, 0, 0));
+        let younger = of(&both, 1, Some(&injected_workload()), &sidecar(2, 0, 0));
+        assert_eq!(reason_of(&older, READY), ("True", "AsDeclared"));
+        assert_eq!(reason_of(&younger, READY), ("False", "BrokerMismatch"));
+    }
+
+    #[test]
+    fn a_queue_that_is_not_ready_says_why() {
+        let one = claimants(&[("one", "a", "")]);
+        let status = pull(&one[0].consumer, &one[0].resolved, Some(&queue("False")), &crate::status::now());
+        assert_eq!(reason_of(&status, READY), ("False", "QueueNotReady"));
+        assert!(find(&status.conditions, READY).unwrap().message.contains("because"));
+        let status = pull(&one[0].consumer, &one[0].resolved, Some(&queue("True")), &crate::status::now());
+        assert_eq!(reason_of(&status, READY), ("True", "AsDeclared"));
+    }
+}

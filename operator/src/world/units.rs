@@ -1,0 +1,133 @@
+//! Which units of work a change concerns.
+
+use std::sync::Arc;
+
+use capstan_api::workload::{Workload as Reference, WorkloadKind};
+use capstan_crds::{Broker, Consumer, Key, Queue, label};
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt;
+
+use super::{State, Workload};
+
+/// What is reconciled as a whole, by one worker at a time. None of it needs to exist.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// A Broker, its objects, and the Queues that it stores.
+    Broker(Key),
+    /// A workload and the push consumers that name it.
+    Workload(String, Reference),
+    /// A pull consumer.
+    Consumer(Key),
+}
+
+/// A change of a Broker.
+pub(super) fn of_broker(_: &State, broker: &Broker) -> Vec<Unit> {
+    vec![Unit::Broker(Key::of(&broker.metadata))]
+}
+
+/// A change of a Queue: its Broker is told, and its Consumers are accepted or not.
+pub(super) fn of_queue(state: &State, queue: &Queue) -> Vec<Unit> {
+    let key = Key::of(&queue.metadata);
+    let mut units = units_of_consumers(state, queue);
+    units.push(Unit::Broker(key.sibling(&queue.spec.broker_ref.name)));
+    // The Broker of a queue whose dead-letter queue it is says where dead letters go.
+    units.extend(named_by(state, &key).iter().filter_map(|consumer| broker_of(state, consumer)));
+    units
+}
+
+/// The units of the Consumers that name a Queue, also as their dead-letter queue.
+#[must_use]
+pub fn units_of_consumers(state: &State, queue: &Queue) -> Vec<Unit> {
+    named_by(state, &Key::of(&queue.metadata)).iter().map(|consumer| own_unit(consumer)).collect()
+}
+
+fn named_by(state: &State, queue: &Key) -> Vec<Arc<Consumer>> {
+    let names = |consumer: &Arc<Consumer>| {
+        let dead_letters = consumer.spec.dead_letter_queue_ref.as_ref();
+        consumer.spec.queue_ref.name == queue.name || dead_letters.is_some_and(|r| r.name == queue.name)
+    };
+    state.consumers.of(&queue.namespace).into_iter().filter(names).collect()
+}
+
+/// A change of a Consumer: its queue's Broker is told, and so are its rivals.
+pub(super) fn of_consumer(state: &State, consumer: &Consumer) -> Vec<Unit> {
+    let mut units = vec![own_unit(consumer)];
+    units.extend(broker_of(state, consumer));
+    for rival in state.consumers.of(&Key::of(&consumer.metadata).namespace) {
+        if rival.spec.queue_ref == consumer.spec.queue_ref {
+            units.push(own_unit(&rival));
+        }
+    }
+    units
+}
+
+/// A change of a Deployment.
+pub(super) fn of_deployment(state: &State, workload: &Workload) -> Vec<Unit> {
+    of_target(state, WorkloadKind::Deployment, workload)
+}
+
+/// A change of a StatefulSet: a target, or a Broker's own.
+pub(super) fn of_stateful_set(state: &State, workload: &Workload) -> Vec<Unit> {
+    let mut units = of_target(state, WorkloadKind::StatefulSet, workload);
+    let owner = workload.controller.as_deref().and_then(|owner| owner.strip_prefix("Broker/"));
+    units.extend(owner.map(|broker| Unit::Broker(workload.key.sibling(broker))));
+    units
+}
+
+/// A change of a Service of the operator.
+pub(super) fn of_service(_: &State, service: &Service) -> Vec<Unit> {
+    let broker = service.labels().get(label::BROKER);
+    let unit = |broker: &String| Unit::Broker(Key::of(&service.metadata).sibling(broker));
+    broker.map(unit).into_iter().collect()
+}
+
+/// Most workloads of a cluster are none of our business.
+fn of_target(state: &State, kind: WorkloadKind, workload: &Workload) -> Vec<Unit> {
+    let consumers = state.consumers.of(&workload.key.namespace);
+    let names = |consumer: &Consumer| {
+        let target = consumer.spec.target_ref.as_ref();
+        target.is_some_and(|target| target.name == workload.key.name && target.workload().kind == kind)
+    };
+    if workload.is_ours || consumers.iter().any(|consumer| names(consumer)) {
+        let reference = Reference { kind, name: workload.key.name.clone() };
+        vec![Unit::Workload(workload.key.namespace.clone(), reference)]
+    } else {
+        Vec::new()
+    }
+}
+
+fn own_unit(consumer: &Consumer) -> Unit {
+    let key = Key::of(&consumer.metadata);
+    match &consumer.spec.target_ref {
+        Some(target) => Unit::Workload(key.namespace, target.workload()),
+        None => Unit::Consumer(key),
+    }
+}
+
+fn broker_of(state: &State, consumer: &Consumer) -> Option<Unit> {
+    let key = Key::of(&consumer.metadata).sibling(&consumer.spec.queue_ref.name);
+    let queue = state.queues.get(&key)?;
+    Some(Unit::Broker(key.sibling(&queue.spec.broker_ref.name)))
+}
+
+/// A status that the operator wrote itself is no news.
+pub(super) fn is_same_broker(old: &Broker, new: &Broker) -> bool {
+    old.spec == new.spec && is_same_object(old, new)
+}
+
+/// Counts change all the time; a claim and conditions concern Consumers.
+pub(super) fn is_same_queue(old: &Queue, new: &Queue) -> bool {
+    let parts = |queue: &Queue| queue.status.as_ref().map(|s| (s.consumer.clone(), s.conditions.clone()));
+    old.spec == new.spec && parts(old) == parts(new) && is_same_object(old, new)
+}
+
+/// A status that the operator wrote itself is no news.
+pub(super) fn is_same_consumer(old: &Consumer, new: &Consumer) -> bool {
+    old.spec == new.spec && is_same_object(old, new)
+}
+
+fn is_same_object<K: ResourceExt>(old: &K, new: &K) -> bool {
+    let parts =
+        |object: &K| (object.uid(), object.meta().generation, object.meta().deletion_timestamp.clone());
+    parts(old) == parts(new)
+}

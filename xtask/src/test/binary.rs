@@ -1,6 +1,6 @@
 //! Runs one test program, says how far it is, and counts what it did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use crate::run::{self, Event};
 const SLOW: Duration = Duration::from_secs(5);
 /// Lines of a failure that are printed; all of them are in the log.
 const TOLD: usize = 1_000;
+/// The last lines of a program that died.
+const LAST: usize = 100;
 /// Tests that are named when nothing was heard for a while.
 const NAMED: usize = 3;
 
@@ -80,47 +82,42 @@ impl Program {
         let log = self.log();
         let mut file = create(&log)?;
         let mut watch = Watch::new(&self.tests);
-        let (mut lines, start) = (Vec::new(), Instant::now());
+        let (mut lines, mut last, start) = (Vec::new(), VecDeque::new(), Instant::now());
         let status = run::listen(&mut command, |event| {
+            if let Event::Out(line) | Event::Err(line) = event {
+                // A full disk shows in the tests themselves.
+                let _ = writeln!(file, "{line}");
+                if last.len() == LAST {
+                    last.pop_front();
+                }
+                last.push_back(line.to_owned());
+            }
             match event {
                 Event::Out(line) => {
                     watch.hear(line, progress);
                     lines.push(line.to_owned());
-                    // A full disk shows in the tests themselves.
-                    let _ = writeln!(file, "{line}");
                 }
-                Event::Err(line) => {
-                    let _ = writeln!(file, "{line}");
-                }
+                Event::Err(line) => watch.said = Some(line.to_owned()),
                 Event::Tick => {}
             }
             progress.idle(|| watch.state());
         })?;
         crate::interrupt::check()?;
         let outcome = judge(&self.tests, &lines, status);
-        self.tell(&outcome, &lines, &log, start.elapsed(), progress);
+        self.tell(&outcome, start.elapsed(), progress);
+        if !outcome.failed.is_empty() {
+            let told = libtest::failures(&lines);
+            // A program that died has no such part: its last words are all there is.
+            let told = if told.is_empty() { &*last.make_contiguous() } else { told };
+            println!("{}", told.get(..TOLD).unwrap_or(told).join("\n"));
+            progress.note(&format!("everything it printed: {}", log.display()));
+        }
         Ok(outcome)
     }
 
-    fn tell(&self, outcome: &Outcome, lines: &[String], log: &Path, time: Duration, progress: &mut Progress) {
-        let Outcome { passed, failed } = outcome;
-        let name = self.name();
-        if failed.is_empty() {
-            progress.note(&format!("{name}: {passed} passed, {:.1} s", time.as_secs_f64()));
-            return;
-        }
-        progress.note(&format!(
-            "{name}: {passed} passed, {} FAILED, {:.1} s",
-            failed.len(),
-            time.as_secs_f64()
-        ));
-        let told = libtest::failures(lines);
-        // A program that died has no such part: its last words are all there is.
-        let told = if told.is_empty() { &lines[lines.len().saturating_sub(100)..] } else { told };
-        for line in told.iter().take(TOLD) {
-            println!("{line}");
-        }
-        progress.note(&format!("everything it printed: {}", log.display()));
+    fn tell(&self, Outcome { passed, failed }: &Outcome, time: Duration, progress: &mut Progress) {
+        let failed = if failed.is_empty() { String::new() } else { format!(", {} FAILED", failed.len()) };
+        progress.note(&format!("{}: {passed} passed{failed}, {:.1} s", self.name(), time.as_secs_f64()));
     }
 }
 
@@ -164,14 +161,21 @@ struct Watch<'a> {
     since: BTreeMap<&'a str, Instant>,
     /// Tests that run at a time.
     threads: usize,
+    /// The last line of standard error: long tests say there how far they are.
+    said: Option<String>,
 }
 
 impl<'a> Watch<'a> {
     fn new(order: &'a [String]) -> Self {
         let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|threads| threads.parse().ok());
         let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-        let mut watch =
-            Self { order, ended: BTreeSet::new(), since: BTreeMap::new(), threads: threads.unwrap_or(1) };
+        let mut watch = Self {
+            order,
+            ended: BTreeSet::new(),
+            since: BTreeMap::new(),
+            threads: threads.unwrap_or(1),
+            said: None,
+        };
         watch.update();
         watch
     }
@@ -180,6 +184,7 @@ impl<'a> Watch<'a> {
         let Some(Line::Ended { name, passed }) = libtest::line(line) else { return };
         let time = self.since.get(name).map(Instant::elapsed).unwrap_or_default();
         self.ended.insert(name.to_owned());
+        self.said = None;
         if !passed || time >= SLOW {
             let outcome = if passed { "ok" } else { "FAILED" };
             let (done, all) = (self.ended.len(), self.order.len());
@@ -202,8 +207,14 @@ impl<'a> Watch<'a> {
         let running = self.since.iter().take(NAMED);
         let running: Vec<String> =
             running.map(|(name, at)| format!("{name} {}", clock(at.elapsed()))).collect();
-        format!("{}/{} done, running {}", self.ended.len(), self.order.len(), running.join(", "))
+        let said = self.said.as_deref().map(|said| format!("; {}", short(said))).unwrap_or_default();
+        format!("{}/{} done, running {}{said}", self.ended.len(), self.order.len(), running.join(", "))
     }
+}
+
+/// A line that fits.
+fn short(line: &str) -> String {
+    line.trim().chars().take(100).collect()
 }
 
 #[cfg(test)]
@@ -264,11 +275,14 @@ mod tests {
     #[test]
     fn the_running_tests_are_the_first_that_did_not_end() {
         let order: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
-        let mut watch = Watch { order: &order, ended: BTreeSet::new(), since: BTreeMap::new(), threads: 2 };
+        let mut watch =
+            Watch { order: &order, ended: BTreeSet::new(), since: BTreeMap::new(), threads: 2, said: None };
         watch.update();
         assert_eq!(watch.since.keys().copied().collect::<Vec<_>>(), ["a", "b"]);
         watch.hear("test b ... ok", &mut Progress::new(0));
         assert_eq!(watch.since.keys().copied().collect::<Vec<_>>(), ["a", "c"]);
-        assert!(watch.state().starts_with("1/4 done, running a 0:00, c 0:00"), "{}", watch.state());
+        assert_eq!(watch.state(), "1/4 done, running a 0:00, c 0:00");
+        watch.said = Some("round 3 of 50".to_owned());
+        assert_eq!(watch.state(), "1/4 done, running a 0:00, c 0:00; round 3 of 50");
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every level of tests, with what it needs.
 
 mod binary;
+mod doc;
 mod level;
 mod libtest;
 mod lint;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::binary::Program;
 use super::level::Level;
 use super::report::Report;
-use super::{Args, Whose, lint, programs};
+use super::{Args, Whose, doc, lint, programs};
 use crate::progress::Progress;
 use crate::{interrupt, setup};
 
@@ -81,6 +81,9 @@ impl<'a> Session<'a> {
                 self.attempt(level, |run| run.local(level, programs));
             }
         }
+        if self.levels.contains(&Level::Pure) && self.args.filter.is_none() && !interrupt::asked() {
+            self.attempt(Level::Pure, |run| doc::run(run.report, &mut run.progress));
+        }
     }
 
     fn begin(&mut self, level: Level, programs: &Programs) {
@@ -100,7 +103,7 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let outcome = program.run(command, self.args.filter.as_deref(), &mut self.progress)?;
         let name = program.name();
-        let failed = outcome.failed.into_iter().map(|test| format!("{name} {test}")).collect();
+        let failed = outcome.failed.into_iter().map(|test| format!("{name}: {test}")).collect();
         self.report.add(level, outcome.passed, failed, start.elapsed());
         Ok(())
     }

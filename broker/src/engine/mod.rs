@@ -82,6 +82,8 @@ pub(crate) struct Snapshot {
     pub(crate) queues: Vec<QueueSnapshot>,
     /// Commits since the start, and those of them that waited for the disk.
     pub(crate) commits: Commits,
+    /// Pulls that wait for messages.
+    pub(crate) pulls_waiting: usize,
 }
 
 /// Commits since the start.
@@ -404,7 +406,8 @@ impl Engine {
             let _ = reply.send(outcome);
         }
         for (reply, queues) in round.snapshots {
-            let _ = reply.send(Snapshot { queues, commits: self.commits() });
+            let (commits, pulls_waiting) = (self.commits(), self.waiters.count());
+            let _ = reply.send(Snapshot { queues, commits, pulls_waiting });
         }
         Ok(())
     }

@@ -62,6 +62,11 @@ impl Waiters {
         self.queues.keys().copied().collect()
     }
 
+    /// How many wait, those that went away left out.
+    pub(super) fn count(&self) -> usize {
+        self.queues.values().flat_map(BTreeMap::values).filter(|one| !one.pull.reply.is_closed()).count()
+    }
+
     /// Whether someone waits in a queue.
     pub(super) fn has(&self, queue: QueueId) -> bool {
         self.queues.contains_key(&queue)

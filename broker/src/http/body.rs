@@ -1,36 +1,50 @@
 //! Reading a request's body: by what it holds, not by its Content-Type, which SDKs and curl set in many ways.
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
-use capstan_api::ErrorCode;
+use capstan_api::{ErrorCode, limits};
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 
 use super::refused::Refused;
 
+/// Most bytes beyond the limit that are read and thrown away: a client that is cut off while it writes may never read
+/// the answer that says why.
+const DISCARDED_MAX: usize = 64 << 20;
+
 /// The bytes of a body within the limit.
-pub(super) struct Body(pub(super) Bytes);
+pub(super) struct Body(Vec<u8>);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let body = Bytes::from_request(request, state).await;
-        Self::within(body, capstan_api::limits::REQUEST_BYTES_MAX)
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        Self::within(limits::REQUEST_BYTES_MAX, request.into_body()).await
     }
 }
 
 impl Body {
-    /// A body that was read, or why it was not: `limit` is the most bytes that its route takes.
-    pub(super) fn within(body: Result<Bytes, BytesRejection>, limit: usize) -> Result<Self, Refused> {
-        body.map(Self).map_err(|rejection| {
-            if rejection.status() == 413 {
-                let message = format!("the request body is larger than {limit} bytes");
-                return Refused::new(ErrorCode::BatchSizeOutOfBounds, message);
+    /// Reads a body of at most `limit` bytes.
+    pub(super) async fn within(limit: usize, body: axum::body::Body) -> Result<Self, Refused> {
+        let mut chunks = body.into_data_stream();
+        let (mut bytes, mut size) = (Vec::new(), 0_usize);
+        while let Some(chunk) = chunks.next().await {
+            let ended = |_| Refused::new(ErrorCode::JsonBodyMalformed, "the request body ended early");
+            let chunk = chunk.map_err(ended)?;
+            size = size.saturating_add(chunk.len());
+            if size <= limit {
+                bytes.extend_from_slice(&chunk);
+            } else if size - limit > DISCARDED_MAX {
+                break;
+            } else {
+                bytes = Vec::new();
             }
-            Refused::new(ErrorCode::JsonBodyMalformed, "the request body ended early")
-        })
+        }
+        if size > limit {
+            let message = format!("the request body is larger than {limit} bytes");
+            return Err(Refused::new(ErrorCode::BatchSizeOutOfBounds, message));
+        }
+        Ok(Self(bytes))
     }
 
     /// Reads JSON. An empty body counts as `{}`.
@@ -81,7 +95,17 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Refused {
-        Body(Bytes::copy_from_slice(text.as_bytes())).read::<SendBatch>().unwrap_err()
+        Body(text.as_bytes().to_vec()).read::<SendBatch>().unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit() {
+        let read =
+            async |size: usize| Body::within(1000, vec![b' '; size].into()).await.map(|body| body.0.len());
+        assert_eq!(read(1000).await, Ok(1000));
+        for size in [1001, 1001 + DISCARDED_MAX] {
+            assert_eq!(read(size).await.unwrap_err().code, ErrorCode::BatchSizeOutOfBounds);
+        }
     }
 
     #[test]

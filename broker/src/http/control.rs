@@ -1,9 +1,7 @@
 //! The control API on the admin port: declaration and state.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::{Request, State};
 use capstan_api::ErrorCode;
 use capstan_api::Name;
 use capstan_api::control::{BrokerState, Declaration, Declared, QueueState, QueueTotals, StorageState};
@@ -19,9 +17,10 @@ use crate::policy;
 /// Replaces all policies.
 pub(super) async fn declare(
     State(state): State<AppState>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Json<Declared>, Refused> {
-    let declaration: Declaration = Body::within(body, limits::DECLARATION_BYTES_MAX)?.read()?;
+    let declaration: Declaration =
+        Body::within(limits::DECLARATION_BYTES_MAX, request.into_body()).await?.read()?;
     let command = policy::declaration(&declaration)
         .map_err(|error| Refused::at(ErrorCode::JsonBodyInvalid, error.pointer(), error.to_string()))?;
     state.engine.apply(Command::Declare(command), None).await?;

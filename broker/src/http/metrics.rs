@@ -5,7 +5,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::AppState;
 use super::refused::Refused;
@@ -29,6 +29,9 @@ fn write(snapshot: &Snapshot) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
     registry.register(Box::new(Families::of(&snapshot.queues)?))?;
     registry.register(Box::new(commits(snapshot.commits)?))?;
+    let waiting = IntGauge::new("capstan_pulls_waiting", "Pulls that wait for messages.")?;
+    waiting.set(i64::try_from(snapshot.pulls_waiting).unwrap_or(i64::MAX));
+    registry.register(Box::new(waiting))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)

@@ -18,12 +18,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use capstan_api::ErrorCode;
 use capstan_api::control::{DECLARATION_PATH, STATE_PATH};
-use capstan_api::limits;
 use capstan_api::message::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +81,6 @@ pub(crate) fn data(state: AppState) -> Router {
         )
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
-        .layer(DefaultBodyLimit::max(limits::REQUEST_BYTES_MAX))
         .with_state(state)
 }
 
@@ -96,7 +94,6 @@ pub(crate) fn admin(state: AppState) -> Router {
         .route(STATE_PATH, get(control::get))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
-        .layer(DefaultBodyLimit::max(limits::DECLARATION_BYTES_MAX))
         .with_state(state)
 }
 

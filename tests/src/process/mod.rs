@@ -1,0 +1,9 @@
+//! The real programs as child processes on ports of their own choice, killed when a test is done with them.
+
+mod broker;
+mod clients;
+mod program;
+
+pub use broker::{Broker, Starting};
+pub use clients::{node, python};
+pub use program::{Log, program, progress};

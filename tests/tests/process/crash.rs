@@ -1,0 +1,77 @@
+//! `kill -9` in a loop, under load: what was answered is kept, and nothing else appears.
+
+mod history;
+mod load;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use e2e::process::{Broker, Starting, progress};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+
+use crate::fixture::{declaration, queue};
+use history::History;
+use load::{Consumer, Producer, Target};
+
+const KILLS: usize = 50;
+const PRODUCERS: u32 = 8;
+const CONSUMERS: u32 = 2;
+const MAX_RETRIES: u32 = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_kills_lose_nothing_and_make_nothing_up() {
+    let seed = std::env::var("CAPSTAN_SEED").ok().map_or_else(rand::random, |seed| seed.parse().unwrap());
+    progress(&format!("crash: seed {seed} (CAPSTAN_SEED={seed} makes the same choices again)"));
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    let orders = json!({"consumer": {"dead_letter_queue": "letters", "visibility_timeout_ms": 2_000}});
+    let queues = [queue("orders", MAX_RETRIES, orders), queue("letters", 0, json!({}))];
+    broker.control().declare(&declaration("1", &queues)).await.unwrap();
+
+    let (history, target) = (Arc::new(History::default()), Target::new(&broker));
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|number| tokio::spawn(Producer::new(number, seed, &history, &target).run()))
+        .collect();
+    let consumers: Vec<_> = (0..CONSUMERS)
+        .map(|number| tokio::spawn(Consumer::new(number, seed, &history, &target).run()))
+        .collect();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut broker = Some(broker);
+    for kill in 1..=KILLS {
+        let load = Duration::from_millis(random.random_range(50..500));
+        tokio::time::sleep(load).await;
+        broker.take().unwrap().kill();
+        // Every fifth time the next process is killed too, somewhere in its recovery.
+        if kill % 5 == 0 {
+            let starting = Starting::spawn(folder.path());
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+            starting.kill();
+        }
+        let next = tokio::task::block_in_place(|| Broker::start(folder.path()));
+        target.point_at(&next);
+        broker = Some(next);
+        if kill % 10 == 0 {
+            progress(&format!("crash: {kill} of {KILLS} kills, {history}"));
+        }
+    }
+    target.stop_sending();
+    for producer in producers {
+        producer.await.unwrap();
+    }
+    progress("crash: emptying the queues");
+    target.drain();
+    for consumer in consumers {
+        consumer.await.unwrap();
+    }
+    let broker = broker.unwrap();
+    load::empty(&broker, "letters", &history).await;
+    for queue in broker.control().state().await.unwrap().queues {
+        let counts = [queue.ready, queue.delayed, queue.leased, queue.dead, queue.bytes];
+        assert_eq!(counts, [0; 5], "{queue:?}");
+    }
+    progress(&format!("crash: {history}"));
+    history.check(MAX_RETRIES);
+    broker.stop();
+}

@@ -55,6 +55,13 @@ impl Lease {
         self.ends_at
     }
 
+    /// Longest wait between two tries of a settle. A broker that was down gives each lease the time that it had left, which
+    /// was two thirds when the leases were extended in time.
+    #[must_use]
+    pub fn resend_within(&self) -> Duration {
+        self.visibility / 3
+    }
+
     /// The broker did not answer for `time`. A broker that is down moves its leases by the downtime, and one that is
     /// merely out of reach takes a late verdict without harm, so that time does not count: at most [`SILENCE_MAX`].
     pub fn silent(&mut self, time: Duration) {

@@ -132,3 +132,63 @@ async fn all_listen(ports: Vec<u16>) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use capstan_api::Name;
+    use capstan_api::workload::Endpoint;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn policies(port: u16) -> watch::Receiver<Vec<WorkloadConsumer>> {
+        let policy = WorkloadConsumer {
+            namespace: Name::new("shop").unwrap(),
+            queue: Name::new("orders").unwrap(),
+            name: Name::new("orders").unwrap(),
+            endpoint: Endpoint { port, path: "/".to_owned(), timeout_ms: 1000 },
+            max_batch_size: 1,
+            max_batch_bytes: 1,
+            max_wait_ms: 0,
+            concurrency_per_pod: 1,
+            visibility_timeout_ms: 1000,
+            paused: false,
+        };
+        watch::channel(vec![policy]).1
+    }
+
+    fn quiesce(time: Duration) -> Quiesce {
+        let quiesce = Quiesce::new();
+        quiesce.until.send_replace(Some(Instant::now() + time));
+        quiesce
+    }
+
+    #[tokio::test]
+    async fn an_application_that_was_not_ended_is_served_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let policies = policies(listener.local_addr().unwrap().port());
+        let began = Instant::now();
+        let why = application_back(&quiesce(Duration::from_millis(300)), &policies).await;
+        assert_eq!(why, "the application was not ended");
+        assert!(began.elapsed() >= Duration::from_millis(300), "not before its time");
+    }
+
+    #[tokio::test]
+    async fn an_application_that_stays_away_is_waited_for_only_so_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let policies = policies(listener.local_addr().unwrap().port());
+        drop(listener);
+        let why = application_back(&quiesce(Duration::from_millis(300)), &policies).await;
+        assert_eq!(why, "the application was not ended");
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_until_they_are_dropped() {
+        let quiesce = Quiesce::new();
+        let (first, second) = (quiesce.open(), quiesce.open());
+        drop(first);
+        assert!(tokio::time::timeout(Duration::from_millis(20), quiesce.idle()).await.is_err());
+        drop(second);
+        tokio::time::timeout(Duration::from_secs(10), quiesce.idle()).await.unwrap();
+    }
+}

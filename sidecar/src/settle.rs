@@ -27,7 +27,7 @@ pub(crate) type Decided = Vec<(Leased, Decision)>;
 /// Settles `decided`. The same settle may arrive twice: the broker answers the second with warnings.
 pub(crate) async fn settle(scope: Arc<Scope>, decided: Decided, mut lease: Lease) {
     let request = request(&decided);
-    let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+    let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX.min(lease.resend_within()));
     loop {
         let tried_at = Instant::now();
         let answer = scope.context.broker.settle(&scope.namespace, &scope.queue, &request);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::app::{self, App, Reply};
 use crate::support::broker::Broker;
-use crate::support::{Running, config, name, policy, soon};
+use crate::support::{Running, config, get, name, policy, soon, until_metrics};
 use tokio::sync::watch;
 
 #[tokio::test]
@@ -146,12 +146,9 @@ async fn the_admin_port_answers_probes_shows_metrics_and_drains() {
     let mut config = config(&broker);
     config.admin = Some("127.0.0.1:0".parse().unwrap());
     let mut sidecar = Running::start(config).await;
-    let port = sidecar.admin.unwrap().port();
     app.until("the call is open", |seen| seen.held == 1).await;
-    let get = async |path: &str| {
-        let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    };
+    let admin = sidecar.admin.unwrap();
+    let get = async |path: &str| get(admin, path).await;
     assert_eq!((get("/livez").await.0, get("/startupz").await.0, get("/other").await.0), (200, 200, 404));
     assert_eq!(get("/drain").await.0, 405, "looking at it drains nothing");
     let in_flight = r#"capstan_sidecar_calls_in_flight{namespace="shop",queue="orders"} 1"#;
@@ -159,7 +156,7 @@ async fn the_admin_port_answers_probes_shows_metrics_and_drains() {
     assert!(metrics.contains(in_flight), "{metrics}");
 
     let drain = tokio::spawn(capstan_sidecar::drain::drain(move |name| {
-        (name == capstan_sidecar::config::ADMIN_PORT).then(|| port.to_string())
+        (name == capstan_sidecar::config::ADMIN_PORT).then(|| admin.port().to_string())
     }));
     app.let_go(1);
     soon("the drain is over", drain).await.unwrap().unwrap();
@@ -168,4 +165,27 @@ async fn the_admin_port_answers_probes_shows_metrics_and_drains() {
     assert_eq!(get("/livez").await.0, 200);
     sidecar.shut_down();
     sidecar.ended().await;
+}
+
+#[tokio::test]
+async fn metrics_of_a_consumer_that_is_gone_go_too() {
+    let app = App::start([Reply::status(404)]).await;
+    let broker = Broker::start().await;
+    broker.send(&["1"]);
+    broker.declare(vec![policy(app.port)]);
+    let mut config = config(&broker);
+    config.admin = Some("127.0.0.1:0".parse().unwrap());
+    let sidecar = Running::start(config).await;
+    let admin = sidecar.admin.unwrap();
+    broker.until("it is acknowledged", |seen| seen.acked() == ["1"]).await;
+    until_metrics(admin, "both calls are counted", |metrics| {
+        let line = |outcome| {
+            format!(r#"capstan_sidecar_calls_total{{namespace="shop",outcome="{outcome}",queue="orders"}} 1"#)
+        };
+        metrics.contains(&line("not_begun")) && metrics.contains(&line("handled"))
+    })
+    .await;
+    broker.declare(vec![]);
+    until_metrics(admin, "no series is left", |metrics| !metrics.contains(r#"queue="orders""#)).await;
+    sidecar.end().await;
 }

@@ -139,7 +139,7 @@ async fn a_broker_that_restarts_during_a_call_delivers_nothing_twice() {
 #[tokio::test]
 async fn a_verdict_waits_for_a_broker_that_is_away_longer_than_the_lease() {
     let app = App::start([Reply::held()]).await;
-    let (mut real, sidecar) = start(&app, |consumer| consumer.visibility_timeout_ms = 1000).await;
+    let (mut real, sidecar) = start(&app, |consumer| consumer.visibility_timeout_ms = 3000).await;
     let admin = sidecar.admin.unwrap();
     real.send(1).await;
     app.until("the call is open", |seen| seen.held == 1).await;
@@ -147,7 +147,7 @@ async fn a_verdict_waits_for_a_broker_that_is_away_longer_than_the_lease() {
     app.let_go(1);
     until_metrics(admin, "the verdict is sent", |metrics| metrics.contains(r#"{request="settle"}"#)).await;
     // Longer than the lease: time is what this is about.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(3500)).await;
     real.begin().await;
     let state = real.until("orders", "it is acknowledged", |state| state.totals.acknowledged == 1).await;
     assert_eq!((state.ready, state.leased, state.totals.lease_expired), (0, 0, 0));
@@ -158,11 +158,11 @@ async fn a_verdict_waits_for_a_broker_that_is_away_longer_than_the_lease() {
 #[tokio::test]
 async fn a_call_may_take_longer_than_its_leases() {
     let app = App::start([Reply::held()]).await;
-    let (real, sidecar) = start(&app, |consumer| consumer.visibility_timeout_ms = 1000).await;
+    let (real, sidecar) = start(&app, |consumer| consumer.visibility_timeout_ms = 2000).await;
     real.send(1).await;
     app.until("the call is open", |seen| seen.held == 1).await;
     // Longer than the lease: time is what this is about.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_millis(4500)).await;
     app.let_go(1);
     let state = real.until("orders", "it is acknowledged", |state| state.totals.acknowledged == 1).await;
     assert_eq!((state.totals.lease_expired, state.totals.delivered), (0, 1));

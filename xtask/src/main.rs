@@ -1,6 +1,7 @@
 //! The repository's own commands: `cargo xtask COMMAND`.
 #![allow(unreachable_pub, reason = "nothing in a program can be reached from outside")]
 
+mod cluster;
 mod compile;
 mod generate;
 mod images;
@@ -26,6 +27,9 @@ enum Command {
     Setup(setup::Args),
     /// Builds container images as archives, without a container engine.
     Images(images::Args),
+    /// Starts a Kubernetes of its own on this machine, and more.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Writes the files that are generated from the Rust types.
     Generate,
 }
@@ -46,6 +50,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Test(args) => return args.run(),
         Command::Setup(args) => args.run()?,
         Command::Images(args) => args.run()?,
+        Command::Cluster(command) => command.run()?,
         Command::Generate => generate::run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -86,6 +86,14 @@ pub fn build(names: &[String], progress: &mut Progress) -> Result<Vec<PathBuf>> 
     Ok(archives)
 }
 
+/// The archive of an image that runs a program from anywhere, under the name `name`.
+///
+/// # Errors
+/// A library is missing, or the program cannot be read.
+pub fn archive(reference: &str, name: &str, program: &std::path::Path) -> Result<Vec<u8>> {
+    archive::docker(reference, name, &files::of(program, name)?)
+}
+
 fn select(names: &[String]) -> Result<Vec<Image>> {
     if names.is_empty() {
         return Ok(IMAGES.to_vec());

@@ -1,0 +1,108 @@
+//! `cargo xtask cluster`: a cluster to try things on.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use super::place::Place;
+use super::{Cluster, Options, attach, build, down, network, up, volumes};
+use crate::progress::Progress;
+use crate::run;
+
+/// A Kubernetes of its own on this machine, in network namespaces without a way out. Needs root.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Compiles its programs.
+    Build,
+    /// Starts it; an earlier one is ended first.
+    Up {
+        /// How many nodes.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+        nodes: u8,
+        /// No nodes: API server, controller manager and scheduler only.
+        #[arg(long, conflicts_with = "nodes")]
+        control_plane_only: bool,
+        /// Image archives to load on every node.
+        #[arg(long, value_name = "FILE")]
+        load: Vec<PathBuf>,
+    },
+    /// Ends it; nothing is left but logs.
+    Down,
+    /// Runs a command inside, with KUBECONFIG, kubectl, helm and helm3: cargo xtask cluster run kubectl get pods -A
+    Run {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Loads image archives on every node.
+    Load { archives: Vec<PathBuf> },
+    /// Takes a node, 1 or 2, off the network.
+    Isolate { node: u8 },
+    /// Puts it back.
+    Rejoin { node: u8 },
+    /// Makes volumes for claims; `up` starts it.
+    #[command(hide = true)]
+    Provision,
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What went wrong, with the end of the log of the component that did not start.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::Build => compile().map(drop),
+            Self::Up { nodes, control_plane_only, load } => {
+                start(if control_plane_only { 0 } else { nodes }, &load)
+            }
+            Self::Down => down(),
+            Self::Run { command } => inside(&command),
+            Self::Load { archives } => {
+                let cluster = attach()?;
+                archives.iter().try_for_each(|archive| cluster.load(archive))
+            }
+            Self::Isolate { node } => plug(node, false),
+            Self::Rejoin { node } => plug(node, true),
+            Self::Provision => volumes::provision(&Place::new()?, &compile()?),
+        }
+    }
+}
+
+fn compile() -> Result<super::Programs> {
+    let mut progress = Progress::new(0);
+    build(&mut |text| progress.note(text))
+}
+
+fn start(nodes: u8, archives: &[PathBuf]) -> Result<()> {
+    let programs = compile()?;
+    let cluster = up(&Options { nodes }, &programs)?;
+    archives.iter().try_for_each(|archive| cluster.load(archive))?;
+    println!("ready: cargo xtask cluster run kubectl get nodes");
+    cluster.keep();
+    Ok(())
+}
+
+fn inside(words: &[OsString]) -> Result<()> {
+    let cluster: Cluster = attach()?;
+    let Some((program, arguments)) = words.split_first() else {
+        bail!("name a command");
+    };
+    let mut command = cluster.command(program);
+    let status = command.args(arguments).status()?;
+    if !status.success() {
+        bail!("{} ended with {status}", run::name(&command));
+    }
+    Ok(())
+}
+
+fn plug(node: u8, is_on: bool) -> Result<()> {
+    let nodes = Place::new()?.nodes().unwrap_or_default();
+    if node == 0 || node >= nodes {
+        bail!(
+            "node {node} cannot be cut off: the cluster has the nodes 0 to {}, and 0 is the control plane's",
+            nodes.saturating_sub(1)
+        );
+    }
+    network::plug_in(node, is_on)
+}

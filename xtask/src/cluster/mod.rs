@@ -1,0 +1,196 @@
+//! A Kubernetes of our own for tests: real programs, one to three nodes or a control plane alone, each node in a network
+//! namespace without a way out. `tests/cluster/README.md` says what it proves and what not.
+
+mod command;
+mod component;
+mod control_groups;
+mod control_plane;
+mod dns;
+mod network;
+mod node;
+mod pki;
+mod place;
+mod programs;
+mod teardown;
+mod volumes;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+pub use command::Command;
+pub use place::NODES_MAX;
+pub use programs::Programs;
+
+use place::{Place, node_name};
+
+use crate::run;
+
+/// How long a node may take to be Ready on a busy machine.
+const NODE_READY: Duration = Duration::from_secs(180);
+/// What every cluster has: storage classes, and the Service of its DNS.
+const BASE: &str = "tests/cluster/base.yaml";
+
+/// What cluster to start.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// 1 to 3; 0 is a control plane without nodes, so that no pod runs.
+    pub nodes: u8,
+}
+
+/// A running cluster. Dropping it takes it down.
+#[derive(Debug)]
+pub struct Cluster {
+    place: Place,
+    programs: Programs,
+    kubeconfig: PathBuf,
+    is_kept: bool,
+}
+
+/// Compiles the programs of a cluster into the cache, where they are not there yet.
+///
+/// # Errors
+/// Go is missing, or a module cannot be fetched.
+pub fn build(progress: &mut dyn FnMut(&str)) -> Result<Programs> {
+    programs::build(Place::new()?.bin(), progress)
+}
+
+/// Starts a cluster, after clearing what is left of an earlier one; returns when the API and each node is ready.
+///
+/// # Errors
+/// Not root, or a component does not start: shows the end of its log.
+pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
+    if options.nodes > NODES_MAX {
+        bail!("a cluster has at most {NODES_MAX} nodes");
+    }
+    let place = Place::new()?;
+    teardown::run(&place)?;
+    place.make()?;
+    place.set_nodes(options.nodes)?;
+    let kubeconfig = place.kubeconfig("admin");
+    // From here on whatever fails is taken down.
+    let cluster = Cluster { place, programs: programs.clone(), kubeconfig, is_kept: false };
+    cluster.start(options.nodes)?;
+    Ok(cluster)
+}
+
+/// Ends a cluster of any earlier run; nothing when there is none.
+///
+/// # Errors
+/// Something is left; says what.
+pub fn down() -> Result<()> {
+    teardown::run(&Place::new()?)
+}
+
+/// The cluster that runs; dropping this leaves it up.
+///
+/// # Errors
+/// None runs.
+pub fn attach() -> Result<Cluster> {
+    let place = Place::new()?;
+    if !component::is_alive(&place, "kube-apiserver") {
+        bail!("no cluster runs: start one with cargo xtask cluster up");
+    }
+    let programs = build(&mut |_| ())?;
+    Ok(Cluster { kubeconfig: place.kubeconfig("admin"), place, programs, is_kept: true })
+}
+
+impl Cluster {
+    /// The administrator's.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The folder of kubectl, helm (4) and helm3.
+    pub fn bin(&self) -> &Path {
+        self.programs.folder()
+    }
+
+    /// The folder of the components' logs.
+    pub fn logs(&self) -> PathBuf {
+        self.place.logs()
+    }
+
+    /// Imports an image archive on every node.
+    ///
+    /// # Errors
+    /// It is no image archive.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        (0..self.nodes()).try_for_each(|node| node::load(&self.place, node, archive))
+    }
+
+    /// A command that runs in the first node's network, where pods and Services can be reached.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> std::process::Command {
+        let mut command = component::inside(0, program);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(self.bin().to_owned()).chain(std::env::split_paths(&path));
+        if let Ok(path) = std::env::join_paths(path) {
+            command.env("PATH", path);
+        }
+        command.env("KUBECONFIG", &self.kubeconfig).env("CAPSTAN_TEST_BIN", self.bin());
+        command
+    }
+
+    /// Leaves the cluster up.
+    pub fn keep(mut self) {
+        self.is_kept = true;
+    }
+
+    /// Takes the cluster down.
+    ///
+    /// # Errors
+    /// Something is left; says what.
+    pub fn down(mut self) -> Result<()> {
+        self.is_kept = true;
+        teardown::run(&self.place)
+    }
+
+    fn nodes(&self) -> u8 {
+        self.place.nodes().unwrap_or_default()
+    }
+
+    fn start(&self, nodes: u8) -> Result<()> {
+        pki::make(&self.place, nodes)?;
+        network::make(nodes)?;
+        control_plane::start(&self.place, &self.programs)?;
+        for number in 0..nodes {
+            node::start(&self.place, &self.programs, number)?;
+        }
+        let base = crate::repo::root().join(BASE);
+        run::output(self.kubectl().args(["apply", "-f"]).arg(&base))
+            .context("the cluster refuses its base")?;
+        if nodes > 0 {
+            dns::start(&self.place, &self.programs)?;
+            volumes::start(&self.place)?;
+        }
+        (0..nodes).try_for_each(|number| self.wait_for_node(number))?;
+        // Pods need it, and it comes a moment after the namespace.
+        component::wait(&self.place, "kube-controller-manager", NODE_READY, || {
+            run::output(self.kubectl().args(["get", "serviceaccount", "default"])).is_ok()
+        })
+    }
+
+    fn wait_for_node(&self, number: u8) -> Result<()> {
+        let query = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+        component::wait(&self.place, &format!("kubelet-{number}"), NODE_READY, || {
+            let status = run::output(self.kubectl().args(["get", "node", &node_name(number), "-o", query]));
+            status.is_ok_and(|status| status.trim() == "True")
+        })
+    }
+
+    fn kubectl(&self) -> std::process::Command {
+        control_plane::kubectl(&self.place, &self.programs)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = teardown::run(&self.place)
+        {
+            eprintln!("the cluster was not taken down wholly ({error:#}); try cargo xtask cluster down");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The network of a cluster: a namespace for each node, joined by a bridge in the first, none with a way out.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::component::inside;
+use super::place::{SERVICE_CIDR, namespace, namespace_file, node_address, pod_cidr};
+use crate::run;
+
+/// The device of a node; on the first one it is the bridge that the others are plugged into.
+const DEVICE: &str = "node0";
+
+/// Makes the namespaces of `nodes` nodes, at least the first: the control plane lives there.
+///
+/// # Errors
+/// Not root, or `ip` is missing.
+pub fn make(nodes: u8) -> Result<()> {
+    for node in 0..nodes.max(1) {
+        make_node(node)?;
+        for other in (0..nodes).filter(|other| *other != node) {
+            // There is no default route: what is not in these networks is unreachable.
+            ip(node, &["route", "add", &pod_cidr(other), "via", &node_address(other)])?;
+        }
+    }
+    Ok(())
+}
+
+fn make_node(node: u8) -> Result<()> {
+    run::output(Command::new("ip").args(["netns", "add", &namespace(node)]))?;
+    ip(node, &["link", "set", "lo", "up"])?;
+    if node == 0 {
+        ip(0, &["link", "add", DEVICE, "type", "bridge"])?;
+    } else {
+        let (first, plug) = (namespace(0), plug(node));
+        let own = namespace(node);
+        let pair =
+            ["link", "add", DEVICE, "netns", &own, "type", "veth", "peer", "name", &plug, "netns", &first];
+        run::output(Command::new("ip").args(pair))?;
+        ip(0, &["link", "set", &plug, "master", DEVICE, "up"])?;
+    }
+    ip(node, &["addr", "add", &format!("{}/24", node_address(node)), "dev", DEVICE])?;
+    ip(node, &["link", "set", DEVICE, "up"])?;
+    // Without a route to it, a Service's address never reaches the rules that rewrite it.
+    ip(node, &["route", "add", SERVICE_CIDR, "dev", DEVICE])?;
+    run::output(inside(node, "sysctl").args(["-qw", "net.ipv4.ip_forward=1"])).map(drop)
+}
+
+/// Takes a node off the network, or puts it back.
+///
+/// # Errors
+/// There is no such node.
+pub fn plug_in(node: u8, is_on: bool) -> Result<()> {
+    ip(0, &["link", "set", &plug(node), if is_on { "up" } else { "down" }])
+}
+
+/// Removes what an earlier cluster left: its namespaces, and those that the container runtime made for its pods.
+pub fn remove(nodes: u8) {
+    for node in 0..nodes {
+        if Path::new(&namespace_file(node)).exists() {
+            let _ = run::output(Command::new("ip").args(["netns", "del", &namespace(node)]));
+        }
+    }
+}
+
+fn plug(node: u8) -> String {
+    format!("to-{node}")
+}
+
+fn ip(node: u8, arguments: &[&str]) -> Result<()> {
+    run::output(inside(node, "ip").args(arguments)).map(drop)
+}

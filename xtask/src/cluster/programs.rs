@@ -1,0 +1,173 @@
+//! The programs of a cluster, compiled from Go modules into the cache.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::{repo, run};
+
+/// A program: the module in `tests/cluster/go` that builds it, its package, and its name here.
+struct Program {
+    module: &'static str,
+    package: &'static str,
+    name: &'static str,
+}
+
+const fn program(module: &'static str, package: &'static str, name: &'static str) -> Program {
+    Program { module, package, name }
+}
+
+const PROGRAMS: [Program; 11] = [
+    program("pause", ".", "pause"),
+    program("etcd", "go.etcd.io/etcd/server/v3", "etcd"),
+    program("k8s", "k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
+    program("k8s", "k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"),
+    program("k8s", "k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler"),
+    program("k8s", "k8s.io/kubernetes/cmd/kubectl", "kubectl"),
+    program("k8s", "k8s.io/kubernetes/cmd/kubelet", "kubelet"),
+    program("k8s", "k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy"),
+    program("coredns", "github.com/coredns/coredns", "coredns"),
+    program("helm4", "helm.sh/helm/v4/cmd/helm", "helm"),
+    program("helm3", "helm.sh/helm/v3/cmd/helm", "helm3"),
+];
+
+/// Programs that say what they are by the version of Kubernetes.
+const KUBERNETES: &str = "k8s";
+
+/// Where the compiled programs lie.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    folder: PathBuf,
+}
+
+impl Programs {
+    /// The folder of all programs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// One of them.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+/// Compiles what is not there yet, and says which of how many.
+///
+/// # Errors
+/// Go is missing, a module cannot be fetched, or the disk refuses.
+pub fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Programs> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let go = run::output(Command::new("go").args(["env", "GOVERSION"]))?;
+    let mut missing = Vec::new();
+    for program in &PROGRAMS {
+        let key = key(&go, program)?;
+        let stamp = folder.join(format!(".{}", program.name));
+        let is_current = std::fs::read_to_string(&stamp).is_ok_and(|built| built == key);
+        if !is_current || !folder.join(program.name).exists() {
+            missing.push((program, stamp, key));
+        }
+    }
+    let count = missing.len();
+    for (i, (program, stamp, key)) in missing.into_iter().enumerate() {
+        progress(&format!("compiling {} ({} of {count})", program.name, i + 1));
+        compile(program, &folder.join(program.name))?;
+        std::fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))?;
+    }
+    Ok(Programs { folder: folder.to_owned() })
+}
+
+fn compile(program: &Program, path: &Path) -> Result<()> {
+    let mut command = Command::new("go");
+    command
+        .current_dir(module(program))
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "");
+    command.args(["build", "-trimpath", "-ldflags", &flags(program)?, "-o"]).arg(path).arg(program.package);
+    run::output(&mut command).map(drop)
+}
+
+/// Linker flags. Kubernetes' programs say v0.0.0 unless told their version, and Helm's `kubeVersion` checks fail.
+fn flags(program: &Program) -> Result<String> {
+    let mut flags = "-s -w".to_owned();
+    if program.module == KUBERNETES {
+        let version = kubernetes_version(&module(program))?;
+        let minor = version.split('.').nth(1).unwrap_or_default();
+        for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+            flags.push_str(&format!(
+                " -X {package}.gitVersion={version} -X {package}.gitMajor=1 -X {package}.gitMinor={minor} \
+                 -X {package}.gitTreeState=clean -X {package}.buildDate=1970-01-01T00:00:00Z"
+            ));
+        }
+    }
+    Ok(flags)
+}
+
+fn kubernetes_version(module: &Path) -> Result<String> {
+    let file = module.join("go.mod");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    required(&text, "k8s.io/kubernetes")
+        .with_context(|| format!("{} requires no k8s.io/kubernetes", file.display()))
+}
+
+/// The version of a module that a go.mod requires.
+fn required(text: &str, module: &str) -> Option<String> {
+    let version = |line: &str| {
+        let mut words = line.trim().trim_start_matches("require ").split_whitespace();
+        (words.next() == Some(module)).then(|| words.next().map(str::to_owned)).flatten()
+    };
+    text.lines().find_map(version).filter(|version| version.starts_with('v'))
+}
+
+fn module(program: &Program) -> PathBuf {
+    repo::root().join("tests/cluster/go").join(program.module)
+}
+
+/// What a program is made of: another key means to compile it again.
+fn key(go: &str, program: &Program) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(go);
+    hash.update(program.package);
+    let folder = module(program);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    for file in files {
+        hash.update(std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_kubernetes_is_read_from_its_module() {
+        let text = "require (\n\tk8s.io/kubelet v0.36.3 // indirect\n\tk8s.io/kubernetes v1.36.3 // indirect\n)\n\
+                    replace k8s.io/api v0.0.0 => k8s.io/api v0.36.3\n";
+        assert_eq!(required(text, "k8s.io/kubernetes").as_deref(), Some("v1.36.3"));
+        assert_eq!(
+            required("require k8s.io/kubernetes v1.34.4\n", "k8s.io/kubernetes").as_deref(),
+            Some("v1.34.4")
+        );
+        assert_eq!(required("tool (\n\tk8s.io/kubernetes/cmd/kubectl\n)\n", "k8s.io/kubernetes"), None);
+    }
+
+    #[test]
+    fn every_program_has_a_module() {
+        for program in &PROGRAMS {
+            assert!(module(program).join("go.mod").exists(), "{}", program.name);
+            assert_eq!(key("go1", program).unwrap(), key("go1", program).unwrap());
+            assert_ne!(key("go1", program).unwrap(), key("go2", program).unwrap());
+        }
+        let version = kubernetes_version(&repo::root().join("tests/cluster/go/k8s")).unwrap();
+        assert!(version.starts_with("v1."), "{version}");
+    }
+}

@@ -1,0 +1,240 @@
+//! Volumes: for each claim an ext4 file system of exactly the size it asks for, loop-mounted, offered as a `local` volume.
+//!
+//! So `fsGroup` is honoured, the data outlives pods, and a full disk is really full. The class `standard` follows its pod to
+//! any node, as a cloud's disk does (all nodes share this machine's disk); `pinned` stays on the node of its first pod.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::component::{self, inside};
+use super::control_plane::kubectl;
+use super::place::{Place, node_name};
+use super::programs::Programs;
+use crate::run;
+
+/// The component's name.
+pub const NAME: &str = "volumes";
+const PROVISIONER: &str = "capstan.test/loop";
+/// The class whose volumes stay on a node.
+const PINNED: &str = "pinned";
+const CLASSES: [&str; 2] = ["standard", PINNED];
+/// The smallest file system that holds anything.
+const BYTES_MIN: u64 = 16 << 20;
+/// A watch ends after this and lists anew, so that whatever failed is tried again.
+const WATCH: &str = "20s";
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Starts this program once more, as the provisioner of a cluster.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start(place: &Place) -> Result<()> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    // A copy, because a build may replace the program while the cluster lives.
+    let copy = place.state().join("xtask");
+    std::fs::copy(&program, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    component::start(place, NAME, inside(0, copy).args(["cluster", "provision"]))
+}
+
+/// Provisions until it is ended.
+///
+/// # Errors
+/// kubectl cannot be started.
+pub fn provision(place: &Place, programs: &Programs) -> Result<()> {
+    let (sender, objects) = channel();
+    for kind in ["persistentvolumeclaims", "persistentvolumes"] {
+        let (place, programs, sender) = (place.clone(), programs.clone(), sender.clone());
+        std::thread::spawn(move || {
+            loop {
+                if let Err(error) = follow(&place, &programs, kind, &sender) {
+                    eprintln!("the watch of {kind} broke: {error:#}");
+                }
+                std::thread::sleep(PAUSE);
+            }
+        });
+    }
+    drop(sender);
+    for object in objects {
+        if let Err(error) = handle(place, programs, &object) {
+            eprintln!("{}: {error:#}", object["metadata"]["name"]);
+        }
+    }
+    bail!("all watches ended")
+}
+
+/// Hands on every object of a kind, and its changes, until the watch ends.
+fn follow(place: &Place, programs: &Programs, kind: &str, objects: &Sender<Value>) -> Result<()> {
+    let mut command = plain_kubectl(place, programs);
+    command.args(["get", kind, "--all-namespaces", "--watch", "--output=json"]);
+    command.arg(format!("--request-timeout={WATCH}")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start kubectl")?;
+    let result = child.stdout.take().context("kubectl has no output").and_then(|out| read(out, objects));
+    end(&mut child);
+    result
+}
+
+fn read(out: ChildStdout, objects: &Sender<Value>) -> Result<()> {
+    for object in serde_json::Deserializer::from_reader(std::io::BufReader::new(out)).into_iter::<Value>() {
+        let object = object.context("kubectl printed no JSON")?;
+        match object["items"].as_array() {
+            Some(items) => items.iter().try_for_each(|item| objects.send(item.clone()))?,
+            None => objects.send(object)?,
+        }
+    }
+    Ok(())
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn handle(place: &Place, programs: &Programs, object: &Value) -> Result<()> {
+    let class = object["spec"]["storageClassName"].as_str().unwrap_or_default();
+    if !CLASSES.contains(&class) {
+        return Ok(());
+    }
+    let (kind, phase) = (object["kind"].as_str(), object["status"]["phase"].as_str());
+    let node = &object["metadata"]["annotations"]["volume.kubernetes.io/selected-node"];
+    match (kind, phase, node.as_str()) {
+        (Some("PersistentVolumeClaim"), Some("Pending"), Some(node)) => {
+            offer(place, programs, object, class, node)
+        }
+        (Some("PersistentVolume"), Some("Released"), _)
+            if object["spec"]["persistentVolumeReclaimPolicy"] == "Delete" =>
+        {
+            take_back(place, programs, object)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn offer(place: &Place, programs: &Programs, claim: &Value, class: &str, node: &str) -> Result<()> {
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("a claim lacks a field");
+    let (meta, spec) = (&claim["metadata"], &claim["spec"]);
+    let size = text(&spec["resources"]["requests"]["storage"])?;
+    let name = format!("pvc-{}", text(&meta["uid"])?);
+    let folder = place.volumes().join(&name);
+    mount(&folder, bytes(&size).with_context(|| format!("cannot read the size {size:?}"))?)?;
+    let nodes: Vec<String> = match class {
+        PINNED => vec![node.to_owned()],
+        _ => (0..place.nodes().unwrap_or(1)).map(node_name).collect(),
+    };
+    let volume = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": PROVISIONER}},
+        "spec": {
+            "capacity": {"storage": size},
+            "accessModes": spec["accessModes"],
+            "storageClassName": class,
+            "persistentVolumeReclaimPolicy": "Delete",
+            "local": {"path": folder},
+            "claimRef": {
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"],
+            },
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": nodes},
+            ]}]}},
+        },
+    });
+    let mut apply = plain_kubectl(place, programs);
+    let mut child =
+        apply.args(["apply", "-f", "-"]).stdin(Stdio::piped()).spawn().context("cannot start kubectl")?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(volume.to_string().as_bytes()).context("cannot hand kubectl a volume")?;
+    }
+    let status = child.wait().context("cannot wait for kubectl")?;
+    if !status.success() {
+        bail!("the volume was refused");
+    }
+    Ok(())
+}
+
+fn mount(folder: &Path, bytes: u64) -> Result<()> {
+    if mounts().contains(folder) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let image = folder.with_extension("img");
+    let file = File::create(&image).with_context(|| format!("cannot write {}", image.display()))?;
+    file.set_len(bytes.max(BYTES_MIN)).with_context(|| format!("cannot size {}", image.display()))?;
+    run::output(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+    run::output(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(folder)).map(drop)
+}
+
+fn take_back(place: &Place, programs: &Programs, volume: &Value) -> Result<()> {
+    let name = volume["metadata"]["name"].as_str().context("a volume has no name")?;
+    let folder = place.volumes().join(name);
+    if mounts().contains(&folder) {
+        run::output(Command::new("umount").arg(&folder))?;
+    }
+    run::output(plain_kubectl(place, programs).args(["delete", "persistentvolume", name, "--wait=false"]))?;
+    let _ = std::fs::remove_file(folder.with_extension("img"));
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
+}
+
+/// The provisioner runs in the namespace already, so it needs no entering.
+fn plain_kubectl(place: &Place, programs: &Programs) -> Command {
+    let outer = kubectl(place, programs);
+    let mut command = Command::new(programs.path("kubectl"));
+    command.envs(outer.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+/// Where something is mounted.
+pub fn mounts() -> BTreeSet<PathBuf> {
+    let table = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .map(|path| PathBuf::from(path.replace("\\040", " ")))
+        .collect()
+}
+
+/// A quantity of bytes.
+fn bytes(quantity: &str) -> Option<u64> {
+    let digits = quantity.find(|c: char| !c.is_ascii_digit()).unwrap_or(quantity.len());
+    let (number, unit) = quantity.split_at(digits);
+    let factor: u64 = match unit {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, size) in [("1Gi", 1 << 30), ("512Mi", 512 << 20), ("5", 5), ("2G", 2_000_000_000)] {
+            assert_eq!(bytes(text), Some(size), "{text}");
+        }
+        for bad in ["", "Gi", "1.5Gi", "1Xi", "99999999999999999999Gi"] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_read() {
+        assert!(mounts().contains(Path::new("/")), "{:?}", mounts());
+    }
+}

@@ -24,13 +24,19 @@ pub(crate) use settle::{AckArgs, RetryArgs, ack, retry};
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// The broker's address.
-    #[arg(long, value_name = "URL", env = "CAPSTAN_URL", default_value = "http://127.0.0.1:9796")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CAPSTAN_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:9796"
+    )]
     url: String,
     /// The queue's namespace.
-    #[arg(short, long, env = "CAPSTAN_NAMESPACE", default_value = "default")]
+    #[arg(short, long, env = "CAPSTAN_NAMESPACE", hide_env_values = true, default_value = "default")]
     namespace: Name,
     /// How results are written.
-    #[arg(short, long, value_enum, default_value = "text")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
     output: Format,
 }
 

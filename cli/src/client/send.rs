@@ -19,7 +19,7 @@ use crate::output::{Format, messages, print, print_lines};
 /// Sends up to so many are listed by id.
 const LISTED_MAX: u64 = 10;
 /// What `--count` replaces by the number of the message.
-const NUMBER: &str = "{n}";
+const NUMBER: &str = "{i}";
 
 /// Send messages to a queue
 ///
@@ -28,7 +28,7 @@ const NUMBER: &str = "{n}";
 #[command(after_help = "\
 Examples:
   capstan send orders '{\"id\": 1}'
-  capstan send orders '{\"id\": {n}}' --count 1000
+  capstan send orders '{\"id\": {i}}' --count 1000
   capstan send mails --text 'Hello' --delay 5m
   jq -c '.[]' orders.json | capstan send orders -")]
 pub(crate) struct SendArgs {
@@ -43,7 +43,7 @@ pub(crate) struct SendArgs {
     /// Deliver later, such as 30s or 5m; at most 24h. Default: the queue's deliveryDelay.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     delay: Option<u64>,
-    /// Send each body so many times; {n} in it becomes 1, 2, 3 …
+    /// Send each body so many times; {i} in it becomes 1, 2, 3 …
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// A string that travels with the message; may be given several times.
@@ -75,8 +75,8 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
             body(&args, &numbered(&args, template, 1)).map_err(Failure::Usage)?;
         }
         for template in &args.bodies {
-            for n in 1..=count {
-                let body = body(&args, &numbered(&args, template, n)).map_err(Failure::Usage)?;
+            for i in 1..=count {
+                let body = body(&args, &numbered(&args, template, i)).map_err(Failure::Usage)?;
                 sender.add(body).await?;
             }
         }
@@ -84,8 +84,8 @@ pub(crate) async fn send(args: SendArgs) -> Result<(), Failure> {
     sender.finish().await
 }
 
-fn numbered(args: &SendArgs, template: &str, n: u64) -> String {
-    if args.count.is_some() { template.replace(NUMBER, &n.to_string()) } else { template.to_owned() }
+fn numbered(args: &SendArgs, template: &str, i: u64) -> String {
+    if args.count.is_some() { template.replace(NUMBER, &i.to_string()) } else { template.to_owned() }
 }
 
 fn body(args: &SendArgs, text: &str) -> Result<Box<RawValue>, String> {

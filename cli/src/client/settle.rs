@@ -12,7 +12,7 @@ use super::{Target, seconds};
 use crate::failure::Failure;
 use crate::output::{Format, messages, print, print_lines};
 
-/// Acknowledge pulled messages: they are done with, and gone
+/// Acknowledge pulled messages: they are gone
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  capstan ack jobs LEASE_ID LEASE_ID")]
 pub(crate) struct AckArgs {
@@ -25,7 +25,9 @@ pub(crate) struct AckArgs {
     target: Target,
 }
 
-/// Give pulled messages back as failed: they are delivered again, or go to the dead-letter queue after their last retry
+/// Give pulled messages back as failed
+///
+/// They are delivered again, or go to the dead-letter queue after their last retry.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  capstan retry jobs LEASE_ID --delay 30s --reason 'out of stock'")]
 pub(crate) struct RetryArgs {

@@ -12,6 +12,7 @@ mod intro;
 mod plan;
 mod ports;
 mod seed;
+mod session;
 mod sidecars;
 mod signals;
 mod view;
@@ -19,14 +20,12 @@ mod view;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 pub(crate) use args::DevArgs;
 use broker::Embedded;
-use happening::Happening;
-use plan::Plan;
+use session::Session;
 use signals::Signals;
 use view::View;
 
@@ -49,9 +48,25 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     view::log::install(sender.clone());
     let view = View::new(&plan.declaration, broker.control().clone());
     view.introduce(&intro::text(&args, &plan, &ports, &broker).await?)?;
-    let ended = CancellationToken::new();
-    let viewing = tokio::spawn(view.run(happenings, ended.clone()));
-    let result = work(&args, &plan, &ports, seeds, &broker, &sender, &signals).await;
+    let (ended, unseen) = (CancellationToken::new(), CancellationToken::new());
+    let viewing = {
+        let (seen, ended) = (unseen.clone().drop_guard(), ended.clone());
+        tokio::spawn(async move {
+            // However the view ends, also because nobody reads it any more, it is known.
+            let _seen = seen;
+            view.run(happenings, ended).await
+        })
+    };
+    let session = Session {
+        plan: &plan,
+        broker: &broker,
+        app: args.app.as_ref(),
+        port: ports.app,
+        sender,
+        signals,
+        unseen,
+    };
+    let result = session.run(seeds).await;
     ended.cancel();
     let left = tokio::time::timeout(LAST_WORDS, viewing).await;
     broker.end().await?;
@@ -59,63 +74,4 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
         view?.conclude(&args.data)?;
     }
     result
-}
-
-/// Sends, delivers and runs the application, until the first signal; the second cuts everything short.
-async fn work(
-    args: &DevArgs,
-    plan: &Plan,
-    ports: &ports::Ports,
-    seeds: Vec<seed::Seed>,
-    broker: &Embedded,
-    sender: &mpsc::Sender<Happening>,
-    signals: &Signals,
-) -> Result<(), Failure> {
-    let (drain, stop_app) = (CancellationToken::new(), CancellationToken::new());
-    let mut sidecars = JoinSet::new();
-    for workload in plan.workloads() {
-        let sidecar =
-            sidecars::Local { workload, url: broker.url(), sender: sender.clone(), stop: drain.clone() };
-        sidecars.spawn(sidecar.run());
-    }
-    let mut app = JoinSet::new();
-    if let Some(command) = &args.app {
-        let command = app::Command { line: command.clone(), port: ports.app, url: broker.url() };
-        app.spawn(app::run(command, sender.clone(), stop_app.clone()));
-    }
-    let result = tokio::select! {
-        result = until_end(plan, seeds, broker, sender, signals) => result,
-        Some(Ok(Err(error))) = sidecars.join_next() => Err(error),
-    };
-    let ending = async {
-        drain.cancel();
-        while sidecars.join_next().await.is_some() {}
-        stop_app.cancel();
-        while app.join_next().await.is_some() {}
-    };
-    tokio::select! {
-        () = ending => result,
-        () = signals.second() => {
-            app.shutdown().await;
-            Err(Failure::Interrupted)
-        }
-    }
-}
-
-async fn until_end(
-    plan: &Plan,
-    seeds: Vec<seed::Seed>,
-    broker: &Embedded,
-    sender: &mpsc::Sender<Happening>,
-    signals: &Signals,
-) -> Result<(), Failure> {
-    seed::send(plan, seeds, broker).await?;
-    tokio::select! {
-        () = signals.first() => {
-            // The view may be full or gone; ending goes on.
-            let _ = sender.try_send(Happening::Ending);
-            Ok(())
-        }
-        error = broker.failed() => Err(error),
-    }
 }

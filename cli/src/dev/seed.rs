@@ -1,6 +1,9 @@
 //! `--send`: messages that are sent once the broker runs.
 
-use capstan_api::message::Send;
+use std::collections::BTreeMap;
+
+use capstan_api::limits::BATCH_COUNT_MAX;
+use capstan_api::message::{Send, SendBatch};
 use serde_json::value::RawValue;
 
 use super::broker::Embedded;
@@ -33,13 +36,21 @@ pub(super) fn check(plan: &Plan, pairs: &[String]) -> Result<Vec<Seed>, Failure>
     Ok(seeds)
 }
 
-/// Sends them in order.
+/// Sends them; those of a queue together.
 pub(super) async fn send(plan: &Plan, seeds: Vec<Seed>, broker: &Embedded) -> Result<(), Failure> {
+    let mut queues: BTreeMap<String, Vec<Send>> = BTreeMap::new();
     for Seed { queue, body } in seeds {
-        let Some(policy) = plan.queue(&queue) else { continue };
         let message = Send { body, content_type: None, delay_seconds: None, attributes: None };
-        let sent = broker.client().send(&policy.namespace, &policy.name, &message).await;
-        sent.map_err(|error| Failure::Refused(format!("--send {queue}: {error}")))?;
+        queues.entry(queue).or_default().push(message);
+    }
+    for (queue, mut messages) in queues {
+        let Some(policy) = plan.queue(&queue) else { continue };
+        while !messages.is_empty() {
+            let rest = messages.split_off(messages.len().min(BATCH_COUNT_MAX));
+            let batch = SendBatch { messages: std::mem::replace(&mut messages, rest), delay_seconds: None };
+            let sent = broker.client().send_batch(&policy.namespace, &policy.name, &batch).await;
+            sent.map_err(|error| Failure::Refused(format!("--send {queue}: {error}")))?;
+        }
     }
     Ok(())
 }

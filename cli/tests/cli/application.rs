@@ -46,11 +46,35 @@ fn failures_are_shown_with_their_reason() {
         (repository().join("examples/quickstart"), tempfile::tempdir().unwrap(), App::start());
     let dev =
         Dev::start(&files, data.path(), &["--app-port", &app.port(), "--send", "orders", r#"{"id": 1}"#]);
-    app.call().answer(500);
+    app.call().answer(500, "");
     dev.wait(&["orders", "retried", "delivery 1 of 4: the application answered 500"]);
     let second = app.call();
     assert_eq!(second.batch["messages"][0]["attempts"], json!(2));
-    second.answer(404);
+    second.answer(404, "");
     dev.wait(&["orders", "held back", "the application answered 404"]);
+    // A verdict about a message that is not there would be a riddle otherwise.
+    let third = app.call();
+    assert_eq!(third.batch["messages"][0]["attempts"], json!(2), "a 404 is no attempt");
+    third.answer(200, r#"{"retryMessages": [{"msgId": "x"}]}"#);
+    dev.wait(&["warning", "no message \"x\" is in this batch"]);
+    dev.interrupt();
+}
+
+#[test]
+fn an_application_that_comes_back_is_served() {
+    let (files, data, app) =
+        (repository().join("examples/quickstart"), tempfile::tempdir().unwrap(), App::start());
+    let port = app.port();
+    let dev = Dev::start(&files, data.path(), &["--app-port", &port, "--send", "orders", r#"{"id": 1}"#]);
+    app.call().answer(200, "");
+    dev.wait(&["orders", "acknowledged"]);
+    app.stop();
+    assert_eq!(dev.client(&["send", "orders", r#"{"id": 2}"#]).code, Some(0));
+    dev.wait(&["app", "waiting", &port]);
+    let app = App::start_on(port.parse().unwrap());
+    let call = app.call();
+    assert_eq!(call.batch["messages"][0]["body"], json!({"id": 2}));
+    assert_eq!(call.batch["messages"][0]["attempts"], json!(1), "nothing was delivered meanwhile");
+    call.answer(200, "");
     dev.interrupt();
 }

@@ -28,7 +28,7 @@ fn messages_go_round() {
     let (dev, _data) = broker();
     let sent = dev.client(&["send", "jobs", r#"{"id": 1}"#, "-o", "json"]).objects();
     assert_eq!((sent.len(), &sent[0]["queue"]), (1, &json!("jobs")));
-    let done = dev.client(&["send", "jobs", "--text", "hello, {n}", "--attribute", "traceparent=x"]);
+    let done = dev.client(&["send", "jobs", "--text", "hello, {i}", "--attribute", "traceparent=x"]);
     assert!(
         done.code == Some(0) && done.out.contains("sent 1 message to jobs; 2 messages in it now"),
         "{done:?}"
@@ -36,7 +36,7 @@ fn messages_go_round() {
 
     let peeked = dev.client(&["peek", "jobs", "-o", "json"]).objects();
     assert_eq!((&peeked[0]["body"], &peeked[0]["state"]), (&json!({"id": 1}), &json!("ready")));
-    assert_eq!((&peeked[1]["body"], &peeked[1]["content_type"]), (&json!("hello, {n}"), &json!("text")));
+    assert_eq!((&peeked[1]["body"], &peeked[1]["content_type"]), (&json!("hello, {i}"), &json!("text")));
     assert_eq!(peeked[0]["id"], sent[0]["id"]);
     let table = dev.client(&["peek", "jobs"]).out;
     assert!(table.lines().count() == 3 && table.contains(r#"{"id":1}"#), "{table}");
@@ -52,7 +52,7 @@ fn messages_go_round() {
     assert_eq!(attempts.len(), 2, "{pulled:?}");
     assert!(attempts.contains(&(&json!({"id": 1}), &json!(2))), "{pulled:?}");
     assert_eq!(
-        pulled.iter().find(|one| one["body"] == "hello, {n}").unwrap()["attributes"],
+        pulled.iter().find(|one| one["body"] == "hello, {i}").unwrap()["attributes"],
         json!({"traceparent": "x"})
     );
     assert_eq!(dev.backlog("jobs"), 0);
@@ -65,7 +65,7 @@ fn messages_go_round() {
 #[test]
 fn many_are_sent_from_templates_and_from_input() {
     let (dev, _data) = broker();
-    let done = dev.client(&["send", "jobs", r#"{"id": {n}}"#, "--count", "250"]);
+    let done = dev.client(&["send", "jobs", r#"{"id": {i}}"#, "--count", "250"]);
     assert!(
         done.code == Some(0) && done.out.contains("sent 250 messages to jobs; 250 messages in it now"),
         "{done:?}"

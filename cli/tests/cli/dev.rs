@@ -1,9 +1,12 @@
 //! Local mode from start to end.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{App, Dev, NOBODY, example, get, repository, yaml};
+use crate::support::{App, Dev, NOBODY, capstan, ended, example, get, repository, yaml};
 
 /// The arguments of `cargo demo` after the files, with the application as it was built for this test.
 fn demo() -> Vec<String> {
@@ -28,7 +31,7 @@ fn the_quickstart_runs_from_sends_to_dead_letter() {
     let sends = args.iter().filter(|arg| *arg == "--send").count() as u64;
     let dev = Dev::start(&files, data.path(), &args.iter().map(String::as_str).collect::<Vec<_>>());
     dev.wait(&["Not run here: Deployment orders"]);
-    dev.wait(&["orders", "sent", "6 messages"]);
+    dev.wait(&["orders", "sent", "4 messages"]);
     let dead = dev.wait(&["dead-lettered", "→ orders-dlq after 4 deliveries"]);
     let listening = dev.wait(&["taking orders on port"]);
     let handled = get(listening.split_whitespace().last().unwrap(), "/handled");
@@ -76,7 +79,6 @@ fn what_was_not_handled_is_there_at_the_next_start() {
     for id in 1..=3 {
         dev.wait(&["app", &format!("order {{\"id\":{id}}} handled (attempt 1)")]);
     }
-    dev.wait(&["orders", "acknowledged", "3 messages"]);
     let lines = dev.interrupt();
     assert!(lines.last().unwrap().ends_with("nothing is left"), "{lines:?}");
 }
@@ -91,7 +93,7 @@ fn ctrl_c_finishes_open_calls() {
     assert_eq!(call.batch["messages"][0]["body"], json!({"id": 1}));
     dev.signal(Signal::INT);
     dev.wait(&["ending"]);
-    call.answer(200);
+    call.answer(200, "");
     assert_eq!(dev.ended().code(), Some(0));
     dev.wait(&["orders", "acknowledged"]);
     dev.wait(&["ended; nothing is left"]);
@@ -142,4 +144,18 @@ fn messages_of_queues_without_file_are_kept() {
     assert_eq!(done.code, Some(1), "{done:?}");
     let lines = dev.interrupt();
     assert!(lines.last().unwrap().ends_with("1 message in old"), "{lines:?}");
+}
+
+/// As in `capstan dev … | head`.
+#[test]
+fn it_ends_when_nobody_reads_it_any_more() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let mut command = capstan();
+    command.arg("dev").arg(files).args(["--listen", "127.0.0.1:0", "--app-port", "0"]);
+    command.args(["--app", "while echo x; do sleep 0.1; done", "--data"]).arg(data.path());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("capstan dev"), "{line}");
+    assert_eq!(ended(&mut child).expect("it ends").code(), Some(0));
 }

@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -162,13 +163,9 @@ impl Dev {
 
     /// Waits for its end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < until, "it does not end:\n{}", self.lines().join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
+        match ended(&mut self.child) {
+            Some(status) => status,
+            None => panic!("it does not end:\n{}", self.lines().join("\n")),
         }
     }
 
@@ -194,6 +191,19 @@ impl Drop for Dev {
     }
 }
 
+/// How a process ended, unless it does not.
+pub(crate) fn ended(child: &mut Child) -> Option<ExitStatus> {
+    let until = Instant::now() + DEADLINE;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    None
+}
+
 fn collect(source: impl Read + Send + 'static, written: Arc<Written>) {
     std::thread::spawn(move || {
         for line in BufReader::new(source).lines().map_while(Result::ok) {
@@ -213,9 +223,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Answers with a status and no body.
-    pub(crate) fn answer(mut self, status: u16) {
-        let text = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    /// Answers with a status and a body.
+    pub(crate) fn answer(mut self, status: u16, body: &str) {
+        let length = body.len();
+        let text =
+            format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
         self.answer.write_all(text.as_bytes()).unwrap();
     }
 }
@@ -224,24 +236,40 @@ impl Call {
 pub(crate) struct App {
     address: SocketAddr,
     calls: Receiver<Call>,
+    stopping: Arc<AtomicBool>,
+    listening: JoinHandle<()>,
 }
 
 impl App {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::start_on(0)
+    }
+
+    pub(crate) fn start_on(port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, calls) = channel();
-        std::thread::spawn(move || {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopping);
+        let listening = std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                // Whoever only looks whether it listens sends nothing.
-                if let Some(call) = read(stream)
-                    && Sender::send(&sender, call).is_err()
-                {
+                if stop.load(Ordering::SeqCst) {
                     return;
+                }
+                // Whoever only looks whether it listens sends nothing.
+                if let Some(call) = read(stream) {
+                    let _ = sender.send(call);
                 }
             }
         });
-        Self { address, calls }
+        Self { address, calls, stopping, listening }
+    }
+
+    /// Listens no more when this returns.
+    pub(crate) fn stop(self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        TcpStream::connect(self.address).unwrap();
+        self.listening.join().unwrap();
     }
 
     pub(crate) fn port(&self) -> String {

@@ -24,7 +24,7 @@ const COLUMNS: [Column; 7] = [
     ("DELAYED", |queue| queue.delayed),
     ("SENT", |queue| queue.totals.sent),
     ("ACKED", |queue| queue.totals.acknowledged),
-    ("RETRIED", |queue| queue.totals.retried),
+    ("FAILED", |queue| queue.totals.retried + queue.totals.lease_expired),
     ("DEAD-LETTERED", |queue| queue.totals.dead_lettered),
 ];
 

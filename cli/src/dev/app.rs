@@ -125,8 +125,8 @@ impl Drop for Group {
 
 fn describe(status: ExitStatus) -> String {
     match status.code() {
-        Some(code) => format!("ended with exit code {code}"),
-        None => format!("was ended: {status}"),
+        Some(code) => format!("exit code {code}"),
+        None => status.to_string(),
     }
 }
 

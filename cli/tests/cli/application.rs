@@ -19,7 +19,7 @@ fn an_application_that_ends_is_reported_and_started_again() {
     let url = dev.url();
     let first = dev.wait(&["app", "start 1 port "]);
     assert!(first.ends_with(&url), "{first} does not name {url}");
-    dev.wait(&["app", "ended with exit code 3; starting it again in 1 s"]);
+    dev.wait(&["app", "ended", "exit code 3; starting it again in 1 s"]);
     dev.wait(&["app", "start 2 port "]);
     dev.interrupt();
 }

@@ -59,7 +59,7 @@ impl Digest {
             }
             Happening::Line(text) => self.push(Line::new(APP, "", Tone::Quiet, text)),
             Happening::Exited { how, wait } => {
-                let text = format!("the application {how}; starting it again in {} s", wait.as_secs());
+                let text = format!("{how}; starting it again in {} s", wait.as_secs());
                 self.push(Line::new(APP, "ended", Tone::Bad, text));
             }
             Happening::Warning(text) => self.push(Line::new("", "warning", Tone::Retry, text)),

@@ -39,7 +39,7 @@ impl Line {
 
     /// The line with the time of day, its columns and its colours.
     pub(super) fn render(&self, label_width: usize) -> String {
-        let now = jiff::Zoned::now().strftime("%H:%M:%S%.3f").to_string();
+        let now = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
         let label = format!("{:label_width$}", self.label);
         let time = style(now).dim();
         if self.verb.is_empty() {

@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::place::{Place, namespace_file};
 use crate::{interrupt, run};
 
 /// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long a component may take to end by itself.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a killed component may take to be gone.
 const END: Duration = Duration::from_secs(5);
 /// Lines of a log that an error repeats.
 const TAIL: usize = 25;
@@ -63,17 +63,15 @@ pub fn wait(place: &Place, name: &str, limit: Duration, mut ready: impl FnMut() 
     }
 }
 
-/// Ends a component, gently first; nothing when it does not run.
+/// Ends a component and what it started; nothing when it does not run. Not gently: nothing of a cluster's state is kept.
 pub fn stop(place: &Place, name: &str) {
     let file = place.pids().join(name);
     if let Some(pid) = running(&file) {
-        for signal in [Signal::TERM, Signal::KILL] {
-            // A process that is gone is what we want.
-            let _ = kill_process(pid, signal);
-            let start = Instant::now();
-            while running(&file).is_some() && start.elapsed() < END {
-                std::thread::sleep(LOOK);
-            }
+        // A process that is gone is what we want.
+        let _ = kill_process_group(pid, Signal::KILL);
+        let start = Instant::now();
+        while running(&file).is_some() && start.elapsed() < END {
+            std::thread::sleep(LOOK);
         }
     }
     let _ = std::fs::remove_file(&file);

@@ -2,6 +2,7 @@
 //! One with `"takesMs": 500` takes half a second.
 
 use std::collections::BTreeSet;
+use std::future::IntoFuture;
 use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,8 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 const IDS_MAX: usize = 10_000;
 /// Longest time that an order can ask for.
 const TAKES_MS_MAX: u64 = 60_000;
-/// The largest batch that a Consumer can ask for, as JSON.
-const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A Consumer can ask for batches of up to 2 MiB; as JSON they are a little larger.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest time to finish open requests; a pod has 30 s to end.
+const END_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Handled {
@@ -42,12 +45,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/handled", get(report))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
         .with_state(Shared::default());
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async { drop(ended.await) });
+    let server = tokio::spawn(server.into_future());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     // Open requests are finished before the program ends.
-    let ended = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    };
-    Ok(axum::serve(listener, app).with_graceful_shutdown(ended).await?)
+    drop(end);
+    let _ = tokio::time::timeout(END_MAX, server).await;
+    Ok(())
 }
 
 /// Handles a batch. Whatever is not named in the answer is acknowledged.

@@ -15,6 +15,7 @@ mod teardown;
 mod volumes;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct Cluster {
     programs: Programs,
     kubeconfig: PathBuf,
     is_kept: bool,
+    /// Held by the run that started the cluster.
+    _lock: Option<File>,
 }
 
 /// Compiles the programs of a cluster into the cache, where they are not there yet.
@@ -60,18 +63,20 @@ pub fn build(progress: &mut dyn FnMut(&str)) -> Result<Programs> {
 /// Starts a cluster, after clearing what is left of an earlier one; returns when the API and each node is ready.
 ///
 /// # Errors
-/// Not root, or a component does not start: shows the end of its log.
+/// Not root, another run has a cluster, or a component does not start: shows the end of its log.
 pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
     if options.nodes > NODES_MAX {
         bail!("a cluster has at most {NODES_MAX} nodes");
     }
     let place = Place::new()?;
+    let lock = place.lock()?;
     teardown::run(&place)?;
     place.make()?;
     place.set_nodes(options.nodes)?;
     let kubeconfig = place.kubeconfig("admin");
     // From here on whatever fails is taken down.
-    let cluster = Cluster { place, programs: programs.clone(), kubeconfig, is_kept: false };
+    let cluster =
+        Cluster { place, programs: programs.clone(), kubeconfig, is_kept: false, _lock: Some(lock) };
     cluster.start(options.nodes)?;
     Ok(cluster)
 }
@@ -79,9 +84,11 @@ pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
 /// Ends a cluster of any earlier run; nothing when there is none.
 ///
 /// # Errors
-/// Something is left; says what.
+/// Another run uses it, or something is left; says what.
 pub fn down() -> Result<()> {
-    teardown::run(&Place::new()?)
+    let place = Place::new()?;
+    let _lock = place.lock()?;
+    teardown::run(&place)
 }
 
 /// The cluster that runs; dropping this leaves it up.
@@ -94,7 +101,7 @@ pub fn attach() -> Result<Cluster> {
         bail!("no cluster runs: start one with cargo xtask cluster up");
     }
     let programs = build(&mut |_| ())?;
-    Ok(Cluster { kubeconfig: place.kubeconfig("admin"), place, programs, is_kept: true })
+    Ok(Cluster { kubeconfig: place.kubeconfig("admin"), place, programs, is_kept: true, _lock: None })
 }
 
 impl Cluster {

@@ -1,8 +1,9 @@
 //! Where a cluster keeps its files, and the names and addresses of its parts.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::repo;
 
@@ -88,6 +89,27 @@ impl Place {
             std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(())
+    }
+
+    /// Makes sure that no other run starts or ends the cluster while the lock lives.
+    ///
+    /// # Errors
+    /// Another run has it, or the disk refuses.
+    pub fn lock(&self) -> Result<File> {
+        std::fs::create_dir_all(&self.root)
+            .with_context(|| format!("cannot make {}", self.root.display()))?;
+        let path = self.root.join("lock");
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => bail!(
+                "another run uses the test cluster of this machine ({} is locked): wait until it ends",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
     }
 
     /// Notes how many nodes the cluster has.

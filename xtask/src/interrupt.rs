@@ -1,7 +1,7 @@
 //! Ctrl-C, a closed terminal and a polite kill: children end first, then what was started is taken down.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use signal_hook::iterator::Signals;
 const GRACE: Duration = Duration::from_secs(10);
 
 static ASKED: AtomicBool = AtomicBool::new(false);
-static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+static CLEANING: AtomicUsize = AtomicUsize::new(0);
+/// The children, and whether each ends when the user asks to stop.
+static GROUPS: Mutex<BTreeMap<i32, bool>> = Mutex::new(BTreeMap::new());
 
 /// Starts listening for signals. The second one ends children at once.
 ///
@@ -45,12 +47,27 @@ pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
+/// While this lives, things are taken down: commands run to their end, whatever the user asks.
+pub struct Cleaning(());
+
+/// Begins to take things down.
+pub fn cleaning() -> Cleaning {
+    CLEANING.fetch_add(1, Ordering::SeqCst);
+    Cleaning(())
+}
+
+impl Drop for Cleaning {
+    fn drop(&mut self) {
+        CLEANING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Ends the work between two steps when the user asked to stop.
 ///
 /// # Errors
-/// The user did.
+/// The user did, and this is not taking things down.
 pub fn check() -> Result<()> {
-    if asked() {
+    if asked() && !is_cleaning() {
         bail!("stopped by a signal");
     }
     Ok(())
@@ -63,8 +80,9 @@ impl Group {
     /// The group whose leader is the process `id`.
     pub fn new(id: u32) -> Self {
         let id = i32::try_from(id).unwrap_or_default();
-        groups().insert(id);
-        if asked() {
+        let ends = !is_cleaning();
+        groups().insert(id, ends);
+        if ends && asked() {
             send(id, Signal::TERM);
         }
         Self(id)
@@ -80,9 +98,13 @@ impl Drop for Group {
 }
 
 fn signal(what: Signal) {
-    for group in groups().iter() {
+    for (group, _) in groups().iter().filter(|(_, ends)| **ends) {
         send(*group, what);
     }
+}
+
+fn is_cleaning() -> bool {
+    CLEANING.load(Ordering::SeqCst) > 0
 }
 
 fn send(group: i32, what: Signal) {
@@ -94,6 +116,6 @@ fn send(group: i32, what: Signal) {
     }
 }
 
-fn groups() -> MutexGuard<'static, BTreeSet<i32>> {
+fn groups() -> MutexGuard<'static, BTreeMap<i32, bool>> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }

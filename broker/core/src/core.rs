@@ -29,6 +29,8 @@ pub struct Core {
     pub(crate) dead: BTreeSet<QueueId>,
     /// When dead messages next try to move on. Only worth remembering: a core that was just opened tries at once.
     pub(crate) dead_retry: Millis,
+    /// Bytes that this command has moved to dead-letter queues.
+    pub(crate) moved: u64,
     /// Queues whose [`State`] is to be written with the next commit.
     pub(crate) touched: BTreeSet<QueueId>,
     pub(crate) woken: BTreeSet<QueueId>,
@@ -69,6 +71,7 @@ impl Core {
             retention: BTreeSet::new(),
             dead: BTreeSet::new(),
             dead_retry: 0,
+            moved: 0,
             touched: BTreeSet::new(),
             woken: BTreeSet::new(),
         };
@@ -158,6 +161,7 @@ impl Core {
     ) -> Result<Effects, Fault<S::Error>> {
         let now = now.max(self.clock.committed);
         self.clock.committed = now;
+        self.moved = 0;
         let reply = match command {
             Command::Declare(declaration) => self.declare(declaration, store),
             Command::Send(send) => self.send(send, store),

@@ -99,7 +99,10 @@ impl Core {
         store.put(Key::Dead(id, order), Record::Entry(seq));
         store.put(Key::Delivery(id, seq), Record::Delivery(delivery.clone()));
         self.touched.insert(id);
-        if !self.try_move(id, seq, &delivery, store)? {
+        if self.moved >= limits::MOVED_BYTES_MAX {
+            self.dead_retry = self.now();
+            self.dead.insert(id);
+        } else if !self.try_move(id, seq, &delivery, store)? {
             if self.dead.is_empty() {
                 self.dead_retry = self.now().saturating_add(limits::DEAD_RETRY_MS);
             }
@@ -139,6 +142,7 @@ impl Core {
             reason: delivery.reason.clone(),
             moved_at: self.now(),
         };
+        self.moved = self.moved.saturating_add(delivery.bytes);
         let message = store.message(delivery.table, id, seq)?;
         let moved = Message { stored_at: self.age_now(), due: 0, origin: Some(origin), ..*message };
         self.remove_delivered(id, seq, delivery, store);

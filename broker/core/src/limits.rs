@@ -6,6 +6,9 @@ pub const LEASED_MAX: u64 = 120_000;
 pub const TICK_STEP: usize = 256;
 /// Most dead messages that one tick tries to move to their dead-letter queue.
 pub const DEAD_STEP: usize = 64;
+/// Most bytes of bodies and attributes that one command moves to dead-letter queues, but always one message; the others
+/// wait in state *dead* for the next tick.
+pub const MOVED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How often dead messages try their dead-letter queue again.
 pub const DEAD_RETRY_MS: u64 = 1000;
 /// Most messages of one pull, send or peek.

@@ -139,7 +139,7 @@ impl Core {
     fn move_dead<S: Store>(&mut self, store: &mut S) -> Result<(), Fault<S::Error>> {
         let waiting: Vec<QueueId> =
             self.queues.iter().filter(|(_, queue)| queue.state.dead > 0).map(|(id, _)| *id).collect();
-        let mut moved_most = 0;
+        let mut more = false;
         for id in waiting {
             let mut moved = 0;
             let Some(queue) = self.queues.get(&id) else {
@@ -147,6 +147,10 @@ impl Core {
             };
             let (from, to) = (Key::Dead(id, queue.state.dead_head), Key::Dead(id, END));
             for (order, seq) in store.entries(from, to, limits::DEAD_STEP)? {
+                if self.moved >= limits::MOVED_BYTES_MAX {
+                    more = true;
+                    break;
+                }
                 let delivery = store.delivery(id, seq)?.ok_or(Fault::Corrupt(Key::Delivery(id, seq)))?;
                 if !self.try_move(id, seq, &delivery, store)? {
                     break;
@@ -156,13 +160,13 @@ impl Core {
                 }
                 moved += 1;
             }
-            moved_most = moved_most.max(moved);
+            more |= moved == limits::DEAD_STEP;
             if self.queues.get(&id).is_none_or(|queue| queue.state.dead == 0) {
                 self.dead.remove(&id);
             }
         }
-        // A full step means that the target takes them: go on at once.
-        let pause = if moved_most == limits::DEAD_STEP { 0 } else { limits::DEAD_RETRY_MS };
+        // Their target takes them: go on at once.
+        let pause = if more { 0 } else { limits::DEAD_RETRY_MS };
         self.dead_retry = self.now().saturating_add(pause);
         Ok(())
     }

@@ -97,6 +97,37 @@ fn dead_letters_move_on_while_the_broker_is_busy() {
     assert_eq!(run.core.view(letters).unwrap().state.ready, LETTERS as u64);
 }
 
+/// One verdict on 20 messages of a mebibyte each: moved at once they would be held in memory together.
+#[test]
+fn many_large_dead_letters_move_in_steps() {
+    const SIZE: usize = 1 << 20;
+    const COUNT: usize = 20;
+    let (core, store) = {
+        let mut store = MemoryStore::default();
+        (Core::open(&mut store, 1000, 7, |_| Some(policy(None))).unwrap(), store)
+    };
+    let mut run = Run { core, store, now: 1000 };
+    run.apply(declaration(true));
+    let (main, letters) = (run.core.find("main").unwrap(), run.core.find("dead").unwrap());
+    for _ in 0..COUNT {
+        run.send(main, SIZE);
+    }
+    let pull = Pull { queue: main, count: COUNT, bytes: u64::MAX, lease: None };
+    let Reply::Delivered(delivered) = run.apply(Command::Pull(pull)) else { panic!("refused") };
+    let retry =
+        |one: &capstan_core::Delivered| Retry { lease: one.lease, delay: None, reason: String::new() };
+    let retries = delivered.iter().map(retry).collect();
+    run.apply(Command::Settle(Settle { queue: main, acks: Vec::new(), retries, releases: Vec::new() }));
+    let mut steps = vec![run.dead(main)];
+    while run.dead(main) > 0 {
+        assert!(run.core.next_due().is_some_and(|due| due <= run.now), "they go on at once");
+        run.apply(Command::Tick);
+        steps.push(run.dead(main));
+    }
+    assert_eq!(steps, [12, 4, 0]);
+    assert_eq!(run.core.view(letters).unwrap().state.ready, COUNT as u64);
+}
+
 #[test]
 fn a_look_holds_no_more_bytes_than_asked_for_but_one_message() {
     let (mut run, main) = run_with_dead();

@@ -31,6 +31,8 @@ use watchdog::Watchdog;
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// Most body and attribute bytes that are leased in one commit, and so held twice.
 const DELIVERY_BYTES: u64 = 8 << 20;
+/// Bodies beyond so many bytes wait for the next commit: dead letters come on top of what a group holds.
+const COMMIT_BYTES: usize = 8 << 20;
 /// What tests shorten.
 const TIMES: Times = Times { commit_max: Duration::from_secs(30), heartbeat_ms: 60_000 };
 
@@ -389,12 +391,24 @@ impl Engine {
         }
         for job in jobs {
             self.apply(job, now, &mut transaction, &mut round)?;
+            if transaction.bytes() >= COMMIT_BYTES {
+                let full = std::mem::replace(&mut transaction, store.transaction());
+                self.finish(full, std::mem::take(&mut round))?;
+            }
         }
         let beat = now.saturating_sub(self.committed) >= self.times.heartbeat_ms;
         if beat || self.core.next_due().is_some_and(|due| due <= now) {
             self.awake.extend(self.core.apply(Command::Tick, now, &mut transaction)?.woken);
         }
-        if beat || !transaction.is_empty() {
+        if beat && transaction.is_empty() {
+            self.core.flush(&mut transaction);
+        }
+        self.finish(transaction, round)
+    }
+
+    /// Commits, and only then answers.
+    fn finish(&mut self, transaction: Transaction<'_>, round: Round) -> Result<(), EngineError> {
+        if !transaction.is_empty() {
             self.commit(transaction, Durability::Synced)?;
         }
         if round.declared {

@@ -13,17 +13,24 @@ pub struct Transaction<'a> {
     store: &'a FjallStore,
     /// `None` marks a removal.
     pending: BTreeMap<Key, Option<Record>>,
+    bytes: usize,
 }
 
 impl<'a> Transaction<'a> {
     pub(super) const fn new(store: &'a FjallStore) -> Self {
-        Self { store, pending: BTreeMap::new() }
+        Self { store, pending: BTreeMap::new(), bytes: 0 }
     }
 
     /// Whether there is nothing to commit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Bytes of message bodies among the writes: what it holds in memory, but for a little for each record.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Writes everything, or nothing.
@@ -101,6 +108,9 @@ impl Store for Transaction<'_> {
     }
 
     fn put(&mut self, key: Key, record: Record) {
+        if let Record::Message(message) = &record {
+            self.bytes += message.body.len();
+        }
         self.pending.insert(key, Some(record));
     }
 

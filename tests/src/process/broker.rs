@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use capstan_api::{Client, ControlClient};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::program::{Log, program};
 
@@ -139,8 +140,13 @@ impl Broker {
 
     /// Asks it to end (SIGTERM); [`Self::ended`] waits.
     pub fn terminate(&self) {
-        let id = i32::try_from(self.starting.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(id.expect("a process id"), rustix::process::Signal::TERM).unwrap();
+        self.killer().signal(Signal::TERM);
+    }
+
+    /// A way to kill it from elsewhere.
+    pub fn killer(&self) -> Killer {
+        let id = i32::try_from(self.starting.child.id()).ok().and_then(Pid::from_raw);
+        Killer(id.expect("a process id"))
     }
 
     /// Waits for its end; answers how it ended, and its log.
@@ -159,6 +165,21 @@ impl Broker {
         self.terminate();
         let (status, log) = self.ended();
         assert!(status.success(), "the broker ended with {status}:\n{log}");
+    }
+}
+
+/// Kills a broker that somebody else holds. Not to be used when the [`Broker`] is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Killer(Pid);
+
+impl Killer {
+    /// Kills the process (SIGKILL), without waiting.
+    pub fn kill(self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(self, signal: Signal) {
+        kill_process(self.0, signal).expect("the process is a child that nobody waited for");
     }
 }
 

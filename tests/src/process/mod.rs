@@ -4,6 +4,6 @@ mod broker;
 mod clients;
 mod program;
 
-pub use broker::{Broker, Starting};
+pub use broker::{Broker, Killer, Starting};
 pub use clients::{node, python};
 pub use program::{Log, program, progress};

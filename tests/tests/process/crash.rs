@@ -4,7 +4,7 @@ mod history;
 mod load;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::process::{Broker, Starting, progress};
 use rand::rngs::StdRng;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::fixture::{declaration, queue};
 use history::History;
-use load::{Consumer, Producer, Target};
+use load::{Consumer, Moment, NAMESPACE, Producer, Target};
 
 const KILLS: usize = 50;
 const PRODUCERS: u32 = 8;
@@ -26,8 +26,11 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
     progress(&format!("crash: seed {seed} (CAPSTAN_SEED={seed} makes the same choices again)"));
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path());
-    let orders = json!({"consumer": {"dead_letter_queue": "letters", "visibility_timeout_ms": 2_000}});
-    let queues = [queue("orders", MAX_RETRIES, orders), queue("letters", 0, json!({}))];
+    let consumer = json!({"dead_letter_queue": "letters", "visibility_timeout_ms": 2_000});
+    let queues = [
+        queue("orders", MAX_RETRIES, json!({ "namespace": NAMESPACE, "consumer": consumer })),
+        queue("letters", 0, json!({ "namespace": NAMESPACE })),
+    ];
     broker.control().declare(&declaration("1", &queues)).await.unwrap();
 
     let (history, target) = (Arc::new(History::default()), Target::new(&broker));
@@ -42,7 +45,7 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
     for kill in 1..=KILLS {
         let load = Duration::from_millis(random.random_range(50..500));
         tokio::time::sleep(load).await;
-        broker.take().unwrap().kill();
+        kill_under(&target, broker.take().unwrap(), kill).await;
         // Every fifth time the next process is killed too, somewhere in its recovery.
         if kill % 5 == 0 {
             let starting = Starting::spawn(folder.path());
@@ -74,4 +77,19 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
     progress(&format!("crash: {history}"));
     history.check(MAX_RETRIES);
     broker.stop();
+}
+
+/// Kills a broker at any moment, or in turn at the very moment of an answer: what it said then must be on disk already.
+async fn kill_under(target: &Target, mut broker: Broker, kill: usize) {
+    let moment = [None, Some(Moment::Stored), Some(Moment::Settled)][kill % 3];
+    if let Some(moment) = moment {
+        target.kill_at(moment, broker.killer());
+        let waited = Instant::now();
+        while broker.is_running() && waited.elapsed() < Duration::from_secs(1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        target.disarm();
+    }
+    target.lost();
+    broker.kill();
 }

@@ -1,46 +1,82 @@
 //! Clients that send and consume while the broker is killed again and again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use capstan_api::message::{Lease, Pull, PulledMessage, Retry, SendBatch, Settle, Settled};
 use capstan_api::number::Whole;
 use capstan_api::{Client, ClientError};
-use e2e::process::Broker;
+use e2e::process::{Broker, Killer};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::history::{Delivery, History, Message};
-use crate::fixture::{NAMESPACE, json_of, message_of, name};
+use crate::fixture::{json_of, message_of, name};
 
+/// Of its own: a request must not reach the queue of another test's broker, should that have this one's port.
+pub(super) const NAMESPACE: &str = "crash";
 /// Between two requests of a producer, so that the consumers are never hopelessly behind.
 const PACE: Duration = Duration::from_millis(3);
 /// After a broken connection, before the next try.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the broker is now, and what the clients are to do.
 #[derive(Clone)]
 pub(super) struct Target {
     state: Arc<watch::Sender<State>>,
+    trap: Arc<Mutex<Option<(Moment, Killer)>>>,
+}
+
+/// The arrival of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// To a send.
+    Stored,
+    /// To verdicts.
+    Settled,
 }
 
 #[derive(Clone)]
 struct State {
-    client: Client,
+    /// None while there is no broker: its port may be another program's by now.
+    client: Option<Client>,
     sending: bool,
     draining: bool,
 }
 
 impl Target {
     pub(super) fn new(broker: &Broker) -> Self {
-        let state = State { client: broker.client(), sending: true, draining: false };
-        Self { state: Arc::new(watch::Sender::new(state)) }
+        let state = State { client: Some(broker.client()), sending: true, draining: false };
+        Self { state: Arc::new(watch::Sender::new(state)), trap: Arc::default() }
+    }
+
+    /// Kills the broker when the next such answer arrives.
+    pub(super) fn kill_at(&self, moment: Moment, killer: Killer) {
+        *self.trap.lock().unwrap() = Some((moment, killer));
+    }
+
+    pub(super) fn disarm(&self) {
+        *self.trap.lock().unwrap() = None;
+    }
+
+    /// Called at once when an answer arrived.
+    fn arrived(&self, moment: Moment) {
+        let mut trap = self.trap.lock().unwrap();
+        if let Some((_, killer)) = trap.take_if(|(awaited, _)| *awaited == moment) {
+            killer.kill();
+            self.lost();
+        }
     }
 
     pub(super) fn point_at(&self, broker: &Broker) {
-        self.state.send_modify(|state| state.client = broker.client());
+        self.state.send_modify(|state| state.client = Some(broker.client()));
+    }
+
+    /// The broker is about to be killed, or was.
+    pub(super) fn lost(&self) {
+        self.state.send_modify(|state| state.client = None);
     }
 
     pub(super) fn stop_sending(&self) {
@@ -103,6 +139,10 @@ impl Producer {
             if !sending {
                 return;
             }
+            let Some(client) = client else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
             self.send(&client).await;
             tokio::time::sleep(PACE).await;
         }
@@ -123,7 +163,10 @@ impl Producer {
             client.send_batch(&shop, &orders, &batch).await
         };
         match sent {
-            Ok(sent) => self.history.stored(&messages, sent.ids),
+            Ok(sent) => {
+                self.target.arrived(Moment::Stored);
+                self.history.stored(&messages, sent.ids);
+            }
             Err(error) => {
                 if is_unknown(&error) {
                     self.history.unknown();
@@ -150,6 +193,10 @@ impl Consumer {
     pub(super) async fn run(mut self) {
         loop {
             let State { client, draining, .. } = self.target.now();
+            let Some(client) = client else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
             let count = if draining { 100 } else { self.random.random_range(1..=100) };
             let Some(pulled) = pull(&client, "orders", count, &self.history).await else {
                 tokio::time::sleep(PAUSE).await;
@@ -159,7 +206,7 @@ impl Consumer {
                 return;
             }
             let settle = self.verdicts(&pulled, draining);
-            settle_all(&client, "orders", &pulled, settle, &self.history).await;
+            settle_all(&client, "orders", &pulled, settle, &self.history, Some(&self.target)).await;
         }
     }
 
@@ -189,7 +236,7 @@ pub(super) async fn empty(broker: &Broker, queue: &'static str, history: &Histor
     while !is_empty(&client, queue).await {
         let pulled = pull(&client, queue, 100, history).await.expect("a broker that lives");
         let acks = pulled.iter().map(|one| Lease { lease_id: one.lease_id.clone() }).collect();
-        settle_all(&client, queue, &pulled, Settle { acks, ..Settle::default() }, history).await;
+        settle_all(&client, queue, &pulled, Settle { acks, ..Settle::default() }, history, None).await;
     }
 }
 
@@ -227,6 +274,7 @@ async fn settle_all(
     pulled: &[PulledMessage],
     settle: Settle,
     history: &History,
+    target: Option<&Target>,
 ) {
     let settled = match client.settle(&name(NAMESPACE), &name(queue), &settle).await {
         Ok(settled) => settled,
@@ -235,6 +283,9 @@ async fn settle_all(
             return;
         }
     };
+    if let Some(target) = target {
+        target.arrived(Moment::Settled);
+    }
     let acknowledged = |one: &&PulledMessage| {
         settle.acks.iter().any(|ack| ack.lease_id == one.lease_id) && had_effect(&settled, &one.lease_id)
     };

@@ -42,6 +42,9 @@ pub fn cargo(arguments: &[&str], progress: &mut Progress) -> Result<Vec<Built>> 
             built.extend(executable(&message));
             progress.idle(|| format!("compiling, {compiled} parts done"));
         }
+        run::Event::Err(line) if line.contains("Blocking waiting for file lock") => {
+            progress.note("another cargo is at work here: waiting for it");
+        }
         // What cargo only compiles is no news; the rest matters when it fails.
         run::Event::Err(line) if !line.trim_start().starts_with("Compiling ") => said.push(line.to_owned()),
         run::Event::Err(_) => {}

@@ -6,6 +6,7 @@ mod toolchain;
 
 use anyhow::{Result, bail};
 
+use crate::cluster;
 use crate::progress::Progress;
 use crate::test::Level;
 
@@ -30,6 +31,9 @@ impl Args {
         let mut progress = Progress::new(0);
         check(&levels, false)?;
         install(&levels, false, &mut progress)?;
+        if levels.iter().any(|level| level.has_cluster()) {
+            cluster::build(&mut |text| progress.note(text))?;
+        }
         println!("ready for the levels {}", names(&levels));
         Ok(())
     }
@@ -60,7 +64,7 @@ pub fn check(levels: &[Level], existing: bool) -> Result<()> {
     )
 }
 
-/// Installs what is missing: Debian's packages, the official clients; builds the programs of the cluster.
+/// Installs what is missing: Debian's packages, the official clients.
 ///
 /// # Errors
 /// An installation fails.

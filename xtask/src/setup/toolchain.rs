@@ -17,9 +17,13 @@ pub fn problems(level: Level, existing: bool) -> Vec<String> {
             "it starts containers in network namespaces, which only root may: run it as root".to_owned(),
         );
     }
-    if level.has_cluster() {
+    if own_cluster {
         let kubernetes = "Kubernetes and Helm are built from source";
         problems.extend(program("go", "version", GO).map(|problem| format!("{kubernetes}: {problem}")));
+    }
+    if level == Level::Node && existing {
+        problems.extend(program("kubectl", "help", (0, 0)));
+        problems.extend(program("helm", "version", (3, 0)));
     }
     if matches!(level, Level::Process | Level::Node) {
         problems.extend(program("node", "--version", NODE));

@@ -1,6 +1,8 @@
 //! `cargo xtask test`: every level of tests, with what it needs.
 
 mod binary;
+mod clusters;
+mod collect;
 mod doc;
 mod level;
 mod libtest;

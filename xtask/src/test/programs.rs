@@ -37,7 +37,7 @@ fn arguments(levels: &[Level]) -> Vec<Vec<String>> {
     let (mut commands, mut targets) = (Vec::new(), words(&["build", "--workspace"]));
     if levels.contains(&Level::Pure) {
         commands.push(words(&["build", "--workspace", "--bins", "--tests"]));
-    } else if levels.contains(&Level::Process) {
+    } else if levels.contains(&Level::Process) || levels.contains(&Level::ApiServer) {
         targets.push("--bins".to_owned());
     }
     // Next to `--tests` cargo would pass over targets that a plain `cargo test` leaves out.

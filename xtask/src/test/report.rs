@@ -73,7 +73,8 @@ impl Report {
         self.levels.values().map(|count| count.passed).sum()
     }
 
-    fn failed(&self) -> usize {
+    /// How many failed so far.
+    pub fn failed(&self) -> usize {
         self.levels.values().map(|count| count.failed.len()).sum()
     }
 }

@@ -1,16 +1,18 @@
 //! One run of the tests, step by step.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
 
 use super::binary::Program;
+use super::clusters::Place;
 use super::level::Level;
 use super::report::Report;
 use super::{Args, Whose, doc, lint, programs};
 use crate::progress::Progress;
-use crate::{interrupt, setup};
+use crate::{cluster, images, interrupt, setup};
 
 /// A run: what was asked, what came of it so far.
 pub struct Session<'a> {
@@ -26,7 +28,7 @@ type Programs = Vec<(Level, Program)>;
 impl<'a> Session<'a> {
     /// A run of these levels.
     pub fn new(args: &'a Args, levels: Vec<Level>, report: &'a mut Report) -> Self {
-        let progress = Progress::new(steps(&levels));
+        let progress = Progress::new(steps(&levels, args.cluster.is_some()));
         Self { args, levels, report, progress }
     }
 
@@ -50,6 +52,7 @@ impl<'a> Session<'a> {
         }
         if let Some(programs) = self.build() {
             self.tests(&programs);
+            self.cluster_tests(&programs);
         }
     }
 
@@ -69,7 +72,7 @@ impl<'a> Session<'a> {
         if filter.is_some() && !programs.is_empty() {
             self.levels.retain(|level| programs.iter().any(|(of, _)| of == level));
             *self.report = Report::new(&self.levels);
-            self.progress.replan(steps(&self.levels));
+            self.progress.replan(steps(&self.levels, self.is_existing()));
         }
         Some(programs)
     }
@@ -78,12 +81,74 @@ impl<'a> Session<'a> {
         for level in [Level::Pure, Level::Process] {
             if self.levels.contains(&level) && !interrupt::asked() {
                 self.begin(level, programs);
-                self.attempt(level, |run| run.local(level, programs));
+                self.attempt(level, |run| run.programs(level, programs, |path| Command::new(path)));
             }
         }
         if self.levels.contains(&Level::Pure) && self.args.filter.is_none() && !interrupt::asked() {
             self.attempt(Level::Pure, |run| doc::run(run.report, &mut run.progress));
         }
+    }
+
+    fn cluster_tests(&mut self, programs: &Programs) {
+        let existing = self.is_existing();
+        let mut own: Vec<Level> = self.levels.iter().copied().filter(|level| level.has_cluster()).collect();
+        own.retain(|level| !(existing && *level == Level::Node));
+        if let Some((binaries, archives)) = self.cluster_needs(&own) {
+            for level in own {
+                let start = |run: &mut Self| Place::start(level, &binaries, &archives, &mut run.progress);
+                self.in_cluster(level, programs, start);
+            }
+        }
+        if existing && self.levels.contains(&Level::Node) {
+            self.in_cluster(Level::Node, programs, |_| Place::existing());
+        }
+    }
+
+    /// Kubernetes for these levels, and the images that pods run.
+    fn cluster_needs(&mut self, own: &[Level]) -> Option<(cluster::Programs, Vec<PathBuf>)> {
+        if own.is_empty() || interrupt::asked() {
+            return None;
+        }
+        let (mut binaries, mut archives) = (None, Vec::new());
+        self.progress.step("Kubernetes");
+        let is_good = self.try_levels(own, "Kubernetes did not build", |run| {
+            binaries = Some(cluster::build(&mut |text| run.progress.note(text))?);
+            Ok(())
+        });
+        if is_good && own.contains(&Level::Node) {
+            self.progress.step("images");
+            let is_good = self.try_levels(&[Level::Node], "the images did not build", |run| {
+                archives = images::build(&[], &mut run.progress)?;
+                Ok(())
+            });
+            if !is_good {
+                return None;
+            }
+        }
+        Some((binaries?, archives))
+    }
+
+    fn in_cluster(
+        &mut self,
+        level: Level,
+        programs: &Programs,
+        start: impl FnOnce(&mut Self) -> Result<Place>,
+    ) {
+        if interrupt::asked() {
+            return;
+        }
+        self.begin(level, programs);
+        self.attempt(level, |run| {
+            let place = start(run)?;
+            let before = run.report.failed();
+            let result = run.programs(level, programs, |program| place.command(program));
+            let is_good = result.is_ok() && run.report.failed() == before;
+            if !is_good && !interrupt::asked() {
+                place.collect(level, &mut run.progress);
+            }
+            let ended = place.end(!is_good && run.args.keep, &mut run.progress);
+            result.and(ended)
+        });
     }
 
     fn begin(&mut self, level: Level, programs: &Programs) {
@@ -92,9 +157,14 @@ impl<'a> Session<'a> {
         self.progress.step(&format!("level {level}: {tests} tests"));
     }
 
-    fn local(&mut self, level: Level, programs: &Programs) -> Result<()> {
+    fn programs(
+        &mut self,
+        level: Level,
+        programs: &Programs,
+        command: impl Fn(&Path) -> Command,
+    ) -> Result<()> {
         for (_, program) in programs.iter().filter(|(of, _)| *of == level) {
-            self.one(level, program, Command::new(&program.built.path))?;
+            self.one(level, program, command(&program.built.path))?;
         }
         Ok(())
     }
@@ -119,10 +189,21 @@ impl<'a> Session<'a> {
 
     /// Does something that all levels need; an error is a failure of each.
     fn try_all(&mut self, what: &str, work: impl FnOnce(&mut Self) -> Result<()>) -> bool {
+        let levels = self.levels.clone();
+        self.try_levels(&levels, what, work)
+    }
+
+    /// Does something that these levels need; an error is a failure of each.
+    fn try_levels(
+        &mut self,
+        levels: &[Level],
+        what: &str,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> bool {
         let Err(error) = work(self) else { return true };
         println!("{error:#}");
-        for level in self.levels.clone() {
-            self.report.fail(level, what);
+        for level in levels {
+            self.report.fail(*level, what);
         }
         false
     }
@@ -133,11 +214,13 @@ impl<'a> Session<'a> {
 }
 
 /// How many steps these levels take.
-fn steps(levels: &[Level]) -> usize {
+fn steps(levels: &[Level], existing: bool) -> usize {
+    let has = |level: Level| usize::from(levels.contains(&level));
     let tests = levels.iter().filter(|level| **level != Level::Lint).count();
-    let cluster = levels.iter().any(|level| level.has_cluster());
-    // Preparation; lints; compilation and one for each level; the cluster's programs and the images.
-    1 + usize::from(levels.contains(&Level::Lint)) + usize::from(tests > 0) + tests + 2 * usize::from(cluster)
+    let node = if existing { 0 } else { has(Level::Node) };
+    let kubernetes = usize::from(node + has(Level::ApiServer) > 0);
+    // Preparation and lints; compilation and one for each level; Kubernetes and the images.
+    1 + has(Level::Lint) + usize::from(tests > 0) + tests + kubernetes + node
 }
 
 #[cfg(test)]
@@ -146,8 +229,11 @@ mod tests {
 
     #[test]
     fn steps_are_counted() {
-        assert_eq!(steps(&[Level::Lint]), 2);
-        assert_eq!(steps(&[Level::Pure]), 3);
-        assert_eq!(steps(&Level::ALL), 9);
+        assert_eq!(steps(&[Level::Lint], false), 2);
+        assert_eq!(steps(&[Level::Pure], false), 3);
+        assert_eq!(steps(&[Level::ApiServer], false), 4);
+        assert_eq!(steps(&[Level::Node], false), 5);
+        assert_eq!(steps(&[Level::Node], true), 3);
+        assert_eq!(steps(&Level::ALL, false), 9);
     }
 }

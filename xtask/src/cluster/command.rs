@@ -1,14 +1,14 @@
 //! `cargo xtask cluster`: a cluster to try things on.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::place::Place;
-use super::{Cluster, Options, attach, build, down, network, up, volumes};
+use super::{Options, attach, build, down, network, up, volumes};
 use crate::progress::Progress;
-use crate::run;
 
 /// A Kubernetes of its own on this machine, in network namespaces without a way out. Needs root.
 #[derive(clap::Subcommand)]
@@ -64,7 +64,10 @@ impl Command {
             }
             Self::Isolate { node } => plug(node, false),
             Self::Rejoin { node } => plug(node, true),
-            Self::Provision => volumes::provision(&Place::new()?, &compile()?),
+            Self::Provision => {
+                let place = Place::new()?;
+                volumes::provision(&place, &super::Programs::of(&place))
+            }
         }
     }
 }
@@ -78,22 +81,22 @@ fn start(nodes: u8, archives: &[PathBuf]) -> Result<()> {
     let programs = compile()?;
     let cluster = up(&Options { nodes }, &programs)?;
     archives.iter().try_for_each(|archive| cluster.load(archive))?;
-    println!("ready: cargo xtask cluster run kubectl get nodes");
+    println!(
+        "ready: cargo xtask cluster run kubectl get nodes\nkubeconfig: {}\nlogs: {}",
+        cluster.kubeconfig().display(),
+        cluster.logs().display()
+    );
     cluster.keep();
     Ok(())
 }
 
+/// Becomes the command, so that the terminal and the exit code are its own.
 fn inside(words: &[OsString]) -> Result<()> {
-    let cluster: Cluster = attach()?;
     let Some((program, arguments)) = words.split_first() else {
         bail!("name a command");
     };
-    let mut command = cluster.command(program);
-    let status = command.args(arguments).status()?;
-    if !status.success() {
-        bail!("{} ended with {status}", run::name(&command));
-    }
-    Ok(())
+    let error = attach()?.command(program).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
 fn plug(node: u8, is_on: bool) -> Result<()> {

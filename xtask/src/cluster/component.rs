@@ -2,28 +2,32 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::place::{Place, namespace_file};
+use super::processes::Identity;
 use crate::{interrupt, run};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a killed component may take to be gone.
-const END: Duration = Duration::from_secs(5);
 /// Lines of a log that an error repeats.
 const TAIL: usize = 25;
+
+/// Set on many machines; in a namespace that reaches no proxy they break every client.
+const PROXIES: [&str; 6] =
+    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
 /// A command that runs in the network namespace of a node.
 pub fn inside(node: u8, program: impl AsRef<std::ffi::OsStr>) -> Command {
     // `ip netns exec` would remount /sys and hide the control groups from kubelet and containerd.
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={}", namespace_file(node))).arg("--").arg(program);
+    for name in PROXIES {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -37,8 +41,8 @@ pub fn start(place: &Place, name: &str, command: &mut Command) -> Result<()> {
     let errors = log.try_clone().context("cannot share a log")?;
     command.stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
     let child = command.spawn().with_context(|| format!("cannot start {name}: {}", run::name(command)))?;
-    let identity = identity(child.id()).unwrap_or_default();
-    std::fs::write(place.pids().join(name), format!("{} {identity}", child.id()))
+    let noted = Identity::of(child.id()).map(|identity| identity.to_string()).unwrap_or_default();
+    std::fs::write(place.pids().join(name), noted)
         .with_context(|| format!("cannot note the process of {name}"))
 }
 
@@ -53,8 +57,8 @@ pub fn wait(place: &Place, name: &str, limit: Duration, mut ready: impl FnMut() 
         if ready() {
             return Ok(());
         }
-        if !is_alive(place, name) {
-            bail!("{name} ended; {}", log(place, name));
+        if let Some(ended) = started(place).iter().find(|name| !is_alive(place, name)) {
+            bail!("{ended} ended; {}", log(place, ended));
         }
         if start.elapsed() > limit {
             bail!("{name} is not ready after {} s; {}", limit.as_secs(), log(place, name));
@@ -63,23 +67,16 @@ pub fn wait(place: &Place, name: &str, limit: Duration, mut ready: impl FnMut() 
     }
 }
 
-/// Ends a component and what it started; nothing when it does not run. Not gently: nothing of a cluster's state is kept.
-pub fn stop(place: &Place, name: &str) {
-    let file = place.pids().join(name);
-    if let Some(pid) = running(&file) {
-        // A process that is gone is what we want.
-        let _ = kill_process_group(pid, Signal::KILL);
-        let start = Instant::now();
-        while running(&file).is_some() && start.elapsed() < END {
-            std::thread::sleep(LOOK);
-        }
+/// Ends a component and what it started; nothing when it does not run.
+pub fn kill(place: &Place, name: &str) {
+    if let Some(process) = running(place, name) {
+        process.kill_group();
     }
-    let _ = std::fs::remove_file(&file);
 }
 
 /// Whether a component runs.
 pub fn is_alive(place: &Place, name: &str) -> bool {
-    running(&place.pids().join(name)).is_some()
+    running(place, name).is_some()
 }
 
 /// The components that were started and not stopped, by name.
@@ -91,55 +88,56 @@ pub fn started(place: &Place) -> Vec<String> {
     names
 }
 
-/// The process that a file names, if it still is that process.
-fn running(file: &Path) -> Option<Pid> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let (pid, noted) = text.split_once(' ')?;
-    let pid: u32 = pid.parse().ok()?;
-    let is_same = identity(pid).is_some_and(|now| now == noted);
-    if is_same { Pid::from_raw(i32::try_from(pid).ok()?) } else { None }
-}
-
-/// What tells a process from a later one with the same id: when it started. Nothing of one that ended.
-fn identity(pid: u32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the state is the first field behind it, the start the twentieth.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?;
-    if state == "Z" { None } else { fields.nth(18).map(str::to_owned) }
+/// The process of a component, if it still is that process.
+fn running(place: &Place, name: &str) -> Option<Identity> {
+    let text = std::fs::read_to_string(place.pids().join(name)).ok()?;
+    text.parse::<Identity>().ok().filter(Identity::is_alive)
 }
 
 /// The end of a component's log.
 fn log(place: &Place, name: &str) -> String {
     let path = place.logs().join(format!("{name}.log"));
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let text = std::fs::read(&path).unwrap_or_default();
+    format!("the end of {}:\n{}", path.display(), tail(&String::from_utf8_lossy(&text)))
+}
+
+fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n");
-    format!("the end of {}:\n{tail}", path.display())
+    lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_process_is_told_from_a_later_one_with_its_id() {
-        let own = identity(std::process::id()).unwrap();
-        assert!(own.parse::<u64>().is_ok(), "{own}");
+    fn place() -> (tempfile::TempDir, Place) {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("one");
-        std::fs::write(&file, format!("{} {own}", std::process::id())).unwrap();
-        assert!(running(&file).is_some());
-        std::fs::write(&file, format!("{} {own}0", std::process::id())).unwrap();
-        assert!(running(&file).is_none());
+        let place = Place::under(folder.path());
+        place.make().unwrap();
+        (folder, place)
     }
 
     #[test]
-    fn a_process_that_ended_is_not_running() {
-        let mut child = Command::new("true").spawn().unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("{} 0", child.id())).unwrap();
-        child.wait().unwrap();
-        assert!(running(file.path()).is_none());
+    fn a_component_that_ended_is_named_with_its_last_words() {
+        let (_folder, place) = place();
+        start(&place, "etcd", Command::new("sh").args(["-c", "echo out of luck; exit 1"])).unwrap();
+        let error = wait(&place, "api", Duration::from_secs(20), || false).unwrap_err().to_string();
+        assert!(error.starts_with("etcd ended") && error.ends_with("out of luck"), "{error}");
+    }
+
+    #[test]
+    fn a_component_that_does_not_get_ready_is_named() {
+        let (_folder, place) = place();
+        start(&place, "etcd", Command::new("sleep").arg("600")).unwrap();
+        let error = wait(&place, "etcd", Duration::ZERO, || false).unwrap_err().to_string();
+        assert!(error.starts_with("etcd is not ready after 0 s"), "{error}");
+        kill(&place, "etcd");
+    }
+
+    #[test]
+    fn a_log_is_cut_to_its_end() {
+        let text: String = (0..100).map(|i| format!("{i}\n")).collect();
+        let end = tail(&text);
+        assert!(end.starts_with("75\n") && end.ends_with("\n99"), "{end}");
     }
 }

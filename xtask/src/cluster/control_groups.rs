@@ -1,12 +1,18 @@
 //! The control groups of nodes: one root for each kubelet, in every hierarchy that this machine has.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::place::namespace;
+use super::place::{NODES_MAX, namespace};
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// Version 2 beside version 1.
+const HYBRID: &str = "unified";
+/// How long a group may be in use after its processes were killed.
+const BUSY: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
 /// Files that a new cpuset needs before it takes processes.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
@@ -34,11 +40,43 @@ pub fn make(node: u8) -> Result<()> {
     Ok(())
 }
 
-/// Removes a node's groups, as far as they are empty.
-pub fn remove(node: u8) {
-    for hierarchy in hierarchies() {
-        remove_below(&hierarchy.join(namespace(node)));
+/// The processes in the groups of all nodes.
+pub fn processes() -> Vec<u32> {
+    let lists =
+        groups().into_iter().filter_map(|group| std::fs::read_to_string(group.join("cgroup.procs")).ok());
+    lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+/// Removes the groups of all nodes.
+///
+/// # Errors
+/// One stays in use.
+pub fn remove() -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let groups = groups();
+        let Some(first) = groups.first() else { return Ok(()) };
+        if start.elapsed() > BUSY {
+            bail!("cannot remove the control group {}", first.display());
+        }
+        for group in &groups {
+            // In use for a moment after its last process was killed; looked at again.
+            let _ = std::fs::remove_dir(group);
+        }
+        std::thread::sleep(LOOK);
     }
+}
+
+/// All groups of all nodes, the innermost first; also the ones in version 2 beside version 1, where runtimes make their
+/// own.
+fn groups() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies().into_iter().chain([Path::new(MOUNT).join(HYBRID)]) {
+        for node in 0..NODES_MAX {
+            collect(&hierarchy.join(namespace(node)), &mut found);
+        }
+    }
+    found
 }
 
 /// One in version 2; in version 1 one for each controller, some of them by a link from another name.
@@ -48,18 +86,31 @@ fn hierarchies() -> Vec<PathBuf> {
         return vec![mount.to_owned()];
     }
     let entries = std::fs::read_dir(mount).into_iter().flatten().flatten();
-    let is_folder = |path: &PathBuf| path.is_dir() && !path.is_symlink() && !path.ends_with("unified");
+    let is_folder = |path: &PathBuf| path.is_dir() && !path.is_symlink() && !path.ends_with(HYBRID);
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_folder).collect();
     found.sort();
     found
 }
 
-fn remove_below(group: &Path) {
-    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            remove_below(&entry.path());
-        }
+fn collect(group: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(group) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        collect(&entry.path(), found);
     }
-    // A group that is still in use stays, and the next run tries again.
-    let _ = std::fs::remove_dir(group);
+    found.push(group.to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_group_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::write(folder.path().join("a/cgroup.procs"), "").unwrap();
+        let mut found = Vec::new();
+        collect(folder.path(), &mut found);
+        assert_eq!(found, [folder.path().join("a/b"), folder.path().join("a"), folder.path().to_owned()]);
+    }
 }

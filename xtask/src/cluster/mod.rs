@@ -10,6 +10,7 @@ mod network;
 mod node;
 mod pki;
 mod place;
+mod processes;
 mod programs;
 mod teardown;
 mod volumes;
@@ -25,7 +26,7 @@ pub use command::Command;
 pub use place::NODES_MAX;
 pub use programs::Programs;
 
-use place::{Place, node_name};
+use place::{DNS_SERVICE, Place, node_name};
 
 use crate::run;
 
@@ -69,8 +70,9 @@ pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
         bail!("a cluster has at most {NODES_MAX} nodes");
     }
     let place = Place::new()?;
-    let lock = place.lock()?;
-    teardown::run(&place)?;
+    let lock = Place::lock()?;
+    teardown::earlier(&place)?;
+    place.note()?;
     place.make()?;
     place.set_nodes(options.nodes)?;
     let kubeconfig = place.kubeconfig("admin");
@@ -87,8 +89,8 @@ pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
 /// Another run uses it, or something is left; says what.
 pub fn down() -> Result<()> {
     let place = Place::new()?;
-    let _lock = place.lock()?;
-    teardown::run(&place)
+    let _lock = Place::lock()?;
+    teardown::earlier(&place)
 }
 
 /// The cluster that runs; dropping this leaves it up.
@@ -97,10 +99,10 @@ pub fn down() -> Result<()> {
 /// None runs.
 pub fn attach() -> Result<Cluster> {
     let place = Place::new()?;
-    if !component::is_alive(&place, "kube-apiserver") {
+    if !place.is_up() || !component::is_alive(&place, "kube-apiserver") {
         bail!("no cluster runs: start one with cargo xtask cluster up");
     }
-    let programs = build(&mut |_| ())?;
+    let programs = Programs::of(&place);
     Ok(Cluster { kubeconfig: place.kubeconfig("admin"), place, programs, is_kept: true, _lock: None })
 }
 
@@ -173,10 +175,12 @@ impl Cluster {
             volumes::start(&self.place)?;
         }
         (0..nodes).try_for_each(|number| self.wait_for_node(number))?;
+        (0..nodes).try_for_each(|number| self.wait_for_services(number))?;
         // Pods need it, and it comes a moment after the namespace.
         component::wait(&self.place, "kube-controller-manager", NODE_READY, || {
             run::output(self.kubectl().args(["get", "serviceaccount", "default"])).is_ok()
-        })
+        })?;
+        self.place.set_up()
     }
 
     fn wait_for_node(&self, number: u8) -> Result<()> {
@@ -184,6 +188,14 @@ impl Cluster {
         component::wait(&self.place, &format!("kubelet-{number}"), NODE_READY, || {
             let status = run::output(self.kubectl().args(["get", "node", &node_name(number), "-o", query]));
             status.is_ok_and(|status| status.trim() == "True")
+        })
+    }
+
+    /// A Service answers once the node's proxy knows it; the DNS behind it is ready already.
+    fn wait_for_services(&self, number: u8) -> Result<()> {
+        let connect = format!("exec 3<>/dev/tcp/{DNS_SERVICE}/53");
+        component::wait(&self.place, &format!("kube-proxy-{number}"), NODE_READY, || {
+            run::output(component::inside(number, "timeout").args(["5", "bash", "-c", &connect])).is_ok()
         })
     }
 

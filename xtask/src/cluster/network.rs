@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::component::inside;
-use super::place::{SERVICE_CIDR, namespace, namespace_file, node_address, pod_cidr};
+use super::place::{NODES_MAX, SERVICE_CIDR, namespace, namespace_file, node_address, pod_cidr};
 use crate::run;
 
 /// The device of a node; on the first one it is the bridge that the others are plugged into.
@@ -44,7 +44,7 @@ fn make_node(node: u8) -> Result<()> {
     ip(node, &["link", "set", DEVICE, "up"])?;
     // Without a route to it, a Service's address never reaches the rules that rewrite it.
     ip(node, &["route", "add", SERVICE_CIDR, "dev", DEVICE])?;
-    run::output(inside(node, "sysctl").args(["-qw", "net.ipv4.ip_forward=1"])).map(drop)
+    run::output(inside(node, "sh").args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])).map(drop)
 }
 
 /// Takes a node off the network, or puts it back.
@@ -55,13 +55,15 @@ pub fn plug_in(node: u8, is_on: bool) -> Result<()> {
     ip(0, &["link", "set", &plug(node), if is_on { "up" } else { "down" }])
 }
 
-/// Removes what an earlier cluster left: its namespaces, and those that the container runtime made for its pods.
-pub fn remove(nodes: u8) {
-    for node in 0..nodes {
-        if Path::new(&namespace_file(node)).exists() {
-            let _ = run::output(Command::new("ip").args(["netns", "del", &namespace(node)]));
-        }
-    }
+/// Removes the namespaces of all nodes, and what is plugged into them.
+///
+/// # Errors
+/// One stays.
+pub fn remove() -> Result<()> {
+    let mut left = (0..NODES_MAX).filter(|node| Path::new(&namespace_file(*node)).exists());
+    left.try_for_each(|node| {
+        run::output(Command::new("ip").args(["netns", "del", &namespace(node)])).map(drop)
+    })
 }
 
 fn plug(node: u8) -> String {

@@ -57,7 +57,7 @@ pub fn start(place: &Place, programs: &Programs, node: u8) -> Result<()> {
 }
 
 /// The container runtime's client on a node.
-pub fn ctr(place: &Place, node: u8) -> Command {
+fn ctr(place: &Place, node: u8) -> Command {
     let mut command = Command::new("ctr");
     command.arg("--address").arg(place.containerd(node)).args(["--namespace", "k8s.io"]);
     command
@@ -82,7 +82,7 @@ fn load_pause(place: &Place, programs: &Programs, node: u8) -> Result<()> {
 
 fn configure(place: &Place, node: u8) -> Result<()> {
     let dir = place.node(node);
-    let Some(plugins) = PLUGINS.into_iter().find(|folder| Path::new(folder).join("bridge").exists()) else {
+    let Some(plugins) = PLUGINS.into_iter().find(|folder| Path::new(folder).join("ptp").exists()) else {
         bail!("no network plugins in {}: install containernetworking-plugins", PLUGINS.join(" or "));
     };
     for folder in ["cni", "volume-plugins"] {
@@ -102,6 +102,7 @@ fn configure(place: &Place, node: u8) -> Result<()> {
     Ok(())
 }
 
+/// Everything is in the node's folder, so that its end is the end of all.
 fn containerd(place: &Place, node: u8, plugins: &str) -> String {
     let dir = place.node(node);
     let (dir, socket) = (dir.display(), place.containerd(node));
@@ -111,15 +112,19 @@ root = "{dir}/containerd/root"
 state = "{dir}/containerd/state"
 [grpc]
   address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{dir}/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE_CANONICAL}"
   # Without CAP_SYS_RESOURCE no sandbox starts otherwise.
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
   default_runtime_name = "runc"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  Root = "{dir}/runc"
   SystemdCgroup = false
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "{plugins}"
@@ -129,13 +134,15 @@ state = "{dir}/containerd/state"
     )
 }
 
+/// Pods are routed, not bridged: what they send to a Service passes the node's rules on its way back too, whether or not
+/// this machine shows bridged packets to them.
 fn network(dir: &Path, node: u8) -> serde_json::Value {
     json!({
         "cniVersion": "0.4.0",
         "name": namespace(node),
         "plugins": [
             {
-                "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+                "type": "ptp", "ipMasq": false,
                 "ipam": {
                     "type": "host-local",
                     "dataDir": dir.join("addresses"),
@@ -200,4 +207,30 @@ fn proxy(place: &Place, node: u8) -> serde_json::Value {
         // None of these can be set in a network namespace.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_keeps_all_it_has_in_its_folder() {
+        let place = Place::under(Path::new("/cache"));
+        let text = containerd(&place, 1, "/usr/lib/cni");
+        let paths: Vec<&str> = text.split('"').filter(|part| part.starts_with('/')).collect();
+        assert_eq!(paths.len(), 7, "{paths:?}");
+        let outside: Vec<_> =
+            paths.iter().filter(|path| !Path::new(path).starts_with(place.node(1))).collect();
+        assert_eq!(outside, [&"/usr/lib/cni"]);
+    }
+
+    #[test]
+    fn nodes_share_nothing() {
+        let place = Place::under(Path::new("/cache"));
+        let (first, second) = (kubelet(&place, 0), kubelet(&place, 1));
+        for field in ["address", "cgroupRoot", "containerRuntimeEndpoint", "tlsCertFile", "podLogsDir"] {
+            assert!(first[field].is_string(), "{field}");
+            assert_ne!(first[field], second[field], "{field}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Where a cluster keeps its files, and the names and addresses of its parts.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,8 +20,12 @@ pub const API_SERVICE: &str = "10.96.0.1";
 /// Address of the Service `kube-dns`; `tests/cluster/base.yaml` repeats it.
 pub const DNS_SERVICE: &str = "10.96.0.10";
 
+/// Network namespaces and control groups have names that the whole machine shares, whatever the cache folder is.
+const LOCK: &str = "/run/capstan-test-cluster.lock";
+const NOTE: &str = "/run/capstan-test-cluster";
+
 /// The folder of the one cluster that a machine has at a time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     root: PathBuf,
     bin: PathBuf,
@@ -31,8 +37,12 @@ impl Place {
     /// # Errors
     /// There is no cache folder.
     pub fn new() -> Result<Self> {
-        let cache = repo::cache()?;
-        Ok(Self { root: cache.join("cluster"), bin: cache.join("cluster-programs") })
+        Ok(Self::under(&repo::cache()?))
+    }
+
+    /// Under another folder.
+    pub fn under(cache: &Path) -> Self {
+        Self { root: cache.join("cluster"), bin: cache.join("cluster-programs") }
     }
 
     /// Everything that goes with the cluster.
@@ -80,36 +90,59 @@ impl Place {
         self.node(node).join("containerd.sock")
     }
 
-    /// Makes the folders, with no one else's eyes on the keys.
+    /// Makes the folders, and empties that of the logs. Keys are for the user alone.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn make(&self) -> Result<()> {
-        for folder in [self.logs(), self.pids(), self.pki(), self.volumes()] {
-            std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let logs = self.logs();
+        if logs.exists() {
+            std::fs::remove_dir_all(&logs).with_context(|| format!("cannot empty {}", logs.display()))?;
+        }
+        for (folder, mode) in
+            [(logs, 0o755), (self.pids(), 0o755), (self.volumes(), 0o755), (self.pki(), 0o700)]
+        {
+            let made = DirBuilder::new().recursive(true).mode(mode).create(&folder);
+            made.with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(())
     }
 
-    /// Makes sure that no other run starts or ends the cluster while the lock lives.
+    /// Where the machine's cluster has its files, whatever the cache folder was when it started.
+    pub fn noted() -> Option<Self> {
+        let cache = std::fs::read_to_string(NOTE).ok()?;
+        Some(Self::under(Path::new(&cache)))
+    }
+
+    /// Notes that this is the machine's cluster.
+    ///
+    /// # Errors
+    /// Not root, for one.
+    pub fn note(&self) -> Result<()> {
+        let cache = self.root.parent().unwrap_or(&self.root);
+        let noted = std::fs::write(NOTE, cache.as_os_str().as_encoded_bytes());
+        noted.with_context(|| format!("cannot write {NOTE}: a cluster needs root"))
+    }
+
+    /// Makes sure that no other run starts or ends the machine's cluster while the lock lives.
     ///
     /// # Errors
     /// Another run has it, or the disk refuses.
-    pub fn lock(&self) -> Result<File> {
-        std::fs::create_dir_all(&self.root)
-            .with_context(|| format!("cannot make {}", self.root.display()))?;
-        let path = self.root.join("lock");
-        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => bail!(
-                "another run uses the test cluster of this machine ({} is locked): wait until it ends",
-                path.display()
-            ),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("cannot lock {}", path.display()))
-            }
-        }
+    pub fn lock() -> Result<File> {
+        lock(Path::new(LOCK))
+    }
+
+    /// Notes that the cluster came up.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_up(&self) -> Result<()> {
+        std::fs::write(self.state().join("up"), "").context("cannot note that the cluster is up")
+    }
+
+    /// Whether the cluster came up.
+    pub fn is_up(&self) -> bool {
+        self.state().join("up").exists()
     }
 
     /// Notes how many nodes the cluster has.
@@ -125,6 +158,25 @@ impl Place {
     pub fn nodes(&self) -> Option<u8> {
         std::fs::read_to_string(self.state().join("nodes")).ok()?.trim().parse().ok()
     }
+}
+
+/// Locks a file, which says by which process.
+fn lock(path: &Path) -> Result<File> {
+    let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    let mut file = open.with_context(|| format!("cannot write {}: a cluster needs root", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(path).unwrap_or_default();
+            bail!("process {} uses the test cluster of this machine: wait until it ends", holder.trim())
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    // Only for that message.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
 }
 
 /// The network namespace of a node.
@@ -150,4 +202,47 @@ pub fn node_address(node: u8) -> String {
 /// The addresses of a node's pods.
 pub fn pod_cidr(node: u8) -> String {
     format!("10.244.{node}.0/24")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_up_once_that_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::under(folder.path());
+        assert_eq!((place.nodes(), place.is_up()), (None, false));
+        place.make().unwrap();
+        place.set_nodes(0).unwrap();
+        assert_eq!((place.nodes(), place.is_up()), (Some(0), false));
+        place.set_up().unwrap();
+        assert!(place.is_up());
+    }
+
+    #[test]
+    fn logs_of_the_cluster_before_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::under(folder.path());
+        place.make().unwrap();
+        std::fs::write(place.logs().join("etcd.log"), "old").unwrap();
+        place.make().unwrap();
+        assert_eq!(std::fs::read_dir(place.logs()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_free_again_when_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = lock(&path).unwrap();
+        let error = lock(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {} ", std::process::id())), "{error}");
+        drop(first);
+        lock(&path).unwrap();
+    }
+
+    #[test]
+    fn the_first_node_has_the_address_of_the_control_plane() {
+        assert_eq!(node_address(0), CONTROL_PLANE);
+    }
 }

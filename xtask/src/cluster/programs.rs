@@ -1,12 +1,17 @@
 //! The programs of a cluster, compiled from Go modules into the cache.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::{repo, run};
+use super::place::Place;
+use crate::progress::clock;
+use crate::repo;
+use crate::run::{self, Event};
 
 /// A program: the module in `tests/cluster/go` that builds it, its package, and its name here.
 struct Program {
@@ -33,6 +38,8 @@ const PROGRAMS: [Program; 11] = [
     program("helm3", "helm.sh/helm/v3/cmd/helm", "helm3"),
 ];
 
+/// How long a compilation may be silent.
+const QUIET: Duration = Duration::from_secs(30);
 /// Programs that say what they are by the version of Kubernetes.
 const KUBERNETES: &str = "k8s";
 
@@ -43,6 +50,11 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// The programs that a running cluster was started with.
+    pub fn of(place: &Place) -> Self {
+        Self { folder: place.bin().to_owned() }
+    }
+
     /// The folder of all programs.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -60,6 +72,13 @@ impl Programs {
 /// Go is missing, a module cannot be fetched, or the disk refuses.
 pub fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Programs> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    // Two runs at a time would compile the same twice, and into the same files.
+    let lock = folder.join(".lock");
+    let lock = File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
+    if lock.try_lock().is_err() {
+        progress("another run is compiling the cluster's programs: waiting for it");
+        lock.lock().context("cannot wait for another run")?;
+    }
     let go = run::output(Command::new("go").args(["env", "GOVERSION"]))?;
     let mut missing = Vec::new();
     for program in &PROGRAMS {
@@ -72,22 +91,37 @@ pub fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Programs> 
     }
     let count = missing.len();
     for (i, (program, stamp, key)) in missing.into_iter().enumerate() {
-        progress(&format!("compiling {} ({} of {count})", program.name, i + 1));
-        compile(program, &folder.join(program.name))?;
+        let what = format!("compiling {} ({} of {count})", program.name, i + 1);
+        progress(&what);
+        compile(program, folder, &mut |elapsed| progress(&format!("… {what}, {}", clock(elapsed))))?;
         std::fs::write(&stamp, key).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
     Ok(Programs { folder: folder.to_owned() })
 }
 
-fn compile(program: &Program, path: &Path) -> Result<()> {
+/// Compiles a program, and tells from time to time how long that takes.
+fn compile(program: &Program, folder: &Path, still: &mut dyn FnMut(Duration)) -> Result<()> {
+    // A cluster may be running the old one, which is replaced as a whole.
+    let fresh = folder.join(format!(".{}.new", program.name));
     let mut command = Command::new("go");
     command
         .current_dir(module(program))
         .env("CGO_ENABLED", "0")
         .env("GOTOOLCHAIN", "local")
         .env("GOFLAGS", "");
-    command.args(["build", "-trimpath", "-ldflags", &flags(program)?, "-o"]).arg(path).arg(program.package);
-    run::output(&mut command).map(drop)
+    command.args(["build", "-trimpath", "-ldflags", &flags(program)?, "-o"]).arg(&fresh).arg(program.package);
+    let (start, mut spoke, mut lines) = (Instant::now(), Instant::now(), Vec::new());
+    let status = run::listen(&mut command, |event| match event {
+        Event::Out(line) | Event::Err(line) => lines.push(line.to_owned()),
+        Event::Tick if spoke.elapsed() >= QUIET => {
+            spoke = Instant::now();
+            still(start.elapsed());
+        }
+        Event::Tick => {}
+    })?;
+    run::ensure(&command, status, &lines)?;
+    let path = folder.join(program.name);
+    std::fs::rename(&fresh, &path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Linker flags. Kubernetes' programs say v0.0.0 unless told their version, and Helm's `kubeVersion` checks fail.

@@ -1,31 +1,36 @@
-//! Ends a cluster, also one whose starter was killed: pods, programs, mounts, control groups, namespaces, files.
+//! Ends a cluster by what it left, not by what is remembered: the same for a running one and for one whose starter was
+//! killed. Nothing is ended gently, since nothing of a cluster's state is kept.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result, bail};
 
-use super::place::{NODES_MAX, Place, namespace_file};
-use super::{component, control_groups, network, node, volumes};
+use super::place::{NODES_MAX, Place, namespace, namespace_file};
+use super::processes::{self, Marks};
+use super::{component, control_groups, network, volumes};
 use crate::{interrupt, run};
 
-/// The order in which components end: who would start things anew goes first, container runtimes come later.
-const FIRST: [&str; 9] = [
-    "volumes",
-    "kube-scheduler",
-    "kube-controller-manager",
-    "kubelet-0",
-    "kubelet-1",
-    "kubelet-2",
-    "kube-proxy-0",
-    "kube-proxy-1",
-    "kube-proxy-2",
-];
-/// How long killed containers may take to be gone.
-const CONTAINERS: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(100);
+/// How long killed processes may take to be gone.
+const PROCESSES: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(50);
+/// Where network plugins remember pods, and kubelets link to logs, whatever their configuration says.
+const POD_RESULTS: &str = "/var/lib/cni/results";
+const LOG_LINKS: &str = "/var/log/containers";
+
+/// Ends whatever any earlier run left, here or under another cache folder.
+///
+/// # Errors
+/// Something is left; says what.
+pub fn earlier(place: &Place) -> Result<()> {
+    if let Some(other) = Place::noted().filter(|other| other != place) {
+        run(&other)?;
+    }
+    run(place)
+}
 
 /// Ends whatever there is of a cluster.
 ///
@@ -33,24 +38,12 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Something is left; says what.
 pub fn run(place: &Place) -> Result<()> {
     let _cleaning = interrupt::cleaning();
-    for name in FIRST {
-        component::stop(place, name);
-    }
-    for node in 0..NODES_MAX {
-        if component::is_alive(place, &format!("containerd-{node}")) {
-            end_containers(place, node);
-        }
-    }
-    for name in component::started(place) {
-        component::stop(place, &name);
-    }
-    end_shims(place);
-    unmount(&place.state());
-    for node in 0..NODES_MAX {
-        remove_pod_namespaces(node);
-        control_groups::remove(node);
-    }
-    network::remove(NODES_MAX);
+    end_processes(place)?;
+    let sockets = shim_sockets(place);
+    unmount(&place.state())?;
+    network::remove()?;
+    control_groups::remove()?;
+    remove_strays(place, &sockets);
     let state = place.state();
     if state.exists() {
         std::fs::remove_dir_all(&state).with_context(|| format!("cannot remove {}", state.display()))?;
@@ -58,81 +51,121 @@ pub fn run(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Kills all containers of a node and waits until they are gone.
-fn end_containers(place: &Place, node: u8) {
-    let list = |what: &str| {
-        let out = run::output(node::ctr(place, node).args([what, "list", "--quiet"])).unwrap_or_default();
-        out.lines().map(str::to_owned).collect::<Vec<_>>()
-    };
+/// Ends all processes: components first, since they start others anew.
+fn end_processes(place: &Place) -> Result<()> {
+    for name in component::started(place) {
+        component::kill(place, &name);
+    }
+    let marks = marks(place);
     let start = Instant::now();
     loop {
-        let tasks = list("tasks");
-        if tasks.is_empty() || start.elapsed() > CONTAINERS {
-            break;
+        let mut left = marks.find();
+        left.extend(control_groups::processes());
+        if left.is_empty() {
+            return Ok(());
         }
-        for task in tasks {
-            let _ = run::output(node::ctr(place, node).args(["tasks", "delete", "--force", &task]));
+        if start.elapsed() > PROCESSES {
+            let names: Vec<String> = left.into_iter().map(processes::name).collect();
+            bail!("these processes do not end: {}", names.join(", "));
         }
+        left.into_iter().for_each(processes::kill);
         std::thread::sleep(LOOK);
     }
-    for container in list("containers") {
-        let _ = run::output(node::ctr(place, node).args(["containers", "delete", &container]));
-    }
 }
 
-/// Ends the runtime's helpers of this cluster, which outlive it, and what they run.
-fn end_shims(place: &Place) {
-    let root = place.state();
-    let (mut shims, mut all) = (Vec::new(), Vec::new());
-    for (pid, parent, arguments) in processes() {
-        let is_shim = arguments.first().is_some_and(|program| program.ends_with("containerd-shim-runc-v2"));
-        if is_shim && arguments.iter().any(|argument| Path::new(argument).starts_with(&root)) {
-            shims.push(pid);
-        }
-        all.push((pid, parent));
-    }
-    let children = all.iter().filter(|(_, parent)| shims.contains(parent)).map(|(pid, _)| *pid);
-    for pid in children.chain(shims.iter().copied()) {
-        if let Some(pid) = Pid::from_raw(pid) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
-}
-
-/// Every process: its id, its parent's, its arguments.
-fn processes() -> Vec<(i32, i32, Vec<String>)> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| {
-        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
-        Some((pid, parent, arguments.split('\0').map(str::to_owned).collect()))
-    })
-    .collect()
+/// What tells this cluster's processes from others: the network of a node, or being the runtime's helper for a pod.
+fn marks(place: &Place) -> Marks {
+    let own = ["/proc/self/ns/net", "/proc/1/ns/net"].map(|file| processes::namespace(Path::new(file)));
+    let inodes = (0..NODES_MAX).filter_map(|node| processes::namespace(Path::new(&namespace_file(node))));
+    // Were a name of ours to stand for the machine's own network, everything would have the mark.
+    let namespaces: BTreeSet<u64> = inodes.filter(|inode| !own.contains(&Some(*inode))).collect();
+    let words = (0..NODES_MAX).map(|node| place.containerd(node).display().to_string()).collect();
+    Marks { namespaces, words }
 }
 
 /// Unmounts everything below a folder, the innermost first.
-fn unmount(folder: &Path) {
-    let below = |path: &PathBuf| path.starts_with(folder);
-    for path in volumes::mounts().into_iter().filter(below).rev() {
-        let _ = run::output(Command::new("umount").arg("--lazy").arg(path));
+fn unmount(folder: &Path) -> Result<()> {
+    let left = || volumes::mounts().into_iter().filter(|path| path.starts_with(folder)).rev();
+    for options in [[].as_slice(), &["--lazy"]] {
+        let paths: Vec<PathBuf> = left().collect();
+        if !paths.is_empty() {
+            // What stays is seen in the next look.
+            let _ = run::output(Command::new("umount").args(options).args(paths));
+        }
+    }
+    // To remove a folder with something mounted in it would empty that.
+    match left().next() {
+        Some(path) => bail!("cannot unmount {}", path.display()),
+        None => Ok(()),
     }
 }
 
-/// Removes the namespaces of pods, which the runtime makes beside those of nodes. Those of others are left alone: only
-/// a namespace that is a peer of this node's bridge is of this cluster.
-fn remove_pod_namespaces(node: u8) {
-    if !Path::new(&namespace_file(node)).exists() {
-        return;
+/// The sockets of the runtime's helpers; it puts them elsewhere, and notes where.
+fn shim_sockets(place: &Place) -> Vec<PathBuf> {
+    let tasks = (0..NODES_MAX).flat_map(|node| {
+        let folder = place.node(node).join("containerd/state/io.containerd.runtime.v2.task/k8s.io");
+        std::fs::read_dir(folder).into_iter().flatten().flatten()
+    });
+    let notes = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("address")).ok());
+    notes.filter_map(|note| note.trim().strip_prefix("unix://").map(PathBuf::from)).collect()
+}
+
+/// Removes the little that lies outside the cluster's folder. What stays harms no one.
+fn remove_strays(place: &Place, sockets: &[PathBuf]) {
+    let entries = |folder: &str| {
+        std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect::<Vec<_>>()
+    };
+    let results = entries(POD_RESULTS);
+    let pods: BTreeSet<String> = results.iter().filter_map(|path| pod_of_result(path.file_name()?)).collect();
+    let is_of_pod = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        pods.iter().any(|pod| name.contains(pod.as_str()))
+    };
+    let state = place.state();
+    let links = entries(LOG_LINKS);
+    let is_link_to_us =
+        |path: &&PathBuf| std::fs::read_link(path).is_ok_and(|target| target.starts_with(&state));
+    let strays = results.iter().filter(is_of_pod).chain(links.iter().filter(is_link_to_us)).chain(sockets);
+    for path in strays {
+        let _ = std::fs::remove_file(path);
     }
-    let peers = run::output(component::inside(node, "ip").args(["-o", "link", "show", "master", "cni0"]))
-        .unwrap_or_default();
-    let ids: Vec<&str> = peers
-        .lines()
-        .filter_map(|line| line.split("link-netns ").nth(1)?.split_whitespace().next())
-        .collect();
-    for id in ids.into_iter().filter(|id| id.starts_with("cni-")) {
-        let _ = run::output(Command::new("ip").args(["netns", "del", id]));
+}
+
+/// The id of a pod of ours in the name of a file `<network>-<pod>-eth0`. There are more files with that id.
+fn pod_of_result(name: &OsStr) -> Option<String> {
+    let ours = |node| name.to_str()?.strip_prefix(&namespace(node))?.strip_prefix('-')?.strip_suffix("-eth0");
+    (0..NODES_MAX).find_map(ours).filter(|pod| !pod.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_ours_are_known_by_their_network() {
+        let pod = |name: &str| pod_of_result(OsStr::new(name));
+        assert_eq!(pod("capstan-test-1-0a2b-eth0").as_deref(), Some("0a2b"));
+        assert_eq!(pod("cni-loopback-0a2b-lo"), None);
+        assert_eq!(pod("pods-0a2b-eth0"), None);
+        assert_eq!(pod("capstan-test-1--eth0"), None);
+    }
+
+    #[test]
+    fn the_machines_own_network_is_no_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = marks(&Place::under(folder.path())).find();
+        assert!(!found.contains(&std::process::id()) && !found.contains(&1), "{found:?}");
+    }
+
+    #[test]
+    fn nothing_mounted_is_nothing_to_unmount() {
+        let folder = tempfile::tempdir().unwrap();
+        unmount(folder.path()).unwrap();
+        assert!(shim_sockets(&Place::under(folder.path())).is_empty());
     }
 }

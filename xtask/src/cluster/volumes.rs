@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -26,8 +26,8 @@ const PROVISIONER: &str = "capstan.test/loop";
 /// The class whose volumes stay on a node.
 const PINNED: &str = "pinned";
 const CLASSES: [&str; 2] = ["standard", PINNED];
-/// The smallest file system that holds anything.
-const BYTES_MIN: u64 = 16 << 20;
+/// Objects that may wait for their turn.
+const OBJECTS: usize = 256;
 /// A watch ends after this and lists anew, so that whatever failed is tried again.
 const WATCH: &str = "20s";
 const PAUSE: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ pub fn start(place: &Place) -> Result<()> {
 /// # Errors
 /// kubectl cannot be started.
 pub fn provision(place: &Place, programs: &Programs) -> Result<()> {
-    let (sender, objects) = channel();
+    let (sender, objects) = sync_channel(OBJECTS);
     for kind in ["persistentvolumeclaims", "persistentvolumes"] {
         let (place, programs, sender) = (place.clone(), programs.clone(), sender.clone());
         std::thread::spawn(move || {
@@ -71,7 +71,7 @@ pub fn provision(place: &Place, programs: &Programs) -> Result<()> {
 }
 
 /// Hands on every object of a kind, and its changes, until the watch ends.
-fn follow(place: &Place, programs: &Programs, kind: &str, objects: &Sender<Value>) -> Result<()> {
+fn follow(place: &Place, programs: &Programs, kind: &str, objects: &SyncSender<Value>) -> Result<()> {
     let mut command = plain_kubectl(place, programs);
     command.args(["get", kind, "--all-namespaces", "--watch", "--output=json"]);
     command.arg(format!("--request-timeout={WATCH}")).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -81,7 +81,7 @@ fn follow(place: &Place, programs: &Programs, kind: &str, objects: &Sender<Value
     result
 }
 
-fn read(out: ChildStdout, objects: &Sender<Value>) -> Result<()> {
+fn read(out: ChildStdout, objects: &SyncSender<Value>) -> Result<()> {
     for object in serde_json::Deserializer::from_reader(std::io::BufReader::new(out)).into_iter::<Value>() {
         let object = object.context("kubectl printed no JSON")?;
         match object["items"].as_array() {
@@ -97,23 +97,39 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn handle(place: &Place, programs: &Programs, object: &Value) -> Result<()> {
-    let class = object["spec"]["storageClassName"].as_str().unwrap_or_default();
-    if !CLASSES.contains(&class) {
-        return Ok(());
-    }
-    let (kind, phase) = (object["kind"].as_str(), object["status"]["phase"].as_str());
-    let node = &object["metadata"]["annotations"]["volume.kubernetes.io/selected-node"];
-    match (kind, phase, node.as_str()) {
-        (Some("PersistentVolumeClaim"), Some("Pending"), Some(node)) => {
-            offer(place, programs, object, class, node)
+/// What an object asks of a provisioner.
+#[derive(Debug, PartialEq, Eq)]
+enum Task<'a> {
+    /// A volume for a claim of this class, whose pod was given to this node.
+    Offer { class: &'a str, node: &'a str },
+    /// The end of a volume whose claim is gone.
+    TakeBack,
+}
+
+fn task(object: &Value) -> Option<Task<'_>> {
+    let class = object["spec"]["storageClassName"].as_str().filter(|class| CLASSES.contains(class))?;
+    let (meta, kind, phase) =
+        (&object["metadata"], object["kind"].as_str()?, object["status"]["phase"].as_str()?);
+    match (kind, phase) {
+        ("PersistentVolumeClaim", "Pending") if meta["deletionTimestamp"].is_null() => {
+            let node = meta["annotations"]["volume.kubernetes.io/selected-node"].as_str()?;
+            Some(Task::Offer { class, node })
         }
-        (Some("PersistentVolume"), Some("Released"), _)
-            if object["spec"]["persistentVolumeReclaimPolicy"] == "Delete" =>
+        ("PersistentVolume", "Released")
+            if meta["annotations"]["pv.kubernetes.io/provisioned-by"] == PROVISIONER
+                && object["spec"]["persistentVolumeReclaimPolicy"] == "Delete" =>
         {
-            take_back(place, programs, object)
+            Some(Task::TakeBack)
         }
-        _ => Ok(()),
+        _ => None,
+    }
+}
+
+fn handle(place: &Place, programs: &Programs, object: &Value) -> Result<()> {
+    match task(object) {
+        Some(Task::Offer { class, node }) => offer(place, programs, object, class, node),
+        Some(Task::TakeBack) => take_back(place, programs, object),
+        None => Ok(()),
     }
 }
 
@@ -167,7 +183,7 @@ fn mount(folder: &Path, bytes: u64) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let image = folder.with_extension("img");
     let file = File::create(&image).with_context(|| format!("cannot write {}", image.display()))?;
-    file.set_len(bytes.max(BYTES_MIN)).with_context(|| format!("cannot size {}", image.display()))?;
+    file.set_len(bytes).with_context(|| format!("cannot size {}", image.display()))?;
     run::output(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
     run::output(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(folder)).map(drop)
 }
@@ -178,7 +194,13 @@ fn take_back(place: &Place, programs: &Programs, volume: &Value) -> Result<()> {
     if mounts().contains(&folder) {
         run::output(Command::new("umount").arg(&folder))?;
     }
-    run::output(plain_kubectl(place, programs).args(["delete", "persistentvolume", name, "--wait=false"]))?;
+    run::output(plain_kubectl(place, programs).args([
+        "delete",
+        "persistentvolume",
+        name,
+        "--wait=false",
+        "--ignore-not-found",
+    ]))?;
     let _ = std::fs::remove_file(folder.with_extension("img"));
     let _ = std::fs::remove_dir(folder);
     Ok(())
@@ -230,6 +252,53 @@ mod tests {
         }
         for bad in ["", "Gi", "1.5Gi", "1Xi", "99999999999999999999Gi"] {
             assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+
+    fn claim() -> Value {
+        json!({
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "annotations": {"volume.kubernetes.io/selected-node": "node-0"}},
+            "spec": {"storageClassName": "standard"},
+            "status": {"phase": "Pending"},
+        })
+    }
+
+    #[test]
+    fn a_claim_is_served_once_its_pod_has_a_node() {
+        assert_eq!(task(&claim()), Some(Task::Offer { class: "standard", node: "node-0" }));
+        for (path, value) in [
+            ("/spec/storageClassName", json!("other")),
+            ("/status/phase", json!("Bound")),
+            ("/metadata/annotations", json!({})),
+            ("/kind", json!("PersistentVolume")),
+        ] {
+            let mut other = claim();
+            *other.pointer_mut(path).unwrap() = value;
+            assert_eq!(task(&other), None, "{path}");
+        }
+        let mut going = claim();
+        going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert_eq!(task(&going), None);
+    }
+
+    #[test]
+    fn a_volume_of_ours_goes_with_its_claim() {
+        let volume = json!({
+            "kind": "PersistentVolume",
+            "metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": PROVISIONER}},
+            "spec": {"storageClassName": "pinned", "persistentVolumeReclaimPolicy": "Delete"},
+            "status": {"phase": "Released"},
+        });
+        assert_eq!(task(&volume), Some(Task::TakeBack));
+        for (path, value) in [
+            ("/metadata/annotations", json!({})),
+            ("/spec/persistentVolumeReclaimPolicy", json!("Retain")),
+            ("/status/phase", json!("Bound")),
+        ] {
+            let mut other = volume.clone();
+            *other.pointer_mut(path).unwrap() = value;
+            assert_eq!(task(&other), None, "{path}");
         }
     }
 

@@ -212,6 +212,12 @@ impl Core {
         &self.meta.revision
     }
 
+    /// How many queues there are.
+    #[must_use]
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
     /// The queue of a label.
     #[must_use]
     pub fn find(&self, label: &str) -> Option<QueueId> {

@@ -169,6 +169,7 @@ fn start_with(store: FjallStore, times: Times) -> Result<(Handle, Ended), Engine
         awake: BTreeSet::new(),
         abandoned: Vec::new(),
         directory,
+        published: 0,
     };
     engine.publish();
     let run = move || {
@@ -241,6 +242,8 @@ struct Engine {
     /// Leases whose pull went away before its answer: they are released.
     abandoned: Vec<Lease>,
     directory: watch::Sender<Arc<Directory>>,
+    /// Queues in the directory.
+    published: usize,
 }
 
 impl Engine {
@@ -411,7 +414,8 @@ impl Engine {
         if !transaction.is_empty() {
             self.commit(transaction, Durability::Synced)?;
         }
-        if round.declared {
+        // A retained queue that is empty at last is forgotten without a declaration.
+        if round.declared || self.published != self.core.queue_count() {
             self.publish();
             // Whoever waits may be refused now.
             self.awake.extend(self.waiters.queues());
@@ -490,6 +494,7 @@ impl Engine {
     /// Tells the HTTP side which queues there are.
     fn publish(&mut self) {
         self.directory.send_replace(Arc::new(Directory::of(&self.core)));
+        self.published = self.core.queue_count();
     }
 
     /// Gives back what nobody received, so that it is not leased to a process that is gone.

@@ -69,12 +69,17 @@ struct Running {
 
 impl Running {
     async fn start(times: Times) -> Self {
+        Self::start_with(times, 3_600_000).await
+    }
+
+    async fn start_with(times: Times, retention: u64) -> Self {
         let (folder, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
         let passing = Arc::clone(&gate);
         let store = FjallStore::open(folder.path()).unwrap();
         let store = store.with_gate(Box::new(move |durability| passing.pass(durability)));
         let (engine, ended) = start_with(store, times).unwrap();
-        let policy = crate::policy::translate(&document());
+        // A retention that no policy may have: a queue's messages expire while a test waits.
+        let policy = Policy { retention, ..crate::policy::translate(&document()) };
         let queue = DeclaredQueue {
             label: "shop/orders".to_owned(),
             policy: Policy { consumer: policy.consumer.map(|c| Consumer { max_retries: 1, ..c }), ..policy },
@@ -255,6 +260,18 @@ async fn at_the_end_waiting_pulls_are_answered_and_later_ones_do_not_wait() {
     assert_eq!(delivered(tokio::time::timeout(DEADLINE, later).await.unwrap()).len(), 1);
     run.engine.close();
     tokio::time::timeout(DEADLINE, run.ended).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_retained_queue_is_forgotten_by_all_when_it_is_empty() {
+    let run = Running::start_with(NO_WAIT, 2_000).await;
+    run.send(1).await.unwrap().unwrap();
+    let nothing = Declaration { revision: "2".to_owned(), queues: Vec::new() };
+    run.engine.apply(Command::Declare(nothing), None).await.unwrap();
+    assert!(run.engine.directory().find("shop", "orders").unwrap().retained);
+    assert_eq!(run.look().await.ready, 1);
+    until("it expires", || run.engine.directory().find("shop", "orders").is_none()).await;
+    assert!(run.engine.snapshot().await.unwrap().queues.is_empty());
 }
 
 #[tokio::test]

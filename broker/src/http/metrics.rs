@@ -1,5 +1,7 @@
 //! `/metrics` for Prometheus: gauges and counters of each queue. The number of queues bounds the number of series.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -18,20 +20,26 @@ const EVENTS: [&str; 3] = ["namespace", "queue", "event"];
 /// Counts everything and writes it down.
 pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
     let snapshot = state.engine.snapshot().await?;
-    let text = write(&snapshot).map_err(|error| {
+    let sidecars = state.sidecars.load(Ordering::Relaxed);
+    let text = write(&snapshot, sidecars).map_err(|error| {
         tracing::error!(%error, "metrics cannot be written");
         super::unexpected()
     })?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
-fn write(snapshot: &Snapshot) -> prometheus::Result<Vec<u8>> {
+fn write(snapshot: &Snapshot, sidecars: usize) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
     registry.register(Box::new(Families::of(&snapshot.queues)?))?;
     registry.register(Box::new(commits(snapshot.commits)?))?;
-    let waiting = IntGauge::new("capstan_pulls_waiting", "Pulls that wait for messages.")?;
-    waiting.set(i64::try_from(snapshot.pulls_waiting).unwrap_or(i64::MAX));
-    registry.register(Box::new(waiting))?;
+    for (name, help, count) in [
+        ("capstan_pulls_waiting", "Pulls that wait for messages.", snapshot.pulls_waiting),
+        ("capstan_sidecars_waiting", "Sidecars that wait for news of their configuration.", sidecars),
+    ] {
+        let waiting = IntGauge::new(name, help)?;
+        waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+        registry.register(Box::new(waiting))?;
+    }
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)

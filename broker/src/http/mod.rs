@@ -16,6 +16,7 @@ mod workloads;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
 use axum::extract::State;
@@ -39,12 +40,14 @@ pub(crate) struct AppState {
     data: Arc<Path>,
     /// Cancelled when the broker ends: whoever waits answers.
     ending: CancellationToken,
+    /// Sidecars that wait for news of their configuration.
+    sidecars: Arc<AtomicUsize>,
 }
 
 impl AppState {
     pub(crate) fn new(engine: Handle, data: Arc<Path>, ending: CancellationToken) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
-        Self { engine, tokens, data, ending }
+        Self { engine, tokens, data, ending, sidecars: Arc::default() }
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {

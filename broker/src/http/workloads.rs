@@ -1,5 +1,7 @@
 //! The long poll by which a sidecar learns what it consumes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -21,6 +23,22 @@ pub(super) struct Known {
     wait_ms: u64,
 }
 
+/// Counts a sidecar that waits, until it is dropped.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Answers when the consumers are others than those of `revision`, or the time is over, or the broker ends.
 pub(super) async fn consumers(
     State(state): State<AppState>,
@@ -32,6 +50,7 @@ pub(super) async fn consumers(
         .map_err(|error| Refused::new(ErrorCode::NoRoute, format!("{error}")))?;
     let mut changes = state.engine.directory_changes();
     let wait = Duration::from_millis(known.wait_ms.min(CONFIGURATION_WAIT_MS_MAX));
+    let _waiting = Waiting::new(&state.sidecars);
     let news = async {
         loop {
             let consumers = changes.borrow_and_update().consumers_of(&namespace, &workload);

@@ -23,8 +23,9 @@ pub fn program(name: &str) -> PathBuf {
     let listed = std::fs::read_to_string(&listed)
         .unwrap_or_else(|error| panic!("{} cannot be read: {error}; {advice}", listed.display()));
     let (_, sources) = listed.split_once(':').expect("a list of sources as compilers write it");
-    for source in sources.split_whitespace() {
-        let changed = Path::new(source).metadata().and_then(|data| data.modified());
+    // Spaces within a path are written with a backslash.
+    for source in sources.replace("\\ ", "\0").split_whitespace().map(|path| path.replace('\0', " ")) {
+        let changed = Path::new(&source).metadata().and_then(|data| data.modified());
         assert!(
             changed.is_ok_and(|changed| changed <= built),
             "{} is older than {source}; {advice}",

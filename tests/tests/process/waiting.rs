@@ -30,8 +30,12 @@ async fn answer(pull: JoinHandle<Result<Pulled, ClientError>>) -> Pulled {
 
 /// Waits until so many pulls wait in the broker.
 async fn waiting_are(fixture: &Fixture, count: f64) {
-    let look = async || (fixture.metric("capstan_pulls_waiting").await == count).then_some(());
-    until(&format!("{count} pulls wait"), look).await;
+    metric_is(fixture, "capstan_pulls_waiting", count).await;
+}
+
+async fn metric_is(fixture: &Fixture, series: &str, value: f64) {
+    let look = async || (fixture.metric(series).await == value).then_some(());
+    until(&format!("{series} is {value}"), look).await;
 }
 
 #[tokio::test]
@@ -94,6 +98,56 @@ async fn the_end_of_the_broker_answers_who_waits() {
     assert!(status.success(), "{status}\n{log}");
     assert!(began.elapsed() < Duration::from_secs(8), "it ended by itself, not by the limit of its drain");
     assert!(log.to_string().contains("store closed"), "{log}");
+}
+
+#[tokio::test]
+async fn who_waits_learns_that_the_queue_is_paused() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
+    let pull = waiting(&fixture.client, 1, 0);
+    waiting_are(&fixture, 1.0).await;
+    fixture.declare("paused", &[queue("orders", 3, json!({"delivery_paused": true}))]).await;
+    let refused =
+        tokio::time::timeout(DEADLINE / 2, pull).await.expect("an answer in time").unwrap().unwrap_err();
+    assert_eq!(refused.code(), Some(10252), "{refused}");
+}
+
+#[tokio::test]
+async fn sidecars_learn_of_changes_and_of_the_end() {
+    let pushed = |size: u32| {
+        queue(
+            "orders",
+            3,
+            json!({"consumer": {"push": {
+                "workload": { "kind": "Deployment", "name": "shop" },
+                "endpoint": { "port": 8080, "path": "/", "timeout_ms": 60_000 },
+                "max_batch_size": size, "max_batch_bytes": 1000, "max_wait_ms": 0, "concurrency_per_pod": 1,
+            }}}),
+        )
+    };
+    let fixture = Fixture::new(&[pushed(10)]).await;
+    let ask = |revision: &str| {
+        let (client, revision) = (fixture.client.clone(), revision.to_owned());
+        let workload = "Deployment/shop".parse().unwrap();
+        let long = Duration::from_millis(LONG);
+        tokio::spawn(async move {
+            client.workload_consumers(&name(NAMESPACE), &workload, &revision, long).await.unwrap()
+        })
+    };
+    let first = ask("").await.unwrap();
+    assert_eq!(first.consumers[0].max_batch_size, 10);
+    let news = ask(&first.revision);
+    metric_is(&fixture, "capstan_sidecars_waiting", 1.0).await;
+    fixture.declare("2", &[pushed(20)]).await;
+    let news = tokio::time::timeout(DEADLINE / 2, news).await.expect("news in time").unwrap();
+    assert_eq!(news.consumers[0].max_batch_size, 20);
+    // Nothing changes but the other parts of the declaration.
+    let none = ask(&news.revision);
+    fixture.declare("3", &[pushed(20), queue("other", 1, json!({}))]).await;
+    metric_is(&fixture, "capstan_sidecars_waiting", 1.0).await;
+    fixture.broker.terminate();
+    let same = tokio::time::timeout(DEADLINE / 2, none).await.expect("an answer at the end").unwrap();
+    assert_eq!(same, news);
+    assert!(fixture.broker.ended().0.success());
 }
 
 /// A hundred messages of a mebibyte are more than one answer carries.

@@ -30,6 +30,8 @@ use place::{DNS_SERVICE, Place, node_name};
 
 use crate::run;
 
+/// How long another run may have the machine's cluster.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// How long a node may take to be Ready on a busy machine.
 const NODE_READY: Duration = Duration::from_secs(180);
 /// What every cluster has: storage classes, and the Service of its DNS.
@@ -61,16 +63,17 @@ pub fn build(progress: &mut dyn FnMut(&str)) -> Result<Programs> {
     programs::build(Place::new()?.bin(), progress)
 }
 
-/// Starts a cluster, after clearing what is left of an earlier one; returns when the API and each node is ready.
+/// Starts a cluster, after clearing what is left of an earlier one; returns when the API and each node is ready. While
+/// another run has one, waits for its end.
 ///
 /// # Errors
-/// Not root, another run has a cluster, or a component does not start: shows the end of its log.
+/// Not root, another run has a cluster for more than half an hour, or a component does not start: shows the end of its log.
 pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
     if options.nodes > NODES_MAX {
         bail!("a cluster has at most {NODES_MAX} nodes");
     }
     let place = Place::new()?;
-    let lock = Place::lock()?;
+    let lock = Place::lock(PATIENCE)?;
     teardown::earlier(&place)?;
     place.note()?;
     place.make()?;
@@ -89,7 +92,7 @@ pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
 /// Another run uses it, or something is left; says what.
 pub fn down() -> Result<()> {
     let place = Place::new()?;
-    let _lock = Place::lock()?;
+    let _lock = Place::lock(Duration::ZERO)?;
     teardown::earlier(&place)
 }
 

@@ -4,10 +4,11 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::repo;
+use crate::{interrupt, repo};
 
 /// Most nodes of a cluster.
 pub const NODES_MAX: u8 = 3;
@@ -22,6 +23,8 @@ pub const DNS_SERVICE: &str = "10.96.0.10";
 
 /// Network namespaces and control groups have names that the whole machine shares, whatever the cache folder is.
 const LOCK: &str = "/run/capstan-test-cluster.lock";
+/// How often a lock is tried.
+const LOOK: Duration = Duration::from_millis(200);
 const NOTE: &str = "/run/capstan-test-cluster";
 
 /// The folder of the one cluster that a machine has at a time.
@@ -124,12 +127,13 @@ impl Place {
         noted.with_context(|| format!("cannot write {NOTE}: a cluster needs root"))
     }
 
-    /// Makes sure that no other run starts or ends the machine's cluster while the lock lives.
+    /// Makes sure that no other run starts or ends the machine's cluster while the lock lives. Waits as long as `patience`
+    /// for another run to end.
     ///
     /// # Errors
-    /// Another run has it, or the disk refuses.
-    pub fn lock() -> Result<File> {
-        lock(Path::new(LOCK))
+    /// Another run has it, the user asked to stop, or not root.
+    pub fn lock(patience: Duration) -> Result<File> {
+        lock(Path::new(LOCK), patience)
     }
 
     /// Notes that the cluster came up.
@@ -161,20 +165,27 @@ impl Place {
 }
 
 /// Locks a file, which says by which process.
-fn lock(path: &Path) -> Result<File> {
+fn lock(path: &Path, patience: Duration) -> Result<File> {
     let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
     let mut file = open.with_context(|| format!("cannot write {}: a cluster needs root", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(path).unwrap_or_default();
-            bail!("process {} uses the test cluster of this machine: wait until it ends", holder.trim())
-        }
-        Err(TryLockError::Error(error)) => {
+    let (start, mut told) = (Instant::now(), false);
+    while let Err(error) = file.try_lock() {
+        interrupt::check()?;
+        if let TryLockError::Error(error) = error {
             return Err(error).with_context(|| format!("cannot lock {}", path.display()));
         }
+        let holder = std::fs::read_to_string(path).unwrap_or_default();
+        let holder = holder.trim();
+        if start.elapsed() >= patience {
+            bail!("process {holder} uses the test cluster of this machine: try again when it ended");
+        }
+        if !told {
+            eprintln!("waiting for process {holder} to end, which uses the test cluster of this machine");
+            told = true;
+        }
+        std::thread::sleep(LOOK);
     }
-    // Only for that message.
+    // Only for these messages.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
@@ -234,11 +245,12 @@ mod tests {
     fn a_lock_is_held_once_and_free_again_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let first = lock(&path).unwrap();
-        let error = lock(&path).unwrap_err().to_string();
+        let first = lock(&path, Duration::ZERO).unwrap();
+        let error = lock(&path, Duration::ZERO).unwrap_err().to_string();
         assert!(error.contains(&format!("process {} ", std::process::id())), "{error}");
+        let waiting = std::thread::spawn(move || lock(&path, Duration::from_secs(60)));
         drop(first);
-        lock(&path).unwrap();
+        waiting.join().unwrap().unwrap();
     }
 
     #[test]

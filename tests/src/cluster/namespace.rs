@@ -22,19 +22,19 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Runs a test in a new namespace, which goes afterwards. When the test fails, tells what the cluster looks like first.
+    /// Runs a test in a new namespace, which goes afterwards, in its own time. When the test fails, tells what the cluster
+    /// looks like first.
     ///
     /// # Panics
-    /// When the test does, or when the namespace does not go.
+    /// When the test does.
     pub async fn run(cluster: &Cluster, prefix: &str, test: impl AsyncFnOnce(&Self)) {
         let namespace = Self::create(cluster, prefix).await;
         let result = AssertUnwindSafe(test(&namespace)).catch_unwind().await;
-        if let Err(panic) = result {
+        if result.is_err() {
             failure::tell(&namespace.name).await;
-            namespace.start_deletion().await;
-            resume_unwind(panic);
         }
-        namespace.delete().await;
+        namespace.start_deletion().await;
+        result.unwrap_or_else(|panic| resume_unwind(panic));
     }
 
     async fn create(cluster: &Cluster, prefix: &str) -> Self {

@@ -50,11 +50,12 @@ async fn lose_the_broker(prefix: &str, end: impl AsyncFnOnce(&Namespace, &Pod)) 
         apply_all(namespace).await;
         until_consuming(namespace, "orders").await;
         let broker = BrokerAccess::of(namespace);
-        let mut sent = broker.send("orders", &orders(0, SLOW, SLOW_MS)).await;
-        sent.extend(broker.send("orders", &orders(SLOW, WAITING, 0)).await);
+        let mut sent = warm_up(namespace, &broker).await;
+        sent.extend(broker.send("orders", &orders(SLOW, SLOW_MS)).await);
+        sent.extend(broker.send("orders", &orders(WAITING, 0)).await);
         until("messages wait and others are in flight", SHORT, async || {
             let state = broker.state("orders").await?;
-            let is_so = state.leased > 0 && state.ready >= WAITING as u64;
+            let is_so = state.leased >= SLOW as u64 && state.ready >= WAITING as u64;
             if is_so { Ok(()) } else { Err(format!("{state:?}")) }
         })
         .await;
@@ -76,8 +77,22 @@ async fn lose_the_broker(prefix: &str, end: impl AsyncFnOnce(&Namespace, &Pod)) 
     .await;
 }
 
-fn orders(first: usize, count: usize, takes_ms: u64) -> Vec<serde_json::Value> {
-    (first..first + count).map(|number| order(number, takes_ms)).collect()
+fn orders(count: usize, takes_ms: u64) -> Vec<serde_json::Value> {
+    (0..count).map(|number| order(number, takes_ms)).collect()
+}
+
+/// Sends orders until every pod has handled some, so that none is still finding out whether its application answers.
+async fn warm_up(namespace: &Namespace, broker: &BrokerAccess<'_>) -> Vec<String> {
+    let mut sent = Vec::new();
+    until("every pod handles orders", LONG, async || {
+        sent.extend(broker.send("orders", &orders(SLOW, 50)).await);
+        broker.wait_until_empty("orders", SHORT).await;
+        let reports = handled(namespace, PODS).await;
+        let is_so = reports.len() == 2 && reports.iter().all(|report| report.handled > 0);
+        if is_so { Ok(()) } else { Err(format!("{} pods answer", reports.len())) }
+    })
+    .await;
+    sent
 }
 
 /// Another container runs: in the same pod, or in a new one of the same name.
@@ -104,7 +119,7 @@ async fn a_deleted_broker_comes_back_with_its_messages() {
     Namespace::run(&cluster, "broker-deleted", async |namespace| {
         namespace.apply(QUEUE).await;
         let broker = BrokerAccess::of(namespace);
-        let sent = broker.send("orders", &orders(0, 3, 0)).await;
+        let sent = broker.send("orders", &orders(3, 0)).await;
         let before = namespace.api::<Broker>().get("default").await.unwrap();
         namespace.api::<Broker>().delete("default", &DeleteParams::default()).await.unwrap();
         let what = "is there anew, because a Queue uses it";

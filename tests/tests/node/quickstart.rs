@@ -20,6 +20,8 @@ async fn every_order_of_cloudflares_sdk_is_handled_and_a_failing_one_is_set_asid
         send_by_sdk(namespace, &broker).await;
         assert_handled(namespace, &broker).await;
         assert_set_aside(namespace, &broker, &failing[0]).await;
+        // With everything in it, and with an operator that would rather have it all.
+        namespace.delete().await;
     })
     .await;
 }

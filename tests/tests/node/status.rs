@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use capstan_crds::{Consumer, Queue};
-use e2e::cluster::{BrokerAccess, Cluster, LONG, Namespace, SHORT, Turn, condition, order, until};
+use capstan_crds::{Broker, Consumer, Queue};
+use e2e::cluster::{BrokerAccess, Cluster, LONG, Namespace, SHORT, Turn, condition, order};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::fixture::{APPLICATION, CONSUMER, QUEUE, until_consuming};
@@ -72,30 +72,35 @@ async fn assert_columns(namespace: &Namespace) {
     let broker = BrokerAccess::of(namespace);
     // The dead-letter queue has no consumer: what is sent to it stays.
     broker.send("orders-dlq", &[order(1, 0), order(2, 0)]).await;
-    let queues = until("kubectl get capq counts the messages", SHORT, async || {
-        let queues = table(namespace, "capq").await;
-        let count = queues["orders-dlq"]["READY-MSGS"].clone();
-        if count == "2" { Ok(queues) } else { Err(format!("READY-MSGS is {count:?}")) }
-    })
-    .await;
+    namespace
+        .wait_for::<Queue>("orders-dlq", "counts its messages", SHORT, |queue| {
+            let messages = queue.status.as_ref().and_then(|status| status.messages.as_ref());
+            let ready = messages.map(|messages| messages.ready);
+            if ready == Some(2) { Ok(()) } else { Err(format!("{ready:?} are ready")) }
+        })
+        .await;
+    let queues = table(namespace, "capq").await;
+    assert_eq!(queues["orders-dlq"]["READY-MSGS"], "2", "{queues:?}");
     assert_eq!(queues["orders"]["READY"], "True", "{queues:?}");
     assert_eq!(queues["orders"]["CONSUMER"], "orders", "{queues:?}");
     let consumers = table(namespace, "capc").await;
     for (column, value) in [("READY", "True"), ("QUEUE", "orders"), ("TARGET", "orders"), ("REPLICAS", "2")] {
         assert_eq!(consumers["orders"][column], value, "{consumers:?}");
     }
-    until("kubectl get capb tells of the broker", SHORT, async || {
-        let brokers = table(namespace, "capb").await;
-        let row = brokers.get("default").ok_or("there is no Broker default")?;
-        let wanted = [("READY", "True"), ("QUEUES", "2"), ("VERSION", "0.1.0")];
-        let has_size = !row["USED"].is_empty() && !row["CAPACITY"].is_empty();
-        if wanted.iter().all(|(column, value)| row[*column] == *value) && has_size {
-            Ok(())
-        } else {
-            Err(format!("{row:?}"))
-        }
-    })
-    .await;
+    namespace
+        .wait_for::<Broker>("default", "counts its queues", SHORT, |broker| {
+            let queues = broker.status.as_ref().and_then(|status| status.queues.as_ref());
+            let active = queues.map(|queues| queues.active);
+            if active == Some(2) { Ok(()) } else { Err(format!("{active:?} are active")) }
+        })
+        .await;
+    let brokers = table(namespace, "capb").await;
+    for (column, value) in [("READY", "True"), ("QUEUES", "2"), ("VERSION", "0.1.0")] {
+        assert_eq!(brokers["default"][column], value, "{brokers:?}");
+    }
+    for column in ["USED", "CAPACITY"] {
+        assert!(brokers["default"][column].ends_with('i'), "a size: {brokers:?}");
+    }
     // The three at once, as the documentation says it.
     print!("{}", namespace.kubectl(&["get", "capq,capc,capb"]).await);
 }

@@ -7,12 +7,13 @@ use e2e::cluster::{
     BrokerAccess, Cluster, Handled, LONG, Namespace, OPERATOR_NAMESPACE, SHORT, Turn, handled, order, tool,
     until,
 };
-use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::ListParams;
 
-use crate::fixture::{PODS, apply_all, until_consuming};
+use crate::fixture::{PODS, QUEUE, apply_all, is_rolled_out, sidecar, until_consuming};
 
 const DEFINITIONS: [&str; 3] = ["brokers.capstan.dev", "consumers.capstan.dev", "queues.capstan.dev"];
 
@@ -38,9 +39,10 @@ async fn uninstalling_ends_and_takes_no_messages_along() {
         assert_eq!(namespace.api::<Queue>().list(&ListParams::default()).await.unwrap().items.len(), 2);
         assert_messages_go_on(namespace, &broker).await;
 
-        // The charts adopt what was left.
+        // The charts adopt what was left, and the operator works again.
         turn.install(&cluster, "helm").await;
-        until_consuming(namespace, "orders").await;
+        namespace.apply(&QUEUE.replace("orders", "later")).await;
+        broker.send("later", &[order(0, 0)]).await;
         assert_eq!(broker.peek("orders-dlq").await.unwrap().len(), 1);
 
         for release in ["capstan", "capstan-crds"] {
@@ -51,6 +53,45 @@ async fn uninstalling_ends_and_takes_no_messages_along() {
         assert_volumes_go(namespace).await;
         tool::run("kubectl", &[&["delete", "crd", "--timeout=60s"][..], &DEFINITIONS].concat()).await;
         assert_eq!(definitions(&cluster).await, BTreeSet::new());
+    })
+    .await;
+}
+
+/// docs/install.md: the order in which nothing of Capstan stays but volumes.
+#[tokio::test]
+async fn tidying_up_leaves_the_volumes_alone() {
+    let cluster = Cluster::connect().await;
+    let _turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "tidy", async |namespace| {
+        apply_all(namespace).await;
+        until_consuming(namespace, "orders").await;
+        for kind in ["capc", "capq", "capb"] {
+            namespace.kubectl(&["delete", kind, "--all", "--timeout=60s"]).await;
+        }
+        namespace
+            .wait_for::<Deployment>("orders", "runs without the sidecar", LONG, |deployment| {
+                if sidecar(deployment).is_some() {
+                    Err("it has it".to_owned())
+                } else {
+                    is_rolled_out(deployment)
+                }
+            })
+            .await;
+        until("nothing of the Broker runs", LONG, async || {
+            let sets = namespace.api::<StatefulSet>().list_metadata(&ListParams::default()).await;
+            let pods = namespace
+                .api::<Pod>()
+                .list_metadata(&ListParams::default().labels("capstan.dev/broker"))
+                .await;
+            let left =
+                (sets.map_err(|e| e.to_string())?.items.len(), pods.map_err(|e| e.to_string())?.items.len());
+            if left == (0, 0) { Ok(()) } else { Err(format!("{left:?} StatefulSets and pods are left")) }
+        })
+        .await;
+        let left = namespace.kubectl(&["get", "capq,capc,capb,services", "-o", "name"]).await;
+        assert_eq!(left, "");
+        let claims = namespace.kubectl(&["get", "pvc", "-o", "name"]).await;
+        assert_eq!(claims.trim(), "persistentvolumeclaim/data-capstan-default-0");
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! Kubernetes Events on changes of conditions: best effort, bounded, and never waited for.
 
+use capstan_crds::condition::{READY, reason};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
@@ -17,6 +18,10 @@ const WAITING_MAX: usize = 256;
 const PER_SECOND: u32 = 5;
 /// Longest note the API takes.
 const NOTE_BYTES_MAX: usize = 1024;
+
+/// Reasons that are no cause for worry: they pass, or somebody wants it so.
+const PASSING: [&str; 5] =
+    [reason::PENDING, reason::NOT_DECLARED, reason::ROLLING_OUT, reason::NO_CONSUMER, reason::PAUSED];
 
 /// Publishes events in the background.
 #[derive(Debug, Clone)]
@@ -62,12 +67,12 @@ fn changes(old: &[Condition], new: &[Condition], bad_when_true: &[&str]) -> Vec<
         let before = find(old, &condition.type_);
         let is_same =
             before.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
-        let is_first = before.is_none() && !is_bad && condition.type_ != capstan_crds::condition::READY;
+        let is_first = before.is_none() && !is_bad && condition.type_ != READY;
         if is_same || is_first || events.iter().any(|event| event.reason == condition.reason) {
             continue;
         }
         events.push(Change {
-            is_warning: is_bad,
+            is_warning: is_bad && !PASSING.contains(&condition.reason.as_str()),
             action: condition.type_.clone(),
             reason: condition.reason.clone(),
             note: shortened(&condition.message),
@@ -128,7 +133,7 @@ mod tests {
         ]);
         let events = changes(&none, &bad, &[]);
         assert_eq!(events.len(), 1);
-        assert_eq!((events[0].is_warning, events[0].reason.as_str()), (true, "Paused"));
+        assert_eq!((events[0].is_warning, events[0].reason.as_str()), (true, "BrokerNotFound"));
         assert_eq!(changes(&bad, &bad, &[]), []);
         let good = conditions(&[
             ("Accepted", true, "Accepted"),
@@ -137,7 +142,13 @@ mod tests {
         ]);
         let reasons: Vec<(bool, String)> =
             changes(&bad, &good, &[]).into_iter().map(|e| (e.is_warning, e.reason)).collect();
-        assert_eq!(reasons, [(false, "Delivering".into()), (false, "AsDeclared".into())]);
+        assert_eq!(reasons, [(false, "Resolved".into()), (false, "AsDeclared".into())]);
+    }
+
+    #[test]
+    fn what_passes_is_no_warning() {
+        let events = changes(&[], &conditions(&[("SidecarsInjected", false, "RollingOut")]), &[]);
+        assert!(!events[0].is_warning);
     }
 
     #[test]

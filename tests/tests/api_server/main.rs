@@ -1,0 +1,16 @@
+//! The operator on a real API server whose pods never run. `cargo xtask test --level api-server` runs these.
+//!
+//! Each test has a namespace, an operator with the rights of the chart, and a broker of its own, and the tests take turns:
+//! an operator works on the whole cluster.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod brokers;
+mod consumers;
+mod contest;
+mod definitions;
+mod election;
+mod fixture;
+mod matrix;
+mod quickstart;
+mod restart;
+mod stage;

@@ -1,0 +1,222 @@
+//! An operator and a broker, as processes, for one test at a time.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use capstan_crds::{Broker as BrokerObject, Consumer, Queue};
+use e2e::cluster::{Cluster, Namespace, SHORT, chart, tool, until};
+use e2e::process::{Broker, Log, program};
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Where the operator's account is.
+pub(crate) const SYSTEM: &str = "capstan-system";
+
+/// An operator works on the whole cluster: one test at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// What a test has for itself beside its namespace.
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+    pub(crate) broker: Broker,
+    pub(crate) operator: Operator,
+    folder: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Runs a test with a broker, an operator and a namespace.
+pub(crate) async fn on_stage(prefix: &str, test: impl AsyncFnOnce(&mut Stage, &Namespace)) {
+    let mut stage = Stage::open().await;
+    let namespace =
+        Namespace { cluster: stage.cluster.clone(), name: format!("{prefix}-{:08x}", rand::random::<u32>()) };
+    tool::run("kubectl", &["create", "namespace", &namespace.name]).await;
+    let result = AssertUnwindSafe(test(&mut stage, &namespace)).catch_unwind().await;
+    if result.is_err() {
+        let kinds = "capq,capc,capb,deployments,statefulsets,services,events";
+        let (Ok(text) | Err(text)) =
+            tool::execute("kubectl", &["-n", &namespace.name, "get", kinds, "-o", "yaml"], None).await;
+        println!("---- the operator's log ----\n{}", stage.operator.log);
+        println!("---- what the namespace looks like after the failure ----\n{text}\n---- end ----");
+    }
+    // The next operator has a broker of its own, and would tell it of what is left here.
+    drop(stage.operator);
+    clear(&namespace).await;
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
+/// Deletes all objects of Capstan and waits until they are gone; the rest goes with the namespace, which takes longer.
+async fn clear(namespace: &Namespace) {
+    let params = (DeleteParams::default(), ListParams::default());
+    // A test may have deleted the namespace itself.
+    let _ = namespace.api::<Consumer>().delete_collection(&params.0, &params.1).await;
+    let _ = namespace.api::<Queue>().delete_collection(&params.0, &params.1).await;
+    let _ = namespace.api::<BrokerObject>().delete_collection(&params.0, &params.1).await;
+    let namespaces: Api<NamespaceObject> = Api::all(namespace.cluster.client.clone());
+    let _ = namespaces.delete(&namespace.name, &DeleteParams::background()).await;
+    nothing_left().await;
+}
+
+/// Waits until the cluster has no object of Capstan.
+async fn nothing_left() {
+    until("the cluster has no Capstan objects", SHORT, async || {
+        let found = tool::execute("kubectl", &["get", "capq,capc,capb", "-A", "-o", "name"], None).await?;
+        if found.trim().is_empty() {
+            Ok(())
+        } else {
+            Err(format!("delete what is not of these tests: {found}"))
+        }
+    })
+    .await;
+}
+
+impl Stage {
+    async fn open() -> Self {
+        let turn = TURN.lock().await;
+        let cluster = Cluster::connect().await;
+        install(&cluster).await;
+        nothing_left().await;
+        let folder = tempfile::tempdir().unwrap();
+        account(folder.path()).await;
+        let broker = Broker::start(&folder.path().join("store"));
+        let operator = Operator::start(&Stage::settings(folder.path(), &broker), &[]).await;
+        Self { cluster, broker, operator, folder, _turn: turn }
+    }
+
+    /// Ends the operator and starts another one, with more settings.
+    pub(crate) async fn restart_operator(&mut self, more: &[(&str, &str)]) {
+        self.operator.stop();
+        self.operator = self.another_operator(more).await;
+    }
+
+    /// Starts an operator beside the one there is.
+    pub(crate) async fn another_operator(&self, more: &[(&str, &str)]) -> Operator {
+        Operator::start(&Self::settings(self.folder.path(), &self.broker), more).await
+    }
+
+    /// Ends the broker and starts one with an empty store; the operator is told where it is.
+    pub(crate) async fn replace_broker(&mut self) {
+        let store = self.folder.path().join(format!("store-{:08x}", rand::random::<u32>()));
+        self.broker = Broker::start(&store);
+        self.restart_operator(&[]).await;
+    }
+
+    fn settings(folder: &Path, broker: &Broker) -> Vec<(String, String)> {
+        let pair = |name: &str, value: String| (name.to_owned(), value);
+        vec![
+            pair("KUBECONFIG", folder.join("kubeconfig").display().to_string()),
+            pair("CAPSTAN_LISTEN", "127.0.0.1:0".to_owned()),
+            // Pods never run here: the broker is a process of this machine.
+            pair("CAPSTAN_BROKER_CONTROL_URL", broker.admin_url()),
+            pair("CAPSTAN_POLL_MS", "200".to_owned()),
+            pair("CAPSTAN_LOG", "info,capstan_operator=debug".to_owned()),
+        ]
+    }
+}
+
+/// `capstan-operator` as a process. Killed when dropped.
+pub(crate) struct Operator {
+    child: Child,
+    log: Log,
+}
+
+impl Operator {
+    async fn start(settings: &[(String, String)], more: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(operator());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CAPSTAN_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(settings.iter().map(|(name, value)| (name, value))).envs(more.iter().copied());
+        let mut child =
+            command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("an operator starts");
+        let (log, _) = Log::follow(child.stderr.take().expect("its stderr is a pipe"));
+        let operator = Self { child, log };
+        operator.until_logged("the cluster is known").await;
+        operator
+    }
+
+    /// Waits until it logged a message.
+    pub(crate) async fn until_logged(&self, message: &str) {
+        let what = format!("the operator logs {message:?}");
+        until(&what, SHORT, async || if self.has_logged(message) { Ok(()) } else { Err(String::new()) })
+            .await;
+    }
+
+    /// Whether it logged a message, in the last lines.
+    pub(crate) fn has_logged(&self, message: &str) -> bool {
+        let is = |line: &String| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            line["fields"]["message"] == message
+        };
+        self.log.lines().iter().any(is)
+    }
+
+    /// Ends it as Kubernetes does.
+    pub(crate) fn stop(&mut self) {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(id.expect("a process id"), rustix::process::Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "the operator ended with {status}:\n{}", self.log);
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn operator() -> PathBuf {
+    std::env::var_os("CAPSTAN_OPERATOR").map_or_else(|| program("capstan-operator"), PathBuf::from)
+}
+
+/// Installs the resource definitions, and waits until they are served.
+async fn install(cluster: &Cluster) {
+    let templates = Path::new(&chart("capstan-crds")).join("templates").display().to_string();
+    tool::run("kubectl", &["apply", "--server-side", "-f", &templates]).await;
+    until("the kinds are served", SHORT, async || {
+        let (client, one) = (&cluster.client, ListParams::default().limit(1));
+        Api::<Queue>::all(client.clone()).list(&one).await.map_err(|error| error.to_string())?;
+        Api::<Consumer>::all(client.clone()).list(&one).await.map_err(|error| error.to_string())?;
+        Api::<BrokerObject>::all(client.clone()).list(&one).await.map_err(|error| error.to_string())?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Makes the account and the roles of the chart, and a kubeconfig with no other rights.
+async fn account(folder: &Path) {
+    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}}}\n");
+    let rendered = tool::run(
+        "helm",
+        &[
+            "template",
+            "capstan",
+            &chart("capstan"),
+            "--namespace",
+            SYSTEM,
+            "--show-only",
+            "templates/rbac.yaml",
+            "--show-only",
+            "templates/serviceaccount.yaml",
+        ],
+    )
+    .await;
+    let objects = format!("{namespace}---\n{rendered}");
+    tool::execute("kubectl", &["apply", "--server-side", "-f", "-"], Some(&objects)).await.unwrap();
+    let token = tool::run("kubectl", &["-n", SYSTEM, "create", "token", "capstan"]).await;
+    let view =
+        tool::run("kubectl", &["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
+    let mut config: serde_json::Value = serde_json::from_str(&view).unwrap();
+    config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
+    std::fs::write(folder.join("kubeconfig"), config.to_string()).unwrap();
+}

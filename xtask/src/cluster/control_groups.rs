@@ -13,6 +13,8 @@ const HYBRID: &str = "unified";
 /// How long a group may be in use after its processes were killed.
 const BUSY: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
+/// What the kubelet asks for, which version 2 hands down by name.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "hugetlb"];
 /// Files that a new cpuset needs before it takes processes.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
@@ -26,6 +28,13 @@ pub fn root(node: u8) -> String {
 /// # Errors
 /// The machine allows no control groups.
 pub fn make(node: u8) -> Result<()> {
+    let handed_down = Path::new(MOUNT).join("cgroup.subtree_control");
+    if handed_down.exists() {
+        for controller in CONTROLLERS {
+            // One at a time, for kernels that lack some; the kubelet names what it misses.
+            let _ = std::fs::write(&handed_down, format!("+{controller}"));
+        }
+    }
     for hierarchy in hierarchies() {
         let group = hierarchy.join(namespace(node));
         std::fs::create_dir_all(&group).with_context(|| format!("cannot make {}", group.display()))?;

@@ -128,8 +128,11 @@ impl Cluster {
     /// Imports an image archive on every node.
     ///
     /// # Errors
-    /// It is no image archive.
+    /// It is no image archive, or there is no node.
     pub fn load(&self, archive: &Path) -> Result<()> {
+        if self.nodes() == 0 {
+            bail!("this cluster has no node to load {} on", archive.display());
+        }
         (0..self.nodes()).try_for_each(|node| node::load(&self.place, node, archive))
     }
 

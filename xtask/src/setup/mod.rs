@@ -4,7 +4,9 @@ mod clients;
 mod debian;
 mod toolchain;
 
-use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
 
 use crate::cluster;
 use crate::progress::Progress;
@@ -29,7 +31,8 @@ impl Args {
     pub fn run(&self) -> Result<()> {
         let levels = crate::test::choose(&self.levels, &self.without);
         let mut progress = Progress::new(0);
-        check(&levels, false)?;
+        let problems = problems(&levels, false);
+        ensure!(problems.is_empty(), "{}", advice(&problems));
         install(&levels, false, &mut progress)?;
         if levels.iter().any(|level| level.has_cluster()) {
             cluster::build(&mut |text| progress.note(text))?;
@@ -39,29 +42,23 @@ impl Args {
     }
 }
 
-/// Checks what this tool cannot install. `existing`: the node level runs against a cluster that is already there.
-///
-/// # Errors
-/// Something is missing; names every such thing, the levels it prevents, and the way around.
-pub fn check(levels: &[Level], existing: bool) -> Result<()> {
-    let mut problems = Vec::new();
-    let mut prevented = Vec::new();
-    for level in levels {
-        let found = toolchain::problems(*level, existing);
-        if !found.is_empty() {
-            prevented.push(*level);
-            problems.extend(found.into_iter().map(|problem| format!("level {level}: {problem}")));
+/// What this tool cannot install, by the level that it keeps from running. `existing`: the node level runs against a
+/// cluster that is already there.
+pub fn problems(levels: &[Level], existing: bool) -> BTreeMap<Level, Vec<String>> {
+    let problems = |level: &Level| (*level, toolchain::problems(*level, existing));
+    levels.iter().map(problems).filter(|(_, problems)| !problems.is_empty()).collect()
+}
+
+/// The problems in words, and how to do without.
+pub fn advice(problems: &BTreeMap<Level, Vec<String>>) -> String {
+    let mut text = String::new();
+    for (level, problems) in problems {
+        for problem in problems {
+            text.push_str(&format!("level {level}: {problem}\n"));
         }
     }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let without: Vec<String> = prevented.iter().map(|level| format!("--without {level}")).collect();
-    bail!(
-        "{}\nTo leave out what cannot run here: cargo xtask test {}",
-        problems.join("\n"),
-        without.join(" ")
-    )
+    let without: Vec<String> = problems.keys().map(|level| format!("--without {level}")).collect();
+    text + &format!("To leave out what cannot run here: {}", without.join(" "))
 }
 
 /// Installs what is missing: Debian's packages, the official clients.
@@ -83,4 +80,18 @@ pub fn install(levels: &[Level], existing: bool, progress: &mut Progress) -> Res
 
 fn names(levels: &[Level]) -> String {
     levels.iter().map(|level| level.name()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_every_problem_and_the_way_around() {
+        let problem = |text: &str| vec![text.to_owned()];
+        let problems = [(Level::ApiServer, problem("no Go")), (Level::Node, problem("no root"))];
+        let text = advice(&problems.into_iter().collect());
+        assert!(text.starts_with("level api-server: no Go\nlevel node: no root\n"), "{text}");
+        assert!(text.ends_with("--without api-server --without node"), "{text}");
+    }
 }

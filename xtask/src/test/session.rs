@@ -37,13 +37,16 @@ impl<'a> Session<'a> {
         let names: Vec<&str> = self.levels.iter().map(|level| level.name()).collect();
         println!("levels: {}", names.join(", "));
         let existing = self.is_existing();
-        if !self.try_all("cannot run here", |run| setup::check(&run.levels, existing)) {
+        let problems = setup::problems(&self.levels, existing);
+        if !problems.is_empty() {
+            println!("{}", setup::advice(&problems));
+            problems.keys().for_each(|level| self.report.fail(*level, "it cannot run here"));
             return;
         }
         self.progress.step("what the tests need");
-        if !self
-            .try_all("could not be prepared", |run| setup::install(&run.levels, existing, &mut run.progress))
-        {
+        let levels = self.levels.clone();
+        let install = |run: &mut Self| setup::install(&run.levels, existing, &mut run.progress);
+        if !self.try_levels(&levels, "what it needs could not be installed", install) {
             return;
         }
         if self.levels.contains(&Level::Lint) {
@@ -57,13 +60,14 @@ impl<'a> Session<'a> {
     }
 
     fn build(&mut self) -> Option<Programs> {
-        if self.levels == [Level::Lint] || interrupt::asked() {
+        let tested: Vec<Level> = self.levels.iter().copied().filter(|level| *level != Level::Lint).collect();
+        if tested.is_empty() || interrupt::asked() {
             return None;
         }
         self.progress.step("compiling programs and tests");
         let mut programs = None;
         let filter = self.args.filter.as_deref();
-        self.try_all("did not build", |run| {
+        self.try_levels(&tested, "its programs did not build", |run| {
             programs = Some(programs::build(&run.levels, filter, &mut run.progress)?);
             Ok(())
         });
@@ -95,8 +99,12 @@ impl<'a> Session<'a> {
         own.retain(|level| !(existing && *level == Level::Node));
         if let Some((binaries, archives)) = self.cluster_needs(&own) {
             for level in own {
-                let start = |run: &mut Self| Place::start(level, &binaries, &archives, &mut run.progress);
-                self.in_cluster(level, programs, start);
+                let archives = if level == Level::Node { archives.as_deref() } else { Some(&[][..]) };
+                // Images that did not build are a failure already.
+                if let Some(archives) = archives {
+                    let start = |run: &mut Self| Place::start(level, &binaries, archives, &mut run.progress);
+                    self.in_cluster(level, programs, start);
+                }
             }
         }
         if existing && self.levels.contains(&Level::Node) {
@@ -105,11 +113,11 @@ impl<'a> Session<'a> {
     }
 
     /// Kubernetes for these levels, and the images that pods run.
-    fn cluster_needs(&mut self, own: &[Level]) -> Option<(cluster::Programs, Vec<PathBuf>)> {
+    fn cluster_needs(&mut self, own: &[Level]) -> Option<(cluster::Programs, Option<Vec<PathBuf>>)> {
         if own.is_empty() || interrupt::asked() {
             return None;
         }
-        let (mut binaries, mut archives) = (None, Vec::new());
+        let (mut binaries, mut archives) = (None, None);
         self.progress.step("Kubernetes");
         let is_good = self.try_levels(own, "Kubernetes did not build", |run| {
             binaries = Some(cluster::build(&mut |text| run.progress.note(text))?);
@@ -117,13 +125,10 @@ impl<'a> Session<'a> {
         });
         if is_good && own.contains(&Level::Node) {
             self.progress.step("images");
-            let is_good = self.try_levels(&[Level::Node], "the images did not build", |run| {
-                archives = images::build(&[], &mut run.progress)?;
+            self.try_levels(&[Level::Node], "the images did not build", |run| {
+                archives = Some(images::build(&[], &mut run.progress)?);
                 Ok(())
             });
-            if !is_good {
-                return None;
-            }
         }
         Some((binaries?, archives))
     }
@@ -146,7 +151,8 @@ impl<'a> Session<'a> {
             if !is_good && !interrupt::asked() {
                 place.collect(level, &mut run.progress);
             }
-            let ended = place.end(!is_good && run.args.keep, &mut run.progress);
+            let keep = run.args.keep && !is_good && !interrupt::asked();
+            let ended = place.end(keep, &mut run.progress);
             result.and(ended)
         });
     }
@@ -185,12 +191,6 @@ impl<'a> Session<'a> {
             let text = format!("{error}");
             self.report.fail(level, text.lines().next().unwrap_or("an error without words"));
         }
-    }
-
-    /// Does something that all levels need; an error is a failure of each.
-    fn try_all(&mut self, what: &str, work: impl FnOnce(&mut Self) -> Result<()>) -> bool {
-        let levels = self.levels.clone();
-        self.try_levels(&levels, what, work)
     }
 
     /// Does something that these levels need; an error is a failure of each.

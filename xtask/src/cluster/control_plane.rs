@@ -108,6 +108,9 @@ fn controller_manager(place: &Place) -> Vec<String> {
         "--node-monitor-period=2s".to_owned(),
         "--node-monitor-grace-period=20s".to_owned(),
         "--horizontal-pod-autoscaler-sync-period=5s".to_owned(),
+        // By default it starts its own controllers at the pace of 20 requests a second, which takes 5 s.
+        "--kube-api-qps=200".to_owned(),
+        "--kube-api-burst=400".to_owned(),
     ]);
     arguments
 }

@@ -128,8 +128,8 @@ mod tests {
         let none = conditions(&[]);
         let bad = conditions(&[
             ("Accepted", true, "Accepted"),
-            ("Delivering", false, "Paused"),
-            ("Ready", false, "Paused"),
+            ("BrokerResolved", false, "BrokerNotFound"),
+            ("Ready", false, "BrokerNotFound"),
         ]);
         let events = changes(&none, &bad, &[]);
         assert_eq!(events.len(), 1);
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(changes(&bad, &bad, &[]), []);
         let good = conditions(&[
             ("Accepted", true, "Accepted"),
-            ("Delivering", true, "Delivering"),
+            ("BrokerResolved", true, "Resolved"),
             ("Ready", true, "AsDeclared"),
         ]);
         let reasons: Vec<(bool, String)> =

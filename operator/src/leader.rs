@@ -1,5 +1,7 @@
 //! One active operator among several, by a Lease.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use kube::Client;
 use kube_lease_manager::LeaseManagerBuilder;
@@ -12,6 +14,8 @@ const NAME: &str = "capstan-operator";
 const DURATION_SECONDS: u64 = 15;
 /// The Lease is renewed so long before it ends.
 const GRACE_SECONDS: u64 = 5;
+/// How long giving the Lease back may take.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether this operator is the active one.
 pub(crate) struct Leader {
@@ -67,7 +71,8 @@ impl Leader {
     pub(crate) async fn resign(self) {
         drop(self.is_active);
         if let Some(task) = self.task {
-            let _ = task.await;
+            // Where the API server does not answer, the Lease ends by itself.
+            let _ = tokio::time::timeout(RESIGN_TIMEOUT, task).await;
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt::Debug;
 
-use capstan_crds::{Broker, Key, label};
+use capstan_crds::{API_VERSION, Broker, Key, label};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,7 +95,10 @@ where
     Ok(())
 }
 
+/// Whether an object is a Broker's: by its labels, or by its owner when somebody took the labels off.
 fn is_ours<K: ResourceExt>(object: &K) -> bool {
-    object.labels().get(label::MANAGED_BY).is_some_and(|manager| manager == "capstan")
-        && object.labels().contains_key(label::BROKER)
+    let labels = object.labels();
+    let is_labelled = labels.get(label::MANAGED_BY).is_some_and(|manager| manager == "capstan");
+    let is_owner = |owner: &OwnerReference| owner.api_version == API_VERSION && owner.kind == "Broker";
+    is_labelled && labels.contains_key(label::BROKER) || object.owner_references().iter().any(is_owner)
 }

@@ -51,6 +51,8 @@ pub(crate) enum Found {
     Exists { refused: Option<String> },
     /// It does not exist yet, but is being created.
     Coming,
+    /// It is being deleted.
+    Ending,
     /// Nobody makes it.
     Missing,
 }
@@ -98,7 +100,7 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
 /// The Broker that Queues use when they name none, without an owner: it outlives them.
 async fn create_default(context: &Context, scene: &Scene) -> Result<Found, ApiError> {
     if scene.is_ending {
-        return Ok(Found::Coming);
+        return Ok(Found::Ending);
     }
     if scene.key.name != BROKER_DEFAULT {
         return Ok(Found::Missing);

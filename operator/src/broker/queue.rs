@@ -129,6 +129,7 @@ fn broker_resolved(broker: &Key, found: &Found) -> Verdict {
     match found {
         Found::Exists { .. } => Verdict::yes(reason::RESOLVED, format!("stored by Broker {name}")),
         Found::Coming => Verdict::no(reason::PENDING, format!("Broker {name} is being created")),
+        Found::Ending => Verdict::no(reason::PENDING, format!("Broker {name} is being deleted")),
         Found::Missing => Verdict::no(
             reason::BROKER_NOT_FOUND,
             format!(

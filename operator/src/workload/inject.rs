@@ -74,7 +74,7 @@ async fn remove(
     workload: &Workload,
 ) -> Result<Injection, ApiError> {
     apply(&context.client, reference, workload, None, false).await?;
-    context.applied.forget(|object| *object == object_of(reference, workload));
+    forget(context, &workload.key.namespace, reference);
     info!(kind = reference.kind.as_str(), workload = %workload.key, "sidecar taken away");
     Ok(Injection::done())
 }
@@ -85,7 +85,7 @@ async fn inject(
     workload: &Workload,
     container: &Container,
 ) -> Result<Injection, ApiError> {
-    let object = object_of(reference, workload);
+    let object = Object::Sidecar(workload.key.namespace.clone(), reference.clone());
     let content = content(container);
     let last = context.applied.get(&object).filter(|mark| mark.uid == workload.uid);
     if let Some(last) = last.as_ref().filter(|mark| mark.content == content) {
@@ -134,6 +134,8 @@ async fn differs_in_image_alone(
     Ok(would_be.sidecar.as_ref() == Some(live))
 }
 
-fn object_of(reference: &Reference, workload: &Workload) -> Object {
-    Object::Sidecar(workload.key.namespace.clone(), reference.clone())
+/// Forgets what was applied to a workload that is gone, or that has nothing of ours any more.
+pub(super) fn forget(context: &Context, namespace: &str, reference: &Reference) {
+    let gone = Object::Sidecar(namespace.to_owned(), reference.clone());
+    context.applied.forget(|object| *object == gone);
 }

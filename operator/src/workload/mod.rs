@@ -60,7 +60,10 @@ async fn bring_all_about(
     let plan = plan(namespace, reference, workload.as_deref(), &claimants, &context.config);
     let injection = match &workload {
         Some(workload) => Some(bring_about(context, reference, workload, &plan.action).await?),
-        None => None,
+        None => {
+            inject::forget(context, namespace, reference);
+            None
+        }
     };
     let is_wanted = matches!(plan.action, Action::Inject(_)) || workload.as_ref().is_some_and(|w| w.is_ours);
     let sidecar = match &workload {

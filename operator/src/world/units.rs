@@ -131,3 +131,113 @@ fn is_same_object<K: ResourceExt>(old: &K, new: &K) -> bool {
         |object: &K| (object.uid(), object.meta().generation, object.meta().deletion_timestamp.clone());
     parts(old) == parts(new)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use capstan_crds::{Object, parse};
+
+    use super::*;
+
+    fn state(yaml: &str) -> State {
+        let mut state = State::default();
+        for object in parse(yaml).unwrap() {
+            match object {
+                Object::Queue(queue) => {
+                    state.queues.insert(Key::of(&queue.metadata), Arc::new(*queue));
+                }
+                Object::Consumer(consumer) => {
+                    state.consumers.insert(Key::of(&consumer.metadata), Arc::new(*consumer));
+                }
+                other => panic!("not expected here: {other:?}"),
+            }
+        }
+        state
+    }
+
+    fn object(kind: &str, name: &str, spec: &str) -> String {
+        format!(
+            "---\napiVersion: capstan.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
+        )
+    }
+
+    fn shop() -> State {
+        let push = |queue: &str| {
+            format!(
+                "{{queueRef: {{name: {queue}}}, targetRef: {{kind: Deployment, name: web}}, deadLetterQueueRef: {{name: dead}}}}"
+            )
+        };
+        state(
+            &[
+                object("Queue", "orders", "{brokerRef: {name: main}}"),
+                object("Queue", "dead", "{brokerRef: {name: main}}"),
+                object("Consumer", "push", &push("orders")),
+                object("Consumer", "rival", "{queueRef: {name: orders}}"),
+                object("Consumer", "other", "{queueRef: {name: elsewhere}}"),
+            ]
+            .concat(),
+        )
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new("shop", name)
+    }
+
+    fn web() -> Unit {
+        Unit::Workload("shop".into(), "Deployment/web".parse().unwrap())
+    }
+
+    fn set(units: Vec<Unit>) -> BTreeSet<Unit> {
+        units.into_iter().collect()
+    }
+
+    #[test]
+    fn a_queue_concerns_its_broker_and_its_consumers() {
+        let state = shop();
+        let units = set(of_queue(&state, &state.queues.get(&key("orders")).unwrap()));
+        assert_eq!(units, set(vec![Unit::Broker(key("main")), web(), Unit::Consumer(key("rival"))]));
+        let units = set(of_queue(&state, &state.queues.get(&key("dead")).unwrap()));
+        assert_eq!(units, set(vec![Unit::Broker(key("main")), web()]), "as a dead-letter queue");
+    }
+
+    #[test]
+    fn a_consumer_concerns_its_workload_its_rivals_and_the_broker() {
+        let state = shop();
+        let units = set(of_consumer(&state, &state.consumers.get(&key("rival")).unwrap()));
+        assert_eq!(units, set(vec![Unit::Broker(key("main")), web(), Unit::Consumer(key("rival"))]));
+        let units = set(of_consumer(&state, &state.consumers.get(&key("other")).unwrap()));
+        assert_eq!(units, set(vec![Unit::Consumer(key("other"))]));
+    }
+
+    #[test]
+    fn a_workload_concerns_us_when_a_consumer_names_it_or_it_has_our_sidecar() {
+        let state = shop();
+        let workload = |name: &str, is_ours| Workload { key: key(name), is_ours, ..Workload::default() };
+        assert_eq!(of_deployment(&state, &workload("web", false)), [web()]);
+        assert_eq!(of_deployment(&state, &workload("unknown", false)), []);
+        let left = Unit::Workload("shop".into(), "Deployment/left".parse().unwrap());
+        assert_eq!(of_deployment(&state, &workload("left", true)), [left]);
+        assert_eq!(of_stateful_set(&state, &workload("web", false)), [], "another kind");
+        let own = Workload { controller: Some("Broker/main".into()), ..workload("capstan-main", false) };
+        assert_eq!(of_stateful_set(&state, &own), [Unit::Broker(key("main"))]);
+    }
+
+    #[test]
+    fn counts_of_a_queue_are_no_news_but_conditions_are() {
+        let queue = |status: &str| {
+            let yaml = format!(
+                "{{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {{name: q}}, spec: {{}}, status: {status}}}"
+            );
+            serde_yaml::from_str::<Queue>(&yaml).unwrap()
+        };
+        let counts = |ready: u32| {
+            format!(
+                "{{messages: {{ready: {ready}, leased: 0, delayed: 0, dead: 0, bytes: 0, observedAt: '2026-01-01T00:00:00Z'}}}}"
+            )
+        };
+        assert!(is_same_queue(&queue(&counts(1)), &queue(&counts(2))));
+        let claimed = "{consumer: {name: c, uid: u}}";
+        assert!(!is_same_queue(&queue("{}"), &queue(claimed)));
+    }
+}

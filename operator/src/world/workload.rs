@@ -127,3 +127,80 @@ fn ports(container: &Container) -> impl Iterator<Item = (String, i32)> {
 fn count(replicas: Option<i32>) -> u32 {
     u32::try_from(replicas.unwrap_or_default()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEMPLATE: &str = "
+      selector: {matchLabels: {app: web}}
+      replicas: 3
+      template:
+        metadata: {labels: {app: web}}
+        spec:
+          terminationGracePeriodSeconds: 90
+          initContainers: [{name: capstan, image: s, restartPolicy: Always}]
+          containers: [{name: app, image: a, ports: [{containerPort: 8080}, {containerPort: 9000}]}]";
+
+    fn deployment(manager: &str, template: &str) -> Workload {
+        let yaml = format!(
+            "{{metadata: {{name: web, namespace: shop, uid: u, generation: 4, managedFields: [{manager}]}}, spec: {{}}}}"
+        );
+        let mut object: serde_json::Value = serde_yaml::from_str(&yaml).unwrap();
+        object["spec"] = serde_yaml::from_str(template).unwrap();
+        object["status"] = serde_json::json!({"observedGeneration": 4, "replicas": 3, "updatedReplicas": 2});
+        Workload::from(&serde_json::from_value::<Deployment>(object).unwrap())
+    }
+
+    #[test]
+    fn a_sidecar_is_ours_when_we_applied_it() {
+        for (manager, expected) in [
+            ("{manager: capstan, operation: Apply}", true),
+            ("{manager: capstan, operation: Update}", false),
+            ("{manager: capstan, operation: Apply, subresource: status}", false),
+            ("{manager: kubectl, operation: Apply}", false),
+            ("", false),
+        ] {
+            let workload = deployment(manager, TEMPLATE);
+            assert_eq!(workload.is_ours, expected, "{manager}");
+            assert!(workload.sidecar.is_some());
+        }
+        // Something of ours elsewhere in the object is no sidecar.
+        let elsewhere = deployment(
+            "{manager: capstan, operation: Apply}",
+            &TEMPLATE.replace("name: capstan", "name: other"),
+        );
+        assert_eq!((elsewhere.is_ours, elsewhere.sidecar), (false, None));
+        let container = deployment(
+            "{manager: capstan, operation: Apply}",
+            &TEMPLATE.replace("name: capstan", "name: x").replace("name: app", "name: capstan"),
+        );
+        assert!(!container.is_ours && container.sidecar.is_some());
+    }
+
+    #[test]
+    fn what_injection_needs_is_read() {
+        let workload = deployment("", TEMPLATE);
+        assert_eq!(workload.key, Key::new("shop", "web"));
+        assert_eq!((workload.uid.as_str(), workload.generation, workload.replicas), ("u", 4, 3));
+        assert_eq!(workload.grace_seconds, 90);
+        assert_eq!(workload.ports, [("app".to_owned(), 8080), ("app".to_owned(), 9000)]);
+        let plain = TEMPLATE
+            .replace("terminationGracePeriodSeconds: 90", "hostNetwork: true")
+            .replace("replicas: 3", "paused: true");
+        let workload = deployment("", &plain);
+        assert_eq!(
+            (workload.grace_seconds, workload.host_network, workload.is_paused, workload.replicas),
+            (30, true, true, 1)
+        );
+    }
+
+    #[test]
+    fn a_rollout_is_over_when_every_pod_is_new() {
+        let rolling = deployment("", TEMPLATE);
+        assert!(!rolling.is_rolled_out());
+        assert!(Workload { updated: 3, ..rolling.clone() }.is_rolled_out());
+        assert!(!Workload { updated: 3, is_observed: false, ..rolling.clone() }.is_rolled_out());
+        assert!(!Workload { updated: 3, current: 4, ..rolling }.is_rolled_out(), "an old pod is left");
+    }
+}

@@ -103,6 +103,11 @@ impl Broker {
         Starting::spawn(data).ready()
     }
 
+    /// Where the HTTP API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.api
+    }
+
     /// `http://HOST:PORT` of the HTTP API.
     pub fn url(&self) -> String {
         format!("http://{}", self.api)

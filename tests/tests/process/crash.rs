@@ -2,6 +2,7 @@
 
 mod history;
 mod load;
+mod sniper;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
     for kill in 1..=KILLS {
         let load = Duration::from_millis(random.random_range(50..500));
         tokio::time::sleep(load).await;
-        kill_under(&target, broker.take().unwrap(), kill).await;
+        kill_under(&target, broker.take().unwrap(), kill, &history).await;
         // Every fifth time the next process is killed too, somewhere in its recovery.
         if kill % 5 == 0 {
             let starting = Starting::spawn(folder.path());
@@ -79,17 +80,24 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
     broker.stop();
 }
 
-/// Kills a broker at any moment, or in turn at the very moment of an answer: what it said then must be on disk already.
-async fn kill_under(target: &Target, mut broker: Broker, kill: usize) {
-    let moment = [None, Some(Moment::Stored), Some(Moment::Settled)][kill % 3];
-    if let Some(moment) = moment {
-        target.kill_at(moment, broker.killer());
-        let waited = Instant::now();
-        while broker.is_running() && waited.elapsed() < Duration::from_secs(1) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        target.disarm();
+/// Kills a broker, in turn at any moment and at the moment of an answer: what it says then must be on disk already.
+async fn kill_under(target: &Target, mut broker: Broker, kill: usize, history: &History) {
+    match kill % 4 {
+        0 => {}
+        1 => await_trap(target, Moment::Stored, &mut broker).await,
+        2 => await_trap(target, Moment::Settled, &mut broker).await,
+        _ => tokio::task::block_in_place(|| sniper::shoot(&broker, u32::try_from(kill).unwrap(), history)),
     }
     target.lost();
     broker.kill();
+}
+
+/// Lets the client kill it that gets such an answer next.
+async fn await_trap(target: &Target, moment: Moment, broker: &mut Broker) {
+    target.kill_at(moment, broker.killer());
+    let waited = Instant::now();
+    while broker.is_running() && waited.elapsed() < Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    target.disarm();
 }

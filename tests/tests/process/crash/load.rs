@@ -104,7 +104,7 @@ fn is_unknown(error: &ClientError) -> bool {
 }
 
 /// The body of a message: any other one was made up.
-fn body(message: Message) -> Value {
+pub(super) fn body(message: Message) -> Value {
     let (producer, number) = message;
     let length = (producer * 7_919 + number * 104_729) % 3_000;
     json!({ "producer": producer, "number": number, "padding": "x".repeat(length as usize) })

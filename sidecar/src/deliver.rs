@@ -10,6 +10,7 @@ use capstan_api::workload::WorkloadConsumer;
 use crate::call;
 use crate::context::Scope;
 use crate::event::What;
+use crate::gate::Permit;
 use crate::lease::Lease;
 use crate::quiesce;
 use crate::request::{Leased, Prepared};
@@ -27,9 +28,11 @@ pub(crate) async fn deliver(
     policy: &WorkloadConsumer,
     prepared: Prepared,
     lease: &mut Lease,
+    permit: &Permit,
 ) -> (Vec<Leased>, Verdict) {
     let Prepared { body, leased, .. } = prepared;
-    let outcome = if scope.stop.is_cancelled() || scope.context.quiesce.is_on() {
+    let ending = scope.stop.is_cancelled() || scope.context.quiesce.is_on();
+    let outcome = if ending || permit.is_withdrawn() {
         Outcome::NotCalled
     } else {
         scope.emit(|| What::Delivered { messages: leased.iter().map(settle::named).collect() });

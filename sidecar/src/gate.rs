@@ -120,11 +120,20 @@ impl Permit {
         self.probe
     }
 
-    /// Waits until a pull must not go on: another slot found that the application takes nothing, so what this pull would
-    /// get would be released too, again and again.
+    /// Whether nothing may be pulled or begun any more: another slot found that the application takes nothing. What this
+    /// pull would get would be released too, again and again.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.is_withdrawn_by(&self.gate.breaker.borrow())
+    }
+
+    const fn is_withdrawn_by(&self, breaker: &Breaker) -> bool {
+        !self.probe && !breaker.is_closed()
+    }
+
+    /// Waits until it is withdrawn.
     pub(crate) async fn withdrawn(&self) {
-        let closed_off = |breaker: &Breaker| !self.probe && !breaker.is_closed();
-        if self.gate.breaker.subscribe().wait_for(closed_off).await.is_err() {
+        let withdrawn = |breaker: &Breaker| self.is_withdrawn_by(breaker);
+        if self.gate.breaker.subscribe().wait_for(withdrawn).await.is_err() {
             // Not while this permit holds the gate.
             std::future::pending::<()>().await;
         }

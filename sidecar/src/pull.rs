@@ -9,7 +9,7 @@ use capstan_api::number::Whole;
 use capstan_api::workload::WorkloadConsumer;
 
 use crate::backoff::Backoff;
-use crate::context::{Context, Scope};
+use crate::context::Scope;
 use crate::gate::{Gate, Permit};
 
 /// How long the broker waits for a first ready message before it answers with none.
@@ -19,62 +19,65 @@ const EMPTY_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// What a slot got.
+/// The pulls of one slot.
 #[derive(Debug)]
-pub(crate) struct Batch {
-    /// At least one.
-    pub(crate) messages: Vec<PulledMessage>,
-    /// When they arrived; the leases began a little earlier.
-    pub(crate) leased_at: Instant,
-    pub(crate) permit: Permit,
+pub(crate) struct Pulls {
+    backoff: Backoff,
+    /// How long the next one waits.
+    wait: Duration,
 }
 
-/// The backoff of one slot's pulls.
-pub(crate) const fn backoff() -> Backoff {
-    Backoff::new(BACKOFF_MIN, BACKOFF_MAX)
-}
-
-/// Pulls until there is a batch. Dropping this abandons the pull; then the broker leases nothing.
-pub(crate) async fn batch(
-    scope: &Arc<Scope>,
-    gate: &Arc<Gate>,
-    policy: &WorkloadConsumer,
-    backoff: &mut Backoff,
-) -> Batch {
-    if policy.paused {
-        return std::future::pending().await;
+impl Pulls {
+    pub(crate) const fn new() -> Self {
+        Self { backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX), wait: Duration::ZERO }
     }
-    let Context { broker, quiesce, .. } = &*scope.context;
-    loop {
-        quiesce.over().await;
-        let permit = gate.permit(&policy.endpoint).await;
-        let pull = request(policy, permit.is_probe());
-        let asked_at = Instant::now();
-        let answer = tokio::select! {
-            // A batch that is there is taken first: nobody else would settle it.
-            biased;
-            answer = broker.pull(&scope.namespace, &scope.queue, &pull) => answer,
-            () = quiesce.began() => continue,
-            () = permit.withdrawn() => continue,
+
+    /// Waits until the slot may pull. Nothing is asked of the broker yet.
+    pub(crate) async fn permit(
+        &mut self,
+        scope: &Scope,
+        gate: &Arc<Gate>,
+        policy: &WorkloadConsumer,
+    ) -> Permit {
+        if policy.paused {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(self.wait).await;
+        self.wait = Duration::ZERO;
+        scope.context.quiesce.over().await;
+        gate.permit(&policy.endpoint).await
+    }
+
+    /// Pulls once; what it got, if it got something. After `stop` that comes at once. Dropping this would lose what the
+    /// broker leases in that moment.
+    pub(crate) async fn messages(
+        &mut self,
+        scope: &Scope,
+        policy: &WorkloadConsumer,
+        probe: bool,
+        stop: impl Future<Output = ()>,
+    ) -> Vec<PulledMessage> {
+        let (pull, asked_at) = (request(policy, probe), Instant::now());
+        let mut stopped = false;
+        let stop = async {
+            stop.await;
+            stopped = true;
         };
-        let wait = match answer {
+        let answer = scope.context.broker.pull_until(&scope.namespace, &scope.queue, &pull, stop).await;
+        match answer {
             Ok(pulled) if !pulled.messages.is_empty() => {
-                backoff.reset();
-                let leased_at = Instant::now();
-                return Batch { messages: pulled.messages, leased_at, permit };
+                self.backoff.reset();
+                return pulled.messages;
             }
-            Ok(_) if asked_at.elapsed() >= EMPTY_MIN => {
-                backoff.reset();
-                Duration::ZERO
-            }
-            Ok(_) => backoff.wait(),
+            Ok(_) if stopped => {}
+            Ok(_) if asked_at.elapsed() >= EMPTY_MIN => self.backoff.reset(),
+            Ok(_) => self.wait = self.backoff.wait(),
             Err(error) => {
                 report(scope, &error);
-                backoff.wait_at_least(retry_after(&error))
+                self.wait = self.backoff.wait_at_least(retry_after(&error));
             }
-        };
-        drop(permit);
-        tokio::time::sleep(wait).await;
+        }
+        Vec::new()
     }
 }
 

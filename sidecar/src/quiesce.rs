@@ -43,6 +43,11 @@ impl Quiesce {
         self.until.borrow().is_some()
     }
 
+    /// Tells when it goes on or off.
+    pub(crate) fn changes(&self) -> watch::Receiver<Option<Instant>> {
+        self.until.subscribe()
+    }
+
     /// Waits until it is on.
     pub(crate) async fn began(&self) {
         wait(&self.until, Option::is_some).await;
@@ -88,19 +93,14 @@ pub(crate) async fn quiesce(context: &Context) -> bool {
     tokio::time::timeout(context.drain_timeout, context.quiesce.idle()).await.is_ok()
 }
 
-/// Ends quiescence when the application is back, or when it was not ended after all. Calls `resumed` each time.
-pub(crate) async fn watch(
-    context: Arc<Context>,
-    policies: watch::Receiver<Vec<WorkloadConsumer>>,
-    resumed: watch::Sender<()>,
-) {
+/// Ends quiescence when the application is back, or when it was not ended after all.
+pub(crate) async fn watch(context: Arc<Context>, policies: watch::Receiver<Vec<WorkloadConsumer>>) {
     loop {
         context.quiesce.began().await;
         let why = application_back(&context.quiesce, &policies).await;
         context.quiesce.until.send_replace(None);
         context.metrics.quiescent.set(0);
         tracing::info!(why, "no longer quiescent");
-        resumed.send_replace(());
     }
 }
 

@@ -89,9 +89,8 @@ impl Sidecar {
         }
         let (sender, receiver) = watch::channel(Vec::new());
         tasks.spawn(policies::follow(Arc::clone(&context), sender));
-        let (resumed, resumes) = watch::channel(());
-        tasks.spawn(quiesce::watch(Arc::clone(&context), receiver.clone(), resumed));
-        let working = supervisor::run(Arc::clone(&context), receiver, resumes);
+        tasks.spawn(quiesce::watch(Arc::clone(&context), receiver.clone()));
+        let working = supervisor::run(Arc::clone(&context), receiver);
         let mut working = std::pin::pin!(drain(&context, working));
         let mut shutdown = std::pin::pin!(shutdown);
         tokio::select! {

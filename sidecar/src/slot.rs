@@ -1,8 +1,9 @@
 //! One slot of a consumer: pulls a batch, hands it over, settles, begins anew. Its settle and its next pull overlap.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use capstan_api::message::PulledMessage;
 use capstan_api::workload::WorkloadConsumer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -10,9 +11,9 @@ use tokio::task::JoinSet;
 use crate::consumer::slots_of;
 use crate::context::Scope;
 use crate::deliver::deliver;
-use crate::gate::{Gate, Refusal};
+use crate::gate::{Gate, Permit, Refusal};
 use crate::lease::Lease;
-use crate::pull::{self, Batch};
+use crate::pull::Pulls;
 use crate::request::{self, Prepared};
 use crate::settle::{self, Decided};
 use crate::verdict::{Class, Decision};
@@ -30,18 +31,28 @@ impl Slot {
     pub(crate) async fn run(mut self) -> usize {
         // At most one: a slot whose last verdict is still on its way does not pile up another.
         let mut settling = JoinSet::new();
-        let mut backoff = pull::backoff();
+        let mut pulls = Pulls::new();
         while let Some(policy) = self.current() {
-            let batch = tokio::select! {
-                // A batch that is there is taken first: nobody else would settle it.
-                biased;
-                batch = pull::batch(&self.scope, &self.gate, &policy, &mut backoff) => batch,
+            let permit = tokio::select! {
+                permit = pulls.permit(&self.scope, &self.gate, &policy) => permit,
                 () = self.scope.stop.cancelled() => break,
                 () = terms_change(&mut self.policy, &policy, self.number) => continue,
             };
+            let stop = async {
+                tokio::select! {
+                    () = self.scope.stop.cancelled() => {}
+                    () = self.scope.context.quiesce.began() => {}
+                    () = permit.withdrawn() => {}
+                    () = terms_change(&mut self.policy, &policy, self.number) => {}
+                }
+            };
+            let messages = pulls.messages(&self.scope, &policy, permit.is_probe(), stop).await;
+            if messages.is_empty() {
+                continue;
+            }
             // The endpoint may have changed since the pull began.
             let policy = Arc::clone(&self.policy.borrow());
-            let (decided, lease) = self.handle(&policy, batch).await;
+            let (decided, lease) = self.handle(&policy, messages, permit).await;
             settling.join_next().await;
             if decided.is_empty() {
                 continue;
@@ -59,8 +70,14 @@ impl Slot {
         goes_on.then_some(policy)
     }
 
-    async fn handle(&self, policy: &WorkloadConsumer, batch: Batch) -> (Decided, Lease) {
-        let Batch { messages, leased_at, permit } = batch;
+    async fn handle(
+        &self,
+        policy: &WorkloadConsumer,
+        messages: Vec<PulledMessage>,
+        permit: Permit,
+    ) -> (Decided, Lease) {
+        // The leases began a little earlier.
+        let leased_at = Instant::now();
         let visibility = Duration::from_millis(policy.visibility_timeout_ms);
         let timeout = Duration::from_millis(policy.endpoint.timeout_ms);
         let mut lease = Lease::new(leased_at, visibility, timeout);
@@ -73,7 +90,7 @@ impl Slot {
         };
         let mut decided = give_up(&self.scope, &mut prepared);
         if !prepared.leased.is_empty() {
-            let (leased, verdict) = deliver(&self.scope, policy, prepared, &mut lease).await;
+            let (leased, verdict) = deliver(&self.scope, policy, prepared, &mut lease, &permit).await;
             match verdict.class {
                 Class::Handled | Class::Failed(_) => permit.report(&policy.endpoint, None),
                 Class::NotBegun { reason, retry_after } => {

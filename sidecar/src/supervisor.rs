@@ -17,13 +17,9 @@ const CONSUMERS_MAX: usize = 64;
 /// What tells consumers apart: namespace, queue, and the Consumer's name.
 type Key = (Name, Name, Name);
 
-/// Follows `policies` until the drain has begun and every consumer has ended. Of an application that `resumes` tells to be
-/// another one, nothing is known.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    mut policies: watch::Receiver<Vec<WorkloadConsumer>>,
-    mut resumes: watch::Receiver<()>,
-) {
+/// Follows `policies` until the drain has begun and every consumer has ended.
+pub(crate) async fn run(context: Arc<Context>, mut policies: watch::Receiver<Vec<WorkloadConsumer>>) {
+    let mut quiesce = context.quiesce.changes();
     let mut consumers: BTreeMap<Key, Consumer> = BTreeMap::new();
     let mut running: JoinSet<Key> = JoinSet::new();
     loop {
@@ -33,7 +29,12 @@ pub(crate) async fn run(
                 let wanted = policies.borrow_and_update().clone();
                 follow(&context, wanted, &mut consumers, &mut running);
             }
-            Ok(()) = resumes.changed() => consumers.values().for_each(Consumer::begin_anew),
+            Ok(()) = quiesce.changed() => {
+                // Of the application that comes after this one, nothing is known.
+                if quiesce.borrow_and_update().is_some() {
+                    consumers.values().for_each(Consumer::begin_anew);
+                }
+            }
             Some(Ok((namespace, queue, name))) = running.join_next() => {
                 let labels = [namespace.as_str(), queue.as_str()];
                 // A queue that went to another Consumer has its series still.

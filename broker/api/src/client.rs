@@ -10,14 +10,18 @@ use crate::control::{BrokerState, DECLARATION_PATH, Declaration, Declared, STATE
 use crate::envelope::Envelope;
 use crate::error::ErrorEntry;
 use crate::message::{
-    Extend, Extended, ListedQueue, Metrics, Peek, Peeked, Pull, Pulled, Send, SendBatch, Sent, Settle,
-    Settled,
+    Cancelled, Extend, Extended, ListedQueue, Metrics, PULL_HEADER, Peek, Peeked, Pull, Pulled, Send,
+    SendBatch, Sent, Settle, Settled,
 };
 use crate::name::Name;
 use crate::workload::{POD_HEADER, WORKLOAD_HEADER, Workload, WorkloadConsumers};
 
 /// How long a request may take beside the time it asks the broker to wait.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a pull that was called off may take to answer.
+const CANCEL_MAX: Duration = Duration::from_secs(2);
+/// When to call it off once more.
+const CANCEL_AGAIN: Duration = Duration::from_millis(100);
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -125,9 +129,56 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; after [`ClientError::Transport`] the broker releases what it leased, or the lease ends by time.
     pub async fn pull(&self, namespace: &Name, queue: &Name, pull: &Pull) -> Result<Pulled, ClientError> {
-        let millis = |n: Option<crate::number::Whole>| n.map_or(0, |n| n.0);
-        let wait = Duration::from_millis(millis(pull.wait_ms).saturating_add(millis(pull.idle_ms)));
-        self.post(namespace, queue, "messages/pull", pull, wait).await
+        self.post(namespace, queue, "messages/pull", pull, waits(pull)).await
+    }
+
+    /// Leases messages as [`Client::pull`] does. When `stop` resolves first, the broker is asked to answer at once, and what
+    /// it leased in that moment comes all the same: a connection that is merely closed loses it.
+    ///
+    /// # Errors
+    /// [`ClientError`], as [`Client::pull`].
+    pub async fn pull_until(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        pull: &Pull,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Pulled, ClientError> {
+        let mut stop = std::pin::pin!(stop);
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(Pulled::default()),
+            () = std::future::ready(()) => {}
+        }
+        let token = format!("{:032x}", rand::random::<u128>());
+        let request = self.request(namespace, queue, "messages/pull", waits(pull))?;
+        let request = request.header(PULL_HEADER, &token).json(pull);
+        let mut answer = std::pin::pin!(async { enveloped(request.send().await?).await });
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            () = stop => {}
+        }
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            // A broker that does not know the pull, or cannot be reached.
+            () = self.cancel(namespace, queue, &token) => Ok(Pulled::default()),
+        }
+    }
+
+    /// Asks the broker to answer a pull, again and again; returns when that is of no use.
+    async fn cancel(&self, namespace: &Name, queue: &Name, token: &str) {
+        let again = async {
+            loop {
+                let request = self.request(namespace, queue, "messages/pull/cancel", Duration::ZERO)?;
+                let answer = request.header(PULL_HEADER, token).send().await?;
+                enveloped::<Cancelled>(answer).await?;
+                // The pull may have been overtaken by this.
+                tokio::time::sleep(CANCEL_AGAIN).await;
+            }
+        };
+        let _: Result<Result<(), ClientError>, _> = tokio::time::timeout(CANCEL_MAX, again).await;
     }
 
     /// Acknowledges, retries and releases leased messages.
@@ -210,9 +261,18 @@ impl Client {
         body: &B,
         wait: Duration,
     ) -> Result<T, ClientError> {
+        enveloped(self.request(namespace, queue, action, wait)?.json(body).send().await?).await
+    }
+
+    fn request(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        action: &str,
+        wait: Duration,
+    ) -> Result<RequestBuilder, ClientError> {
         let url = self.url(&queue_path(namespace, queue, action))?;
-        let request = self.http.post(url).timeout(REQUEST_TIMEOUT + wait).json(body);
-        enveloped(self.identified(request).send().await?).await
+        Ok(self.identified(self.http.post(url).timeout(REQUEST_TIMEOUT + wait)))
     }
 
     fn identified(&self, request: RequestBuilder) -> RequestBuilder {
@@ -227,6 +287,12 @@ impl Client {
     fn url(&self, path: &str) -> Result<Url, ClientError> {
         self.base.join(path).map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
     }
+}
+
+/// How long a pull may wait for messages.
+fn waits(pull: &Pull) -> Duration {
+    let millis = |n: Option<crate::number::Whole>| n.map_or(0, |n| n.0);
+    Duration::from_millis(millis(pull.wait_ms).saturating_add(millis(pull.idle_ms)))
 }
 
 fn queue_path(namespace: &Name, queue: &Name, action: &str) -> String {

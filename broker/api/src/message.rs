@@ -85,7 +85,7 @@ pub struct Sent {
 }
 
 /// What several answers carry beside their result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     pub metrics: Metrics,
 }
@@ -139,8 +139,19 @@ pub struct Pull {
     pub batch_bytes: Option<Whole>,
 }
 
+/// Header by which a client names a pull, with 1 to 64 characters that nobody guesses; `POST messages/pull/cancel` with the
+/// same header lets that pull answer at once (extension).
+pub const PULL_HEADER: &str = "capstan-pull";
+
+/// Answer of `POST messages/pull/cancel` (extension).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Whether a pull of that name was open.
+    pub cancelled: bool,
+}
+
 /// Answer of `POST messages/pull`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulled {
     pub message_backlog_count: u64,
     pub messages: Vec<PulledMessage>,

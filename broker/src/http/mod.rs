@@ -6,6 +6,7 @@ mod encoding;
 mod metrics;
 mod place;
 mod pull;
+mod pulls;
 mod queue;
 mod queues;
 mod refused;
@@ -28,6 +29,7 @@ use capstan_api::message::Metrics;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Backlog, Handle};
+use pulls::Pulls;
 use queue::{Found, Names};
 use refused::Refused;
 use token::Tokens;
@@ -38,6 +40,7 @@ pub(crate) struct AppState {
     engine: Handle,
     tokens: Tokens,
     data: Arc<Path>,
+    pulls: Pulls,
     /// Cancelled when the broker ends: whoever waits answers.
     ending: CancellationToken,
     /// Sidecars that wait for news of their configuration.
@@ -47,7 +50,7 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(engine: Handle, data: Arc<Path>, ending: CancellationToken) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
-        Self { engine, tokens, data, ending, sidecars: Arc::default() }
+        Self { engine, tokens, data, pulls: Pulls::default(), ending, sidecars: Arc::default() }
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {
@@ -69,6 +72,7 @@ pub(crate) fn data(state: AppState) -> Router {
         .route("/messages", post(send::one))
         .route("/messages/batch", post(send::batch))
         .route("/messages/pull", post(pull::pull))
+        .route("/messages/pull/cancel", post(pull::cancel))
         .route("/messages/peek", post(pull::peek))
         .route("/messages/ack", post(settle::ack))
         .route("/messages/extend", post(settle::extend));

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
 use capstan_api::limits;
-use capstan_api::message::{Metadata, Peek, Peeked, PeekedMessage, Pull, Pulled, PulledMessage};
+use capstan_api::message::{Cancelled, Metadata, Peek, Peeked, PeekedMessage, Pull, Pulled, PulledMessage};
 use capstan_api::number::Whole;
 use capstan_api::workload::WORKLOAD_HEADER;
 use capstan_core::{Command, Delivered, Message, Reply};
@@ -19,6 +19,7 @@ use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
 use super::{AppState, encoding, metrics_of};
+use crate::engine::Outcome;
 
 /// Leases messages; waits for them if asked to.
 pub(super) async fn pull(
@@ -33,7 +34,12 @@ pub(super) async fn pull(
     let wait = field("wait_ms", pull.wait_ms, 0, limits::WAIT_MS_MAX)?.unwrap_or(0);
     let idle = field("idle_ms", pull.idle_ms, 0, limits::IDLE_MS_MAX)?.unwrap_or(wait);
     let command = command(&found, &pull)?;
-    let outcome = state.engine.pull(command, wait, idle).await?;
+    let open = state.pulls.open(&headers);
+    let outcome = tokio::select! {
+        biased;
+        outcome = state.engine.pull(command, wait, idle) => outcome?,
+        () = open.called_off() => Outcome { reply: Reply::Delivered(Vec::new()), backlog: None },
+    };
     match outcome.reply {
         Reply::Delivered(delivered) => {
             let metrics = metrics_of(outcome.backlog);
@@ -44,6 +50,11 @@ pub(super) async fn pull(
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),
     }
+}
+
+/// Lets an open pull answer at once, with what it has just leased or with nothing.
+pub(super) async fn cancel(State(state): State<AppState>, headers: HeaderMap) -> Json<Envelope<Cancelled>> {
+    Json(Envelope::success(Cancelled { cancelled: state.pulls.call_off(&headers) }))
 }
 
 fn command(found: &Found, pull: &Pull) -> Result<capstan_core::Pull, Refused> {

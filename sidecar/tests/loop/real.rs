@@ -225,3 +225,51 @@ async fn a_pull_that_is_abandoned_leases_nothing() {
     let state = real.state("orders").await;
     assert_eq!((state.totals.acknowledged, state.totals.lease_expired, state.leased), (40, 0, 0));
 }
+
+#[tokio::test]
+async fn a_pull_that_is_called_off_loses_nothing() {
+    let real = Real::start().await;
+    real.declare(vec![orders(1), dead_letters()]).await;
+    let client = real.client().with_identity("Deployment/shop".parse().unwrap(), "shop-1");
+    let pull = Pull { idle_ms: Some(Whole(20_000)), ..Pull::default() };
+    let (shop, orders) = (name("shop"), name("orders"));
+    for round in 0..60 {
+        // At another moment each time: before the message is there, and when its answer is on its way.
+        let stop = tokio::time::sleep(Duration::from_micros(1000 + round * 70));
+        let (pulled, sent) = tokio::join!(client.pull_until(&shop, &orders, &pull, stop), real.send(1));
+        let mut messages = pulled.unwrap().messages;
+        let state = real.state("orders").await;
+        assert_eq!(state.leased, messages.len() as u64, "round {round}: who pulled has the lease, or nobody");
+        if messages.is_empty() {
+            messages = client.pull(&shop, &orders, &pull).await.unwrap().messages;
+        }
+        assert_eq!((&messages[0].id, messages[0].attempts), (&sent[0], 1));
+        let acks = vec![Lease { lease_id: messages[0].lease_id.clone() }];
+        client.settle(&shop, &orders, &Settle { acks, ..Settle::default() }).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_that_ends_as_a_message_arrives_leaves_no_lease_behind() {
+    let app = App::start([]).await;
+    let real = Real::start().await;
+    real.declare(vec![orders(app.port), dead_letters()]).await;
+    let ended = Duration::from_micros(1000);
+    for round in 0..40 {
+        let mut sidecar = Running::start(real.config()).await;
+        let waits = |metrics: &str| metrics.contains("capstan_pulls_waiting 1\n");
+        until_metrics(real.admin(), "the sidecar pulls", waits).await;
+        let end = async {
+            tokio::time::sleep(ended + Duration::from_micros(round * 70)).await;
+            sidecar.shut_down();
+        };
+        tokio::join!(end, real.send(1));
+        sidecar.ended().await;
+        assert_eq!(real.state("orders").await.leased, 0, "round {round}");
+    }
+    let sidecar = Running::start(real.config()).await;
+    let state = real.until("orders", "all are acknowledged", |state| state.totals.acknowledged == 40).await;
+    assert_eq!((state.totals.lease_expired, state.totals.retried), (0, 0));
+    assert!(attempts(&app).iter().all(|attempts| *attempts == 1));
+    sidecar.end().await;
+}

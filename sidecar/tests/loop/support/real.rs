@@ -51,6 +51,11 @@ impl Real {
         soon("the broker ends", task).await.unwrap();
     }
 
+    /// Where its admin port listens.
+    pub(crate) const fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(&format!("http://{}", self.address)).unwrap()
     }

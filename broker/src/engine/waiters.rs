@@ -134,6 +134,8 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const QUEUE: QueueId = QueueId(1);
@@ -193,5 +195,83 @@ mod tests {
         drop(answer);
         assert_eq!(counts(&waiters.due(QUEUE, 1, 0)), [2]);
         assert_eq!(waiters.next_deadline(), None);
+    }
+
+    /// What happens to waiting pulls.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add { queue: u32, count: usize, wait: u64, idle: u64 },
+        GoAway(usize),
+        Due { queue: u32, ready: u64 },
+        Pass(u64),
+        All(u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3u32, 1..5usize, 0..50u64, 0..100u64).prop_map(|(queue, count, wait, idle)| Step::Add {
+                queue,
+                count,
+                wait,
+                idle
+            }),
+            any::<usize>().prop_map(Step::GoAway),
+            (0..3u32, 0..8u64).prop_map(|(queue, ready)| Step::Due { queue, ready }),
+            (1..60u64).prop_map(Step::Pass),
+            (0..3u32).prop_map(Step::All),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Each pull is taken once, the oldest first, in time, and never when its client went away.
+        #[test]
+        fn every_pull_is_answered_once_and_in_time(steps in prop::collection::vec(step(), 1..80)) {
+            let (mut waiters, mut now) = (Waiters::default(), 0);
+            // By their own number: the answers that are still awaited, and when they are due at the latest.
+            let mut awaited: BTreeMap<u64, (oneshot::Receiver<Outcome>, u64)> = BTreeMap::new();
+            let mut next = 0;
+            for step in steps {
+                let taken = match step {
+                    Step::Add { queue, count, wait, idle } => {
+                        let (reply, answer) = oneshot::channel();
+                        // Its number travels as its limit of bytes.
+                        let pull = Pull { queue: QueueId(queue), count, bytes: next, lease: None };
+                        waiters.add(WaitingPull { pull, wait, idle, reply }, now);
+                        awaited.insert(next, (answer, now + wait + idle));
+                        next += 1;
+                        Vec::new()
+                    }
+                    Step::GoAway(pick) => {
+                        let numbers: Vec<u64> = awaited.keys().copied().collect();
+                        if !numbers.is_empty() {
+                            awaited.remove(&numbers[pick % numbers.len()]);
+                        }
+                        Vec::new()
+                    }
+                    Step::Due { queue, ready } => {
+                        let due = waiters.due(QueueId(queue), ready, now);
+                        prop_assert!(ready > 0 || due.is_empty());
+                        prop_assert!(due.is_sorted_by_key(|one| one.pull.bytes), "the oldest first");
+                        due
+                    }
+                    Step::Pass(millis) => {
+                        now += millis;
+                        waiters.expired(now)
+                    }
+                    Step::All(queue) => waiters.all(QueueId(queue)),
+                };
+                for one in taken {
+                    prop_assert!(awaited.remove(&one.pull.bytes).is_some(), "taken twice, or after it went away");
+                }
+                prop_assert_eq!(waiters.count(), awaited.len());
+                prop_assert!(waiters.next_deadline().is_none_or(|at| at >= now));
+                prop_assert!(awaited.values().all(|(_, latest)| *latest >= now), "late");
+            }
+            waiters.expired(u64::MAX);
+            prop_assert_eq!(waiters.next_deadline(), None);
+            prop_assert!(waiters.queues().is_empty());
+        }
     }
 }

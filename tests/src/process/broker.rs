@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use capstan_api::{Client, ControlClient};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::program::{Log, program};
 
@@ -29,7 +29,9 @@ impl Starting {
     /// # Panics
     /// When there is no such program, or it cannot be started.
     pub fn spawn(data: &Path) -> Self {
-        let mut command = Command::new(program("capstan-broker"));
+        // A file that may not grow then fails the write, as a full disk does, instead of killing the process.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program("capstan-broker"));
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(data);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CAPSTAN_") || name == "RUST_LOG" {
@@ -150,8 +152,18 @@ impl Broker {
 
     /// A way to kill it from elsewhere.
     pub fn killer(&self) -> Killer {
+        Killer(self.id())
+    }
+
+    /// From now on it can write nothing to a file behind the first `bytes`.
+    pub fn limit_files(&self, bytes: u64) {
+        let limit = Rlimit { current: Some(bytes), maximum: None };
+        prlimit(Some(self.id()), Resource::Fsize, limit).expect("the limit of a child can be set");
+    }
+
+    fn id(&self) -> Pid {
         let id = i32::try_from(self.starting.child.id()).ok().and_then(Pid::from_raw);
-        Killer(id.expect("a process id"))
+        id.expect("a process id")
     }
 
     /// Waits for its end; answers how it ended, and its log.

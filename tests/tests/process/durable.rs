@@ -65,3 +65,25 @@ async fn a_batch_is_there_whole_or_not_at_all() {
     let ids: Vec<&str> = pulled.iter().map(|message| message.id.as_str()).collect();
     assert_eq!(ids, taken.ids, "the order in which they were sent");
 }
+
+/// The file system takes no more: whoever is answered is stored, nobody else is answered, and the process ends.
+#[tokio::test]
+async fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
+    const STORED: u64 = 50;
+    let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
+    for n in 0..STORED {
+        fixture.send("orders", json!({ "body": n })).await;
+    }
+    fixture.broker.limit_files(1);
+    let (shop, orders) = (name(NAMESPACE), name("orders"));
+    let refused = fixture.client.send(&shop, &orders, &message_of(&json!({ "body": "one more" }))).await;
+    assert!(refused.is_err(), "answered without a disk: {refused:?}");
+    let fixture = fixture.again(|broker| {
+        let (status, log) = broker.ended();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.to_string().contains("the storage engine failed"), "{log}");
+    });
+    let ready = fixture.queue("orders").await.ready;
+    assert!((STORED..=STORED + 1).contains(&ready), "{ready} of {STORED}");
+    fixture.send("orders", json!({"body": "it works again"})).await;
+}

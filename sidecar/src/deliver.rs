@@ -10,7 +10,6 @@ use capstan_api::workload::WorkloadConsumer;
 use crate::call;
 use crate::context::Scope;
 use crate::event::What;
-use crate::gate::Permit;
 use crate::lease::Lease;
 use crate::quiesce;
 use crate::request::{Leased, Prepared};
@@ -28,18 +27,21 @@ pub(crate) async fn deliver(
     policy: &WorkloadConsumer,
     prepared: Prepared,
     lease: &mut Lease,
-    permit: &Permit,
 ) -> (Vec<Leased>, Verdict) {
     let Prepared { body, leased, .. } = prepared;
-    let ending = scope.stop.is_cancelled() || scope.context.quiesce.is_on();
-    let outcome = if ending || permit.is_withdrawn() {
-        Outcome::NotCalled
-    } else {
-        scope.emit(|| What::Delivered { messages: leased.iter().map(settle::named).collect() });
-        call_extending(scope, policy, body, &leased, lease).await
-    };
+    scope.emit(|| What::Delivered { messages: leased.iter().map(settle::named).collect() });
+    let outcome = call_extending(scope, policy, body, &leased, lease).await;
+    decide(scope, leased, &outcome)
+}
+
+/// Gives `prepared` back without a call.
+pub(crate) fn not_delivered(scope: &Scope, prepared: Prepared) -> (Vec<Leased>, Verdict) {
+    decide(scope, prepared.leased, &Outcome::NotCalled)
+}
+
+fn decide(scope: &Scope, leased: Vec<Leased>, outcome: &Outcome) -> (Vec<Leased>, Verdict) {
     let ids: Vec<&str> = leased.iter().map(|one| one.id.as_str()).collect();
-    let verdict = verdict::decide(&outcome, &ids, scope.context.is_ending());
+    let verdict = verdict::decide(outcome, &ids, scope.context.is_ending());
     report(scope, &verdict, &ids);
     (leased, verdict)
 }

@@ -16,10 +16,25 @@ use crate::event::What;
 /// than the shortest `endpoint.timeout`, so that a call that nobody took is not mistaken for one that failed.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 
+/// Longest wait before something is released.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(crate) struct Gate {
     scope: Arc<Scope>,
     breaker: watch::Sender<Breaker>,
+    /// Pulls that are open.
+    pulls: watch::Sender<usize>,
+}
+
+/// A pull that is open; counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pulling<'a>(&'a Gate);
+
+impl Drop for Pulling<'_> {
+    fn drop(&mut self) {
+        self.0.pulls.send_modify(|pulls| *pulls -= 1);
+    }
 }
 
 /// The right to pull and to call. Dropped without a report, it leaves the trial to the next.
@@ -31,12 +46,25 @@ pub(crate) struct Permit {
 
 impl Gate {
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
-        Self { scope, breaker: watch::Sender::new(Breaker::default()) }
+        Self { scope, breaker: watch::Sender::new(Breaker::default()), pulls: watch::Sender::new(0) }
     }
 
     /// Forgets everything: the application is now somewhere else.
     pub(crate) fn reset(&self) {
         self.breaker.send_replace(Breaker::default());
+    }
+
+    /// Counts a pull until the answer is dropped.
+    pub(crate) fn pulling(&self) -> Pulling<'_> {
+        self.pulls.send_modify(|pulls| *pulls += 1);
+        Pulling(self)
+    }
+
+    /// Waits until no slot pulls, but not for long: what is released before would come back to the next slot, and the
+    /// next, and use up its releases.
+    pub(crate) async fn quiet(&self) {
+        let mut pulls = self.pulls.subscribe();
+        let _ = tokio::time::timeout(QUIET_MAX, pulls.wait_for(|pulls| *pulls == 0)).await;
     }
 
     /// Waits until this slot may pull.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::consumer::slots_of;
 use crate::context::Scope;
-use crate::deliver::deliver;
+use crate::deliver::{deliver, not_delivered};
 use crate::gate::{Gate, Permit, Refusal};
 use crate::lease::Lease;
 use crate::pull::Pulls;
@@ -46,7 +46,9 @@ impl Slot {
                     () = terms_change(&mut self.policy, &policy, self.number) => {}
                 }
             };
+            let pulling = self.gate.pulling();
             let messages = pulls.messages(&self.scope, &policy, permit.is_probe(), stop).await;
+            drop(pulling);
             if messages.is_empty() {
                 continue;
             }
@@ -57,7 +59,13 @@ impl Slot {
             if decided.is_empty() {
                 continue;
             }
-            settling.spawn(settle::settle(Arc::clone(&self.scope), decided, lease));
+            let (scope, gate) = (Arc::clone(&self.scope), Arc::clone(&self.gate));
+            settling.spawn(async move {
+                if decided.iter().any(|(_, decision)| *decision == Decision::Release) {
+                    gate.quiet().await;
+                }
+                settle::settle(scope, decided, lease).await;
+            });
         }
         settling.join_next().await;
         self.number
@@ -68,6 +76,12 @@ impl Slot {
         let policy = Arc::clone(&self.policy.borrow_and_update());
         let goes_on = !self.scope.stop.is_cancelled() && self.number < slots_of(&policy);
         goes_on.then_some(policy)
+    }
+
+    /// Whether a call may begin now: much may have changed while a pull was on its way.
+    fn may_begin(&self, policy: &WorkloadConsumer, permit: &Permit) -> bool {
+        let ending = self.scope.stop.is_cancelled() || self.scope.context.quiesce.is_on();
+        !ending && !policy.paused && self.number < slots_of(policy) && !permit.is_withdrawn()
     }
 
     async fn handle(
@@ -90,7 +104,11 @@ impl Slot {
         };
         let mut decided = give_up(&self.scope, &mut prepared);
         if !prepared.leased.is_empty() {
-            let (leased, verdict) = deliver(&self.scope, policy, prepared, &mut lease, &permit).await;
+            let (leased, verdict) = if self.may_begin(policy, &permit) {
+                deliver(&self.scope, policy, prepared, &mut lease).await
+            } else {
+                not_delivered(&self.scope, prepared)
+            };
             match verdict.class {
                 Class::Handled | Class::Failed(_) => permit.report(&policy.endpoint, None),
                 Class::NotBegun { reason, retry_after } => {

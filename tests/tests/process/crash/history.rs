@@ -75,7 +75,7 @@ impl History {
         let events = self.events();
         let Events { attempted, stored, unknown, deliveries, acknowledged } = &*events;
         // A run that met nothing proves nothing.
-        assert!(stored.len() > 1_000 && acknowledged.len() > 1_000, "too little happened: {self}");
+        assert!(stored.len() > 500 && acknowledged.len() > 500, "too little happened: {self}");
         assert!(*unknown > 20, "the kills met hardly a send: {self}");
 
         let delivered: BTreeSet<Message> = deliveries.iter().map(|one| one.message).collect();

@@ -6,6 +6,7 @@ use capstan_crds::queue::{DeadLetter, Messages, QueueBroker, QueueConsumer};
 use capstan_crds::{Duration, Key, Queue, QueueFinding, QueueStatus, ResolvedQueue};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
+use tracing::warn;
 
 use super::control::Control;
 use super::dereference::Scene;
@@ -32,6 +33,8 @@ pub(super) async fn write_all(
         match write(context, queue, &old, new).await {
             // A Queue that is gone needs no status.
             Ok(()) | Err(ApiError::NotFound(_) | ApiError::Stale(_)) => {}
+            // The others still do.
+            Err(ApiError::Refused(reason)) => warn!(queue = %key, reason, "status refused"),
             Err(error) => return Err(error),
         }
     }

@@ -12,13 +12,15 @@ use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// Where the operator's account is.
 pub(crate) const SYSTEM: &str = "capstan-system";
 
 /// An operator works on the whole cluster: one test at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
+/// The kubeconfig of operators.
+static KUBECONFIG: OnceCell<String> = OnceCell::const_new();
 
 /// What a test has for itself beside its namespace.
 pub(crate) struct Stage {
@@ -80,10 +82,10 @@ impl Stage {
     async fn open() -> Self {
         let turn = TURN.lock().await;
         let cluster = Cluster::connect().await;
-        install(&cluster).await;
+        let kubeconfig = KUBECONFIG.get_or_init(async || prepare(&cluster).await).await;
         nothing_left().await;
         let folder = tempfile::tempdir().unwrap();
-        account(folder.path()).await;
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
         let broker = Broker::start(&folder.path().join("store"));
         let operator = Operator::start(&Stage::settings(folder.path(), &broker), &[]).await;
         Self { cluster, broker, operator, folder, _turn: turn }
@@ -179,6 +181,12 @@ fn operator() -> PathBuf {
     std::env::var_os("CAPSTAN_OPERATOR").map_or_else(|| program("capstan-operator"), PathBuf::from)
 }
 
+/// Installs the resource definitions and makes the operator's account; its kubeconfig.
+async fn prepare(cluster: &Cluster) -> String {
+    install(cluster).await;
+    account().await
+}
+
 /// Installs the resource definitions, and waits until they are served.
 async fn install(cluster: &Cluster) {
     let templates = Path::new(&chart("capstan-crds")).join("templates").display().to_string();
@@ -194,7 +202,7 @@ async fn install(cluster: &Cluster) {
 }
 
 /// Makes the account and the roles of the chart, and a kubeconfig with no other rights.
-async fn account(folder: &Path) {
+async fn account() -> String {
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}}}\n");
     let rendered = tool::run(
         "helm",
@@ -218,5 +226,5 @@ async fn account(folder: &Path) {
         tool::run("kubectl", &["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
     let mut config: serde_json::Value = serde_json::from_str(&view).unwrap();
     config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
-    std::fs::write(folder.join("kubeconfig"), config.to_string()).unwrap();
+    config.to_string()
 }

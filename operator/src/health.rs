@@ -1,9 +1,9 @@
 //! Health checks: `/healthz` while the process runs, `/readyz` once it knows the cluster.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,9 +25,7 @@ impl Ready {
 }
 
 /// Serves until it is dropped.
-pub(crate) async fn serve(address: SocketAddr, ready: Ready) -> anyhow::Result<()> {
-    use anyhow::Context;
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+pub(crate) async fn serve(listener: TcpListener, ready: Ready) -> anyhow::Result<()> {
     axum::serve(listener, router(ready)).await.context("health checks ended")
 }
 
@@ -43,5 +41,32 @@ async fn readiness(State(ready): State<Ready>) -> (StatusCode, &'static str) {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the watches have not listed yet\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn status(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn it_lives_at_once_and_is_ready_when_the_cluster_is_known() {
+        let (listener, ready) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Ready::default());
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, ready.clone()));
+        assert_eq!(status(address, "/healthz").await, "200");
+        assert_eq!(status(address, "/readyz").await, "503");
+        ready.set();
+        assert_eq!(status(address, "/readyz").await, "200");
     }
 }

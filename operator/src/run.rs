@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use kube::Client;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -25,7 +27,9 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
     let (world, queue) = (Arc::new(World::default()), Arc::new(WorkQueue::default()));
     let ready = Ready::default();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    tasks.spawn(health::serve(config.listen, ready.clone()));
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
+    tasks.spawn(health::serve(listener, ready.clone()));
     let leader = match &config.lease_namespace {
         Some(namespace) => Leader::elected(client.clone(), namespace, &config.identity).await?,
         None => Leader::alone(),

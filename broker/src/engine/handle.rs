@@ -78,10 +78,12 @@ impl Handle {
     /// # Errors
     /// [`Unavailable`].
     pub(crate) async fn pull(&self, pull: Pull, wait: u64, idle: u64) -> Result<Outcome, Unavailable> {
-        let (reply, answer) = oneshot::channel();
+        let (queue, (reply, answer)) = (pull.queue, oneshot::channel());
         self.lanes.push_work(Job::Pull(WaitingPull { pull, wait, idle, reply }), 0)?;
-        let mut answer = PullAnswer { lanes: Arc::clone(&self.lanes), answer };
-        (&mut answer.answer).await.map_err(|_| Unavailable::Ended)
+        let mut answer = PullAnswer { lanes: Arc::clone(&self.lanes), queue, answer, over: false };
+        let outcome = (&mut answer.answer).await;
+        answer.over = true;
+        outcome.map_err(|_| Unavailable::Ended)
     }
 
     /// Counts everything.
@@ -111,23 +113,31 @@ impl Handle {
     }
 }
 
-/// The answer to a pull on its way. Dropped before it was taken out, its leases are given back.
+/// The answer to a pull on its way. Dropped before it was taken out, its leases are given back, and what it gathered
+/// goes to the next pull.
 struct PullAnswer {
     lanes: Arc<Lanes>,
+    queue: QueueId,
     answer: oneshot::Receiver<Outcome>,
+    over: bool,
 }
 
 impl Drop for PullAnswer {
     fn drop(&mut self) {
+        if self.over {
+            return;
+        }
         // From here on the engine notices by itself.
         self.answer.close();
-        let Ok(Outcome { reply: Reply::Delivered(delivered), .. }) = self.answer.try_recv() else {
-            return;
+        let leases: Vec<_> = match self.answer.try_recv() {
+            Ok(Outcome { reply: Reply::Delivered(delivered), .. }) => {
+                delivered.iter().map(|one| one.lease).collect()
+            }
+            _ => Vec::new(),
         };
-        let leases: Vec<_> = delivered.iter().map(|one| one.lease).collect();
-        let size = leases.len();
+        let size = leases.len().max(1);
         // An engine that is ending takes nothing more: these leases end by time.
-        let _ = self.lanes.push_verdict(Job::Release(leases), size);
+        let _ = self.lanes.push_verdict(Job::Abandoned(self.queue, leases), size);
     }
 }
 

@@ -141,7 +141,7 @@ mod tests {
     fn verdict(leases: usize) -> Job {
         let lease =
             capstan_core::Lease { queue: capstan_core::QueueId(1), seq: capstan_core::Seq(1), nonce: 0 };
-        Job::Release(vec![lease; leases])
+        Job::Abandoned(lease.queue, vec![lease; leases])
     }
 
     fn work() -> (Job, oneshot::Receiver<super::super::Snapshot>) {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn is_verdict(job: &Job) -> bool {
-        matches!(job, Job::Release(_))
+        matches!(job, Job::Abandoned(..))
     }
 
     #[test]

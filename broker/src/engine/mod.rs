@@ -56,8 +56,8 @@ enum Job {
     Pull(WaitingPull),
     /// Count everything.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// Give back what was leased for a pull that went away.
-    Release(Vec<Lease>),
+    /// A pull went away: give back what was leased for it, and let others have what it gathered.
+    Abandoned(QueueId, Vec<Lease>),
     /// Answer all waiting pulls, and let no more wait.
     StopWaiting,
 }
@@ -281,7 +281,10 @@ impl Engine {
                     let pull = if self.waiting { pull } else { WaitingPull { wait: 0, idle: 0, ..pull } };
                     self.waiters.add(pull, now);
                 }
-                Job::Release(leases) => self.abandoned.extend(leases),
+                Job::Abandoned(queue, leases) => {
+                    self.awake.insert(queue);
+                    self.abandoned.extend(leases);
+                }
                 Job::StopWaiting => self.stop_waiting()?,
                 job => rest.push(job),
             }
@@ -461,7 +464,7 @@ impl Engine {
                 round.snapshots.push((reply, self.snapshot(now, transaction)?));
             }
             // Sorted out before.
-            Job::Pull(_) | Job::Release(_) | Job::StopWaiting => {}
+            Job::Pull(_) | Job::Abandoned(..) | Job::StopWaiting => {}
         }
         Ok(())
     }

@@ -276,3 +276,24 @@ async fn a_sidecar_that_ends_as_a_message_arrives_leaves_no_lease_behind() {
     assert!(attempts(&app).iter().all(|attempts| *attempts == 1));
     sidecar.end().await;
 }
+
+#[tokio::test]
+async fn what_an_abandoned_pull_gathered_goes_to_the_next_at_once() {
+    let real = Real::start().await;
+    real.declare(vec![orders(1), dead_letters()]).await;
+    let client = real.client().with_identity("Deployment/shop".parse().unwrap(), "shop-1");
+    let (shop, orders) = (name("shop"), name("orders"));
+    let pull = |wait| Pull { wait_ms: Some(Whole(wait)), idle_ms: Some(Whole(60_000)), ..Pull::default() };
+    let spawn = |pull: Pull| {
+        let (client, shop, orders) = (client.clone(), shop.clone(), orders.clone());
+        tokio::spawn(async move { client.pull(&shop, &orders, &pull).await })
+    };
+    let gathers = spawn(pull(60_000));
+    until_metrics(real.admin(), "one waits", |metrics| metrics.contains("capstan_pulls_waiting 1\n")).await;
+    let next = spawn(pull(0));
+    until_metrics(real.admin(), "both wait", |metrics| metrics.contains("capstan_pulls_waiting 2\n")).await;
+    let sent = real.send(1).await;
+    gathers.abort();
+    let pulled = soon("the next one has it", next).await.unwrap().unwrap();
+    assert_eq!(pulled.messages[0].id, sent[0]);
+}

@@ -16,8 +16,8 @@ use crate::request::{Leased, Prepared};
 use crate::settle;
 use crate::verdict::{self, Class, Outcome, Verdict};
 
-/// How long a broken connection may wait for the drain, or the hook, that explains it: an application that ends at once on SIGTERM
-/// breaks it before the sidecar has heard of the shutdown.
+/// How long a broken connection may wait for the drain, or the hook, that explains it: an application that ends at once
+/// on SIGTERM breaks it before the sidecar has heard of the shutdown.
 const BROKEN_GRACE: Duration = Duration::from_secs(2);
 
 /// Calls the application with `prepared`, and decides. The messages are leased at least as long as this takes, while the

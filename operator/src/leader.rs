@@ -58,7 +58,7 @@ impl Leader {
         Ok(())
     }
 
-    /// Returns when it no longer is: at once, where it stopped being so for a moment only.
+    /// Returns when it no longer is.
     pub(crate) async fn inactive(&mut self) {
         if self.task.is_none() {
             return std::future::pending().await;

@@ -51,6 +51,8 @@ pub(crate) enum Found {
     Exists { refused: Option<String> },
     /// It does not exist yet, but is being created.
     Coming,
+    /// It does not exist, and the API server refused to create it with this text.
+    Refused(String),
     /// It is being deleted.
     Ending,
     /// Nobody makes it.
@@ -82,7 +84,7 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
         let found = create_default(context, scene).await?;
         queue::write_all(context, scene, &found, &Control::unasked()).await?;
         // A Broker that comes is an event; this is for one that could not be created.
-        return Ok(if found == Found::Coming { Outcome::Again(COMING) } else { Outcome::Done });
+        return Ok(if found == Found::Missing { Outcome::Done } else { Outcome::Again(COMING) });
     };
     let refused = match apply::apply(context, scene, broker).await {
         Ok(()) => None,
@@ -113,6 +115,7 @@ async fn create_default(context: &Context, scene: &Scene) -> Result<Found, ApiEr
         // As in a namespace that is being deleted.
         Err(ApiError::Refused(reason) | ApiError::NotFound(reason)) => {
             info!(broker = %scene.key, reason, "not created");
+            return Ok(Found::Refused(reason));
         }
         Err(error) => return Err(error),
     }

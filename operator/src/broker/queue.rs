@@ -132,6 +132,9 @@ fn broker_resolved(broker: &Key, found: &Found) -> Verdict {
     match found {
         Found::Exists { .. } => Verdict::yes(reason::RESOLVED, format!("stored by Broker {name}")),
         Found::Coming => Verdict::no(reason::PENDING, format!("Broker {name} is being created")),
+        Found::Refused(text) => {
+            Verdict::no(reason::APPLY_REFUSED, format!("Broker {name} cannot be created: {text}"))
+        }
         Found::Ending => Verdict::no(reason::PENDING, format!("Broker {name} is being deleted")),
         Found::Missing => Verdict::no(
             reason::BROKER_NOT_FOUND,
@@ -316,8 +319,13 @@ mod tests {
         assert_eq!(reason_of(&status, READY), is("False", "BrokerNotFound"));
         assert_eq!(reason_of(&status, BROKER_RESOLVED), is("False", "BrokerNotFound"));
         assert_eq!((status.broker, status.messages), (None, None));
-        let status = of(QUEUE, &Found::Coming, &Control::unasked());
-        assert_eq!(reason_of(&status, READY), is("False", "Pending"));
+        for coming in [Found::Coming, Found::Ending] {
+            let status = of(QUEUE, &coming, &Control::unasked());
+            assert_eq!(reason_of(&status, READY), is("False", "Pending"));
+        }
+        let status = of(QUEUE, &Found::Refused("quota".into()), &Control::unasked());
+        assert_eq!(reason_of(&status, READY), is("False", "ApplyRefused"));
+        assert!(find(&status.conditions, READY).unwrap().message.contains("quota"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The YAML in the repository is what the Rust types say. `UPDATE=1` rewrites it.
+//! The YAML in the repository is what the Rust types say. `cargo xtask generate` rewrites it, by `UPDATE=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::path::{Path, PathBuf};
@@ -20,11 +20,7 @@ fn files_are_up_to_date() {
                 std::fs::write(&path, &text).unwrap();
             }
             let stored = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(
-                stored == text,
-                "{} is stale: run the tests of capstan-crds with UPDATE=1",
-                path.display()
-            );
+            assert!(stored == text, "{} is stale: cargo xtask generate", path.display());
             compared += 1;
         }
     }

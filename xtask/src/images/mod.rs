@@ -24,7 +24,7 @@ const IMAGES: [Image; 4] = [
     Image { name: "example-orders", package: "example-orders", program: "example-orders" },
 ];
 
-/// The profile of the programs: what users run, without the optimisation across crates, which takes minutes.
+/// The profile of the programs: what users run, without optimisation across crates, since tests build it time and again.
 const PROFILE: &str = "image";
 
 /// One image.

@@ -37,10 +37,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// # Errors
 /// It cannot be started.
 pub fn start(place: &Place) -> Result<()> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    // A copy, because a build may replace the program while the cluster lives.
+    // A copy, because a build may replace the program while the cluster lives; and of the program that runs, because
+    // a build may have replaced it already.
     let copy = place.state().join("xtask");
-    std::fs::copy(&program, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    std::fs::copy("/proc/self/exe", &copy)
+        .with_context(|| format!("cannot copy this program to {}", copy.display()))?;
     component::start(place, NAME, inside(0, copy).args(["cluster", "provision"]))
 }
 

@@ -4,6 +4,7 @@
 //! commits: leases of pulls, unsynced, because losing one in a power cut only makes its messages ready again; then
 //! everything else with one fsync. Pulls come first, so nothing is delivered before it is durable.
 
+mod count;
 mod handle;
 mod lanes;
 #[cfg(test)]
@@ -22,6 +23,8 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::store::{Durability, FjallStore, StoreError, Transaction};
+use count::backlog;
+pub(crate) use count::{Backlog, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
 use lanes::Lanes;
 use waiters::{Waiters, WaitingPull};
@@ -67,46 +70,6 @@ enum Job {
 pub(crate) struct Outcome {
     pub(crate) reply: Reply,
     pub(crate) backlog: Option<Backlog>,
-}
-
-/// What is in a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Backlog {
-    pub(crate) count: u64,
-    pub(crate) bytes: u64,
-    /// Milliseconds since 1970.
-    pub(crate) oldest_sent_at: Option<u64>,
-}
-
-/// Everything that is counted.
-#[derive(Debug, Clone)]
-pub(crate) struct Snapshot {
-    pub(crate) queues: Vec<QueueSnapshot>,
-    /// Commits since the start, and those of them that waited for the disk.
-    pub(crate) commits: Commits,
-    /// Pulls that wait for messages.
-    pub(crate) pulls_waiting: usize,
-}
-
-/// Commits since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Commits {
-    pub(crate) buffered: u64,
-    pub(crate) synced: u64,
-}
-
-/// A queue as it stands.
-#[derive(Debug, Clone)]
-pub(crate) struct QueueSnapshot {
-    pub(crate) label: String,
-    pub(crate) retained: bool,
-    pub(crate) ready: u64,
-    pub(crate) delayed: u64,
-    pub(crate) leased: u64,
-    pub(crate) dead: u64,
-    pub(crate) bytes: u64,
-    pub(crate) oldest_age_ms: Option<u64>,
-    pub(crate) totals: capstan_core::Totals,
 }
 
 /// Why the engine ended. What was not answered may or may not be stored.
@@ -461,37 +424,12 @@ impl Engine {
                 round.answers.push((reply, Outcome { reply: effects.reply, backlog }));
             }
             Job::Snapshot(reply) => {
-                round.snapshots.push((reply, self.snapshot(now, transaction)?));
+                round.snapshots.push((reply, count::queues(&mut self.core, now, transaction)?));
             }
             // Sorted out before.
             Job::Pull(_) | Job::Abandoned(..) | Job::StopWaiting => {}
         }
         Ok(())
-    }
-
-    fn snapshot(
-        &mut self,
-        now: u64,
-        transaction: &Transaction<'_>,
-    ) -> Result<Vec<QueueSnapshot>, EngineError> {
-        let ids: Vec<QueueId> = self.core.views().map(|view| view.id).collect();
-        let mut snapshots = Vec::with_capacity(ids.len());
-        for id in ids {
-            let oldest = self.core.oldest_sent_at(id, transaction)?;
-            let Some(view) = self.core.view(id) else { continue };
-            snapshots.push(QueueSnapshot {
-                label: view.label.to_owned(),
-                retained: view.retained,
-                ready: view.state.ready,
-                delayed: view.state.delayed,
-                leased: view.state.leased,
-                dead: view.state.dead,
-                bytes: view.state.bytes,
-                oldest_age_ms: oldest.map(|sent_at| now.saturating_sub(sent_at)),
-                totals: view.totals,
-            });
-        }
-        Ok(snapshots)
     }
 
     /// Tells the HTTP side which queues there are.
@@ -513,14 +451,4 @@ struct Round {
     answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     snapshots: Vec<(oneshot::Sender<Snapshot>, Vec<QueueSnapshot>)>,
     declared: bool,
-}
-
-fn backlog(core: &mut Core, queue: QueueId, transaction: &Transaction<'_>) -> Result<Backlog, EngineError> {
-    let oldest_sent_at = core.oldest_sent_at(queue, transaction)?;
-    let view = core.view(queue);
-    Ok(view.map_or_else(Backlog::default, |view| Backlog {
-        count: view.state.count(),
-        bytes: view.state.bytes,
-        oldest_sent_at,
-    }))
 }

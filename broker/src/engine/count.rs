@@ -1,0 +1,87 @@
+//! What the engine counts: for answers, for the operator, for metrics.
+
+use capstan_core::{Core, QueueId};
+
+use super::EngineError;
+use crate::store::Transaction;
+
+/// What is in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Backlog {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+    /// Milliseconds since 1970.
+    pub(crate) oldest_sent_at: Option<u64>,
+}
+
+/// Everything that is counted.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) queues: Vec<QueueSnapshot>,
+    /// Commits since the start, and those of them that waited for the disk.
+    pub(crate) commits: Commits,
+    /// Pulls that wait for messages.
+    pub(crate) pulls_waiting: usize,
+}
+
+/// Commits since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commits {
+    pub(crate) buffered: u64,
+    pub(crate) synced: u64,
+}
+
+/// A queue as it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueSnapshot {
+    pub(crate) label: String,
+    pub(crate) retained: bool,
+    pub(crate) ready: u64,
+    pub(crate) delayed: u64,
+    pub(crate) leased: u64,
+    pub(crate) dead: u64,
+    pub(crate) bytes: u64,
+    pub(crate) oldest_age_ms: Option<u64>,
+    pub(crate) totals: capstan_core::Totals,
+}
+
+/// Counts every queue.
+pub(super) fn queues(
+    core: &mut Core,
+    now: u64,
+    transaction: &Transaction<'_>,
+) -> Result<Vec<QueueSnapshot>, EngineError> {
+    let ids: Vec<QueueId> = core.views().map(|view| view.id).collect();
+    let mut snapshots = Vec::with_capacity(ids.len());
+    for id in ids {
+        let oldest = core.oldest_sent_at(id, transaction)?;
+        let Some(view) = core.view(id) else { continue };
+        snapshots.push(QueueSnapshot {
+            label: view.label.to_owned(),
+            retained: view.retained,
+            ready: view.state.ready,
+            delayed: view.state.delayed,
+            leased: view.state.leased,
+            dead: view.state.dead,
+            bytes: view.state.bytes,
+            oldest_age_ms: oldest.map(|sent_at| now.saturating_sub(sent_at)),
+            totals: view.totals,
+        });
+    }
+    Ok(snapshots)
+}
+
+/// Counts one queue.
+pub(super) fn backlog(
+    core: &mut Core,
+    queue: QueueId,
+    transaction: &Transaction<'_>,
+) -> Result<Backlog, EngineError> {
+    let oldest_sent_at = core.oldest_sent_at(queue, transaction)?;
+    let view = core.view(queue);
+    Ok(view.map_or_else(Backlog::default, |view| Backlog {
+        count: view.state.count(),
+        bytes: view.state.bytes,
+        oldest_sent_at,
+    }))
+}

@@ -1,0 +1,119 @@
+//! The rules of the house, as far as a program can check them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Lines after which a source file is two files.
+const LINES_MAX: usize = 500;
+
+/// Which of our packages each package may use, tests apart. ARCHITECTURE.md shows the same.
+const MAY_USE: [(&str, &[&str]); 8] = [
+    ("capstan-api", &[]),
+    ("capstan-core", &[]),
+    ("capstan-broker", &["capstan-api", "capstan-core"]),
+    ("capstan-crds", &["capstan-api"]),
+    ("capstan-sidecar", &["capstan-api"]),
+    ("capstan-operator", &["capstan-api", "capstan-crds"]),
+    ("capstan", &["capstan-api", "capstan-broker", "capstan-crds", "capstan-sidecar"]),
+    ("example-orders", &[]),
+];
+/// What must not even be able to do I/O.
+const PURE: (&str, &[&str]) = ("capstan-core", &[]);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Normal and build dependencies of each package of the workspace.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = output(env!("CARGO"), &["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of = |package: &Value| {
+        let used = package["dependencies"].as_array().unwrap().iter().filter(|one| one["kind"] != "dev");
+        (text(&package["name"]), used.map(|one| text(&one["name"])).collect())
+    };
+    metadata["packages"].as_array().unwrap().iter().map(of).collect()
+}
+
+/// Tracked files and new ones that are not ignored.
+fn files() -> Vec<String> {
+    let listed = output("git", &["ls-files", "--cached", "--others", "--exclude-standard"]);
+    let there = |file: &&str| root().join(file).is_file();
+    let files: Vec<String> = listed.lines().filter(there).map(str::to_owned).collect();
+    assert!(files.len() > 100, "only {} files were found", files.len());
+    files
+}
+
+fn sources() -> Vec<(String, String)> {
+    let rust = files().into_iter().filter(|file| file.ends_with(".rs"));
+    rust.map(|file| (file.clone(), std::fs::read_to_string(root().join(file)).unwrap())).collect()
+}
+
+#[test]
+fn packages_use_only_what_lies_below_them() {
+    let found = dependencies();
+    let ours: BTreeSet<&String> = found.keys().collect();
+    for (package, allowed) in MAY_USE {
+        let used = found.get(package).unwrap_or_else(|| panic!("there is no package {package}"));
+        let wrong: Vec<_> =
+            used.iter().filter(|one| ours.contains(one) && !allowed.contains(&one.as_str())).collect();
+        assert!(wrong.is_empty(), "{package} must not use {wrong:?}");
+    }
+    let (package, allowed) = PURE;
+    let wrong: Vec<_> = found[package].iter().filter(|one| !allowed.contains(&one.as_str())).collect();
+    assert!(wrong.is_empty(), "{package} is pure and must not use {wrong:?}");
+}
+
+#[test]
+fn each_source_file_opens_with_its_job_and_is_not_two() {
+    let mut problems = Vec::new();
+    for (file, text) in sources() {
+        if !text.starts_with("//! ") {
+            problems.push(format!("{file}: its first line does not say its job (//! …)"));
+        }
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            problems.push(format!("{file}: {lines} lines, split it below {LINES_MAX}"));
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for document in files().iter().filter(|file| file.ends_with(".md")) {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        for path in paths(document, &text) {
+            named += 1;
+            if !path.exists() {
+                missing.push(format!("{document}: {}", path.display()));
+            }
+        }
+    }
+    assert!(named > 10, "only {named} paths were found in all documents");
+    assert!(missing.is_empty(), "named, but not there:\n{}", missing.join("\n"));
+}
+
+/// Files of the repository that a document names: links, and Rust files in backticks.
+fn paths(document: &str, text: &str) -> Vec<PathBuf> {
+    let folder = root().join(document).parent().unwrap().to_owned();
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let links = links.filter(|link| !link.is_empty() && !link.contains(':')).map(|link| folder.join(link));
+    let quoted = text.split('`').skip(1).step_by(2);
+    let quoted =
+        quoted.filter(|path| path.contains('/') && path.ends_with(".rs") && !path.contains(['{', '*', ' ']));
+    links.chain(quoted.map(|path| root().join(path))).collect()
+}

@@ -120,3 +120,47 @@ pub struct ErrorSource {
     /// A JSON pointer (RFC 6901), such as `/messages/3/delay_seconds`.
     pub pointer: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_document_says_every_code_and_its_status() {
+        use ErrorCode::*;
+        let document = include_str!("../../../docs/protocol.md");
+        let rows: Vec<Vec<&str>> =
+            document.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+        let all = [
+            NoRoute,
+            ManagedElsewhere,
+            QueueNotFound,
+            ConsumerNotFound,
+            QueueIdMalformed,
+            BatchDelayInvalid,
+            MessageMetadataInvalid,
+            MessageSizeOutOfBounds,
+            BatchSizeOutOfBounds,
+            BatchCountOutOfBounds,
+            JsonBodyInvalid,
+            JsonBodyMalformed,
+            QueueOverloaded,
+            StorageLimitExceeded,
+            DeliveryPaused,
+            PullDisabled,
+            ShuttingDown,
+            Internal,
+        ];
+        for code in all {
+            let number = code.code().to_string();
+            let row = rows.iter().find(|row| row.len() > 3 && row[1] == number);
+            let row = row.unwrap_or_else(|| panic!("docs/protocol.md has no row for {code:?} ({number})"));
+            assert!(
+                row[2].split(", ").any(|status| status == code.status().to_string()),
+                "{code:?}: {row:?}"
+            );
+            let says_retry = row[3].contains("`Retry-After`");
+            assert_eq!(says_retry, code.is_retryable(), "{code:?}: {row:?}");
+        }
+    }
+}

@@ -123,7 +123,9 @@ fn accepted(resolved: &ResolvedQueue) -> Verdict {
             reason::INVALID_NAME,
             "the name cannot be used on the wire: create a Queue with a name of at most 63 of a-z, 0-9 and '-'",
         ),
-        QueueFinding::Accepted | QueueFinding::Missing { .. } => Verdict::yes(reason::ACCEPTED, ""),
+        QueueFinding::Accepted | QueueFinding::Missing { .. } => {
+            Verdict::yes(reason::ACCEPTED, "the Queue is valid")
+        }
     }
 }
 

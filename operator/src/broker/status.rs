@@ -79,7 +79,7 @@ fn ready(found: &Found, control: &Control, available: &Verdict) -> Verdict {
         (_, Control { is_declared: false, .. }) => {
             Verdict::no(reason::NOT_DECLARED, "the broker is told of its queues at the next look")
         }
-        _ => Verdict::yes(reason::AS_DECLARED, ""),
+        _ => Verdict::yes(reason::AS_DECLARED, "it serves, and knows its queues"),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Injection {
 
 impl Injection {
     fn done() -> Self {
-        let contested = Verdict::no(reason::UNCONTESTED, "");
+        let contested = Verdict::no(reason::UNCONTESTED, "nobody else writes the sidecar's fields");
         Self { template: Verdict::yes(reason::INJECTED, ""), contested }
     }
 

@@ -138,7 +138,7 @@ fn injected(target: &Target<'_>) -> Verdict {
     let total = with + sidecar.missing;
     let has_template = target.workload.is_some_and(|w| w.is_ours && is_init(w.sidecar.as_ref()));
     match (has_template, sidecar.missing) {
-        (true, 0) => Verdict::yes(reason::INJECTED, format!("{with} pods have the sidecar")),
+        (true, 0) => Verdict::yes(reason::INJECTED, format!("{with} of {total} pods have the sidecar")),
         _ if target.workload.is_some_and(|workload| workload.is_paused) => Verdict::no(
             reason::ROLLING_OUT,
             format!(
@@ -157,7 +157,7 @@ fn is_init(sidecar: Option<&Container>) -> bool {
 }
 
 fn uncontested() -> Verdict {
-    Verdict::no(reason::UNCONTESTED, "")
+    Verdict::no(reason::UNCONTESTED, "nobody else writes the sidecar's fields")
 }
 
 /// The first thing that is missing, or that nothing is.
@@ -168,7 +168,9 @@ fn ready(verdicts: &[&Verdict], queue: Option<&Queue>) -> Verdict {
     let conditions =
         queue.and_then(|queue| queue.status.as_ref()).map_or(&[][..], |status| &status.conditions);
     match find(conditions, READY) {
-        Some(condition) if condition.status == "True" => Verdict::yes(reason::AS_DECLARED, ""),
+        Some(condition) if condition.status == "True" => {
+            Verdict::yes(reason::AS_DECLARED, "everything the Consumer asks for is in force")
+        }
         Some(condition) => {
             Verdict::no(reason::QUEUE_NOT_READY, format!("the Queue is not ready: {}", condition.message))
         }

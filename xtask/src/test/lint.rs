@@ -11,7 +11,9 @@ use crate::run::{self, Event};
 use crate::{interrupt, repo};
 
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
-const CLIPPY: &[&str] = &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+/// `--all-targets` leaves out the tests that a plain `cargo test` leaves out; `--test *` has them.
+const CLIPPY: &[&str] =
+    &["clippy", "--quiet", "--workspace", "--all-targets", "--test", "*", "--", "-D", "warnings"];
 
 /// Runs both and counts them.
 ///

@@ -11,16 +11,17 @@ use crate::run::{self, Event};
 use crate::{interrupt, repo};
 
 const FORMAT: &[&str] = &["fmt", "--all", "--check"];
-/// `--all-targets` leaves out the tests that a plain `cargo test` leaves out; `--test *` has them.
-const CLIPPY: &[&str] =
-    &["clippy", "--quiet", "--workspace", "--all-targets", "--test", "*", "--", "-D", "warnings"];
+const CLIPPY: &[&str] = &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+/// `--all-targets` leaves out the tests that a plain `cargo test` leaves out.
+const CLIPPY_CLUSTER: &[&str] =
+    &["clippy", "--quiet", "--package", "e2e", "--test", "*", "--", "-D", "warnings"];
 
-/// Runs both and counts them.
+/// Runs all and counts them.
 ///
 /// # Errors
 /// Cargo does not start, or the user asked to stop.
 pub fn run(report: &mut Report, progress: &mut Progress) -> Result<()> {
-    for arguments in [FORMAT, CLIPPY] {
+    for arguments in [FORMAT, CLIPPY, CLIPPY_CLUSTER] {
         let start = Instant::now();
         let mut command = repo::cargo();
         command.args(arguments);

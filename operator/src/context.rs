@@ -10,10 +10,10 @@ use kube::Client;
 
 use crate::applied::Applied;
 use crate::config::Config;
+use crate::contest::Contests;
 use crate::events::Events;
 use crate::limiter::Limiter;
 use crate::work::WorkQueue;
-use crate::workload::Contests;
 use crate::world::{Unit, World};
 
 /// Writes of counts per second, in all.
@@ -76,7 +76,7 @@ impl Context {
     /// Forgets what is remembered of a Broker that is gone.
     pub(crate) fn forget_broker(&self, broker: &Key) {
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
-        let names = crate::broker::names(&broker.name);
+        let names = crate::names::names(&broker.name);
         let own = [&names.stateful_set, &names.service, &names.pods_service];
         self.applied.forget(|object| match object {
             Object::StatefulSet(key) | Object::Service(key) => {

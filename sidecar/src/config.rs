@@ -23,6 +23,8 @@ pub const DRAIN_SECONDS: &str = "CAPSTAN_DRAIN_SECONDS";
 
 /// The longest drain unless configured.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(25);
+/// How long the last settles may take after the calls were cut.
+pub(crate) const LAST_SETTLES: Duration = Duration::from_secs(3);
 const DRAIN_SECONDS_MAX: u64 = 43_200;
 /// Longest pod name that Kubernetes allows.
 const POD_LENGTH_MAX: usize = 253;

@@ -9,15 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::context::{Context, Scope};
 use crate::gate::Gate;
-use crate::slot::Slot;
-
-/// Most slots of one consumer, whatever the policy says.
-const SLOTS_MAX: usize = 250;
-
-/// How many batches a pod handles at once.
-pub(crate) fn slots_of(policy: &WorkloadConsumer) -> usize {
-    usize::from(policy.concurrency_per_pod).clamp(1, SLOTS_MAX)
-}
+use crate::slot::{Slot, slots_of};
 
 /// A running consumer, as the supervisor holds it.
 #[derive(Debug)]

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, ConfigError, admin_port};
-use crate::sidecar::LAST_SETTLES;
+use crate::config::{Config, ConfigError, LAST_SETTLES, admin_port};
 
 /// Where the admin port drains.
 pub(crate) const PATH: &str = "/drain";

@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use capstan_api::{Client, ClientError};
 use tokio::net::TcpListener;
@@ -10,15 +9,12 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, LAST_SETTLES};
 use crate::context::Context;
 use crate::event::{EVENTS_MAX, Event};
 use crate::metrics::Metrics;
 use crate::quiesce::{self, Quiesce};
 use crate::{admin, call, policies, supervisor};
-
-/// How long the last settles may take after the calls were cut.
-pub(crate) const LAST_SETTLES: Duration = Duration::from_secs(3);
 
 /// Why a sidecar did not start.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,6 @@ use capstan_api::workload::WorkloadConsumer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::consumer::slots_of;
 use crate::context::Scope;
 use crate::deliver::{deliver, not_delivered};
 use crate::gate::{Gate, Permit, Refusal};
@@ -18,12 +17,20 @@ use crate::request::{self, Prepared};
 use crate::settle::{self, Decided};
 use crate::verdict::{Class, Decision};
 
+/// Most slots of one consumer, whatever the policy says.
+const SLOTS_MAX: usize = 250;
+
 /// A slot; there are `concurrencyPerPod` of them, numbered from 0.
 pub(crate) struct Slot {
     pub(crate) number: usize,
     pub(crate) scope: Arc<Scope>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) policy: watch::Receiver<Arc<WorkloadConsumer>>,
+}
+
+/// How many batches a pod handles at once.
+pub(crate) fn slots_of(policy: &WorkloadConsumer) -> usize {
+    usize::from(policy.concurrency_per_pod).clamp(1, SLOTS_MAX)
 }
 
 impl Slot {

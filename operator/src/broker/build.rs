@@ -11,8 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 
-use super::{names, stateful_set};
+use super::stateful_set;
 use crate::config::Config;
+use crate::names::names;
 
 /// The name of the program, in the recommended labels.
 const PROGRAM: &str = "capstan-broker";

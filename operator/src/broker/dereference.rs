@@ -44,7 +44,7 @@ pub(super) fn dereference(state: &State, key: &Key) -> Scene {
     };
     let missing =
         resolution.missing().into_iter().filter(|queue| queue.spec.broker_ref.name == key.name).collect();
-    let names = super::names(&key.name);
+    let names = crate::names::names(&key.name);
     Scene {
         broker: broker.filter(|_| !is_ending),
         is_ending,

@@ -23,27 +23,6 @@ use crate::work::Outcome;
 /// When to look again for a Broker that was to be created.
 const COMING: Duration = Duration::from_secs(30);
 
-/// The names of a Broker's objects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Names {
-    pub(crate) stateful_set: String,
-    /// What clients reach.
-    pub(crate) service: String,
-    /// What gives each pod a name of its own.
-    pub(crate) pods_service: String,
-}
-
-/// The names of the objects of the Broker `name`.
-pub(crate) fn names(name: &str) -> Names {
-    let base = format!("capstan-{name}");
-    Names { pods_service: format!("{base}-pods"), stateful_set: base.clone(), service: base }
-}
-
-/// Base URL of a Broker for producers, clients and sidecars.
-pub(crate) fn endpoint(broker: &Key) -> String {
-    format!("http://{}.{}.svc", names(&broker.name).service, broker.namespace)
-}
-
 /// Whether there is a Broker, and what became of its objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {

@@ -8,13 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use tracing::warn;
 
+use super::Found;
 use super::control::Control;
 use super::dereference::Scene;
-use super::{Found, endpoint};
 use crate::api::ApiError;
 use crate::condition::{Conditions, Verdict};
 use crate::context::Context;
 use crate::counts::Counts;
+use crate::names::endpoint;
 use crate::status;
 
 /// Writes the status of every Queue of the Broker whose status differs.

@@ -16,9 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::build::{labels, metadata, selector};
-use super::names;
 use crate::config::Config;
-use crate::workload::container::{USER, requirements, restricted, seccomp};
+use crate::names::names;
+use crate::pod::{USER, requirements, restricted, seccomp};
 
 /// The claim, and the volume made from it.
 const VOLUME: &str = "data";

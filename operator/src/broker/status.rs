@@ -7,11 +7,12 @@ use capstan_crds::{Broker, BrokerStatus, ByteSize, Key};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 
+use super::Found;
 use super::control::Control;
-use super::{Found, endpoint, names};
 use crate::api::ApiError;
 use crate::condition::{Conditions, Verdict};
 use crate::context::Context;
+use crate::names::{endpoint, names};
 use crate::status;
 
 /// Retained queues that are listed.

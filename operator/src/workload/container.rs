@@ -1,20 +1,18 @@
-//! The sidecar's container, and what containers of Capstan have in common. Pure.
+//! The sidecar's container. Pure.
 
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::consumer::Sidecar;
-use capstan_crds::resources::Resources;
 use capstan_crds::{Key, label};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle,
-    LifecycleHandler, ObjectFieldSelector, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+    Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler,
+    ObjectFieldSelector, Probe,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::config::Config;
+use crate::names::endpoint;
+use crate::pod::{requirements, restricted};
 
-/// The user of Capstan's containers: nobody, with a home in no image.
-pub(crate) const USER: i64 = 65532;
 /// The program in the sidecar's image.
 const PROGRAM: &str = "capstan-sidecar";
 /// What a pod's grace period has beyond the drain: to end the application, and then the sidecar.
@@ -39,7 +37,7 @@ pub(super) fn sidecar(
         // An init container that never ends: it starts before the application and ends after it.
         restart_policy: Some("Always".to_owned()),
         env: Some(vec![
-            env("CAPSTAN_BROKER_URL", crate::broker::endpoint(broker)),
+            env("CAPSTAN_BROKER_URL", endpoint(broker)),
             env("CAPSTAN_NAMESPACE", namespace.to_owned()),
             env("CAPSTAN_WORKLOAD", workload.to_string()),
             pod_name("CAPSTAN_POD"),
@@ -79,40 +77,6 @@ pub(super) fn sidecar(
 /// How long calls may go on when a pod of this grace period ends.
 fn drain_seconds(grace_seconds: u64) -> u64 {
     grace_seconds.saturating_sub(MARGIN_SECONDS).clamp(1, DRAIN_SECONDS_MAX)
-}
-
-/// What Pod Security's level `restricted` asks of a container, and a root file system that cannot be written.
-pub(crate) fn restricted() -> SecurityContext {
-    SecurityContext {
-        allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
-        read_only_root_filesystem: Some(true),
-        run_as_non_root: Some(true),
-        run_as_user: Some(USER),
-        run_as_group: Some(USER),
-        seccomp_profile: Some(seccomp()),
-        ..SecurityContext::default()
-    }
-}
-
-/// The container runtime's own filter of system calls.
-pub(crate) fn seccomp() -> SeccompProfile {
-    SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }
-}
-
-/// Requests and limits as Kubernetes has them.
-pub(crate) fn requirements(resources: &Resources) -> ResourceRequirements {
-    let map = |amounts: &std::collections::BTreeMap<String, capstan_crds::Quantity>| {
-        let entry = |(name, amount): (&String, &capstan_crds::Quantity)| {
-            (name.clone(), Quantity(amount.as_str().to_owned()))
-        };
-        (!amounts.is_empty()).then(|| amounts.iter().map(entry).collect())
-    };
-    ResourceRequirements {
-        requests: map(&resources.requests),
-        limits: map(&resources.limits),
-        ..ResourceRequirements::default()
-    }
 }
 
 fn env(name: &str, value: String) -> EnvVar {

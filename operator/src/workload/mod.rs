@@ -1,7 +1,6 @@
 //! A workload and the Consumers that name it; and Consumers without a workload.
 
-pub(crate) mod container;
-mod contest;
+mod container;
 mod inject;
 mod patch;
 mod plan;
@@ -16,7 +15,6 @@ use capstan_crds::{Consumer, ConsumerStatus, Key, Queue};
 use kube::{Resource, ResourceExt};
 use tracing::{info, warn};
 
-pub(crate) use self::contest::Contests;
 use self::inject::{Injection, bring_about};
 use self::plan::{Action, Claimant, plan, sort};
 use self::status::{BAD_WHEN_TRUE, Target};

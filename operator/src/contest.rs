@@ -17,7 +17,7 @@ pub(crate) struct Contests(Mutex<HashMap<(String, Reference), VecDeque<Instant>>
 
 impl Contests {
     /// Someone took the sidecar out, or owns its fields.
-    pub(super) fn add(&self, namespace: &str, workload: &Reference) {
+    pub(crate) fn add(&self, namespace: &str, workload: &Reference) {
         let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let times = contests.entry((namespace.to_owned(), workload.clone())).or_default();
         times.push_back(Instant::now());
@@ -27,7 +27,7 @@ impl Contests {
     }
 
     /// How long to leave the workload alone, if at all.
-    pub(super) fn pause(&self, namespace: &str, workload: &Reference) -> Option<Duration> {
+    pub(crate) fn pause(&self, namespace: &str, workload: &Reference) -> Option<Duration> {
         let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         contests.retain(|_, times| times.back().is_some_and(|last| now.duration_since(*last) < WINDOW));

@@ -36,7 +36,7 @@ fn arguments(levels: &[Level]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let (mut commands, mut targets) = (Vec::new(), words(&["build", "--workspace"]));
     if levels.contains(&Level::Pure) {
-        commands.push(words(&["build", "--workspace", "--bins", "--tests"]));
+        commands.push(words(&["build", "--workspace", "--bins", "--examples", "--tests"]));
     } else if levels.contains(&Level::Process) || levels.contains(&Level::ApiServer) {
         targets.push("--bins".to_owned());
     }
@@ -63,13 +63,13 @@ mod tests {
     #[test]
     fn each_level_builds_what_it_runs() {
         check(&[Level::Lint], &[]);
-        check(&[Level::Pure], &["build --workspace --bins --tests"]);
+        check(&[Level::Pure], &["build --workspace --bins --examples --tests"]);
         check(&[Level::Process], &["build --workspace --bins --test process"]);
         check(&[Level::Node], &["build --workspace --test node"]);
         check(
             &Level::ALL,
             &[
-                "build --workspace --bins --tests",
+                "build --workspace --bins --examples --tests",
                 "build --workspace --test process --test api_server --test node",
             ],
         );

@@ -27,7 +27,8 @@ pub fn build(
         }
     }
     programs.sort_by_key(|(level, program)| (*level, program.name()));
-    programs.dedup_by(|(_, one), (_, other)| one.built.path == other.built.path);
+    // Two commands may build the same one, at two places when they differ in features.
+    programs.dedup_by_key(|(level, program)| (*level, program.name()));
     Ok(programs)
 }
 

@@ -78,3 +78,25 @@ pub mod reason {
     /// The API server refused an object of the Broker.
     pub const APPLY_REFUSED: &str = "ApplyRefused";
 }
+
+#[cfg(test)]
+mod tests {
+    /// What needs no remedy.
+    const GOOD: [&str; 8] =
+        ["AsDeclared", "Accepted", "Resolved", "Delivering", "Pull", "Injected", "Uncontested", "Serving"];
+
+    #[test]
+    fn every_reason_has_a_remedy_in_the_documentation() {
+        let document = include_str!("../../docs/install.md");
+        let source = include_str!("condition.rs").split("pub mod reason").nth(1).unwrap();
+        let source = source.split("cfg(test)").next().unwrap();
+        let reasons: Vec<&str> =
+            source.split("&str = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(reasons.len() > 20, "{reasons:?}");
+        let missing: Vec<_> = reasons
+            .iter()
+            .filter(|reason| !GOOD.contains(reason) && !document.contains(&format!("`{reason}`")))
+            .collect();
+        assert!(missing.is_empty(), "docs/install.md does not say what to do about {missing:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// Longest message that Kubernetes' own validation takes.
+/// A longer message is cut: it is read in a terminal, and written on every change. (The API takes 32,768 bytes.)
 const MESSAGE_CHARS_MAX: usize = 1024;
 
 /// A verdict about one aspect.

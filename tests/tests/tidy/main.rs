@@ -10,17 +10,6 @@ use serde_json::Value;
 /// Lines after which a source file is two files.
 const LINES_MAX: usize = 500;
 
-/// Which of our packages each package may use, tests apart. ARCHITECTURE.md shows the same.
-const MAY_USE: [(&str, &[&str]); 8] = [
-    ("capstan-api", &[]),
-    ("capstan-core", &[]),
-    ("capstan-broker", &["capstan-api", "capstan-core"]),
-    ("capstan-crds", &["capstan-api"]),
-    ("capstan-sidecar", &["capstan-api"]),
-    ("capstan-operator", &["capstan-api", "capstan-crds"]),
-    ("capstan", &["capstan-api", "capstan-broker", "capstan-crds", "capstan-sidecar"]),
-    ("example-orders", &[]),
-];
 /// What must not even be able to do I/O.
 const PURE: (&str, &[&str]) = ("capstan-core", &[]);
 
@@ -60,14 +49,36 @@ fn sources() -> Vec<(String, String)> {
     rust.map(|file| (file.clone(), std::fs::read_to_string(root().join(file)).unwrap())).collect()
 }
 
+/// The map in ARCHITECTURE.md: each package's folder and name, and the folders of those that it may use.
+fn map() -> Vec<(String, String, Vec<String>)> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>();
+    let rows = text.lines().filter(|line| line.starts_with("| `")).map(cells).filter(|row| row.len() == 6);
+    let words = |cell: &str| cell.split(", ").filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    rows.filter(|row| !row[2].is_empty())
+        .map(|row| (row[1].clone(), row[2].clone(), words(&row[4])))
+        .collect()
+}
+
 #[test]
-fn packages_use_only_what_lies_below_them() {
+fn packages_use_only_what_the_map_says() {
     let found = dependencies();
     let ours: BTreeSet<&String> = found.keys().collect();
-    for (package, allowed) in MAY_USE {
-        let used = found.get(package).unwrap_or_else(|| panic!("there is no package {package}"));
+    let map = map();
+    let named: BTreeSet<&String> = map.iter().map(|(_, package, _)| package).collect();
+    assert_eq!(named, ours, "ARCHITECTURE.md names the packages of the workspace");
+    // A folder's last part is its short name.
+    let short = |folder: &str| folder.trim_end_matches('/').rsplit('/').next().unwrap().to_owned();
+    let packages: BTreeMap<String, &String> =
+        map.iter().map(|(folder, package, _)| (short(folder), package)).collect();
+    for (folder, package, allowed) in &map {
+        assert!(root().join(folder).join("Cargo.toml").exists(), "{folder} is no package");
+        if allowed == &["anything"] {
+            continue;
+        }
+        let allowed: BTreeSet<&String> = allowed.iter().map(|short| packages[short]).collect();
         let wrong: Vec<_> =
-            used.iter().filter(|one| ours.contains(one) && !allowed.contains(&one.as_str())).collect();
+            found[package].iter().filter(|one| ours.contains(one) && !allowed.contains(one)).collect();
         assert!(wrong.is_empty(), "{package} must not use {wrong:?}");
     }
     let (package, allowed) = PURE;

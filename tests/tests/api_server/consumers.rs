@@ -1,6 +1,9 @@
 //! Consumers that cannot have what they ask for, until they can.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use capstan_crds::{Consumer, Queue};
+use e2e::cluster::{SHORT, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -123,8 +126,9 @@ async fn two_consumers_of_a_workload_share_a_sidecar_of_one_broker() {
                 .join("---\n"),
             )
             .await;
-        until_condition::<Consumer>(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
+        let oldest: Consumer = until_condition(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
         let before = until_injected(namespace, "orders", true).await;
+        until_younger(&oldest).await;
         namespace
             .apply(&object("Consumer", "invoices", &format!("{{queueRef: {{name: invoices}}, {target}}}")))
             .await;
@@ -135,6 +139,16 @@ async fn two_consumers_of_a_workload_share_a_sidecar_of_one_broker() {
         assert!(message(&far, "TargetResolved").contains("Broker default"));
         let after = until_injected(namespace, "orders", true).await;
         assert_eq!(after.metadata.generation, before.metadata.generation, "more Consumers restart nothing");
+    })
+    .await;
+}
+
+/// Objects of one second are of the same age to the API, and the UID would decide between them.
+async fn until_younger(oldest: &Consumer) {
+    let created = oldest.metadata.creation_timestamp.as_ref().unwrap().0.as_second();
+    until("what is created now is younger", SHORT, async || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        if i64::try_from(now).unwrap() > created { Ok(()) } else { Err("it is the same second".to_owned()) }
     })
     .await;
 }

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod number;
+pub mod object;
 pub mod workload;
 
 pub use client::{Client, ClientError, ControlClient};

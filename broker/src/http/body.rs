@@ -1,6 +1,7 @@
 //! Reading a request's body: by what it holds, not by its Content-Type, which SDKs and curl set in many ways.
 
 use axum::extract::{FromRequest, Request};
+use capstan_api::object::Objects;
 use capstan_api::{ErrorCode, limits};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -51,7 +52,7 @@ impl Body {
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Refused> {
         let text: &[u8] = if self.0.trim_ascii().is_empty() { b"{}" } else { &self.0 };
         let mut json = serde_json::Deserializer::from_slice(text);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let value = serde_path_to_error::deserialize(Objects(&mut json)).map_err(|error| {
             let pointer = pointer(error.path());
             refused(error.inner(), Some((error.path().to_string(), pointer)))
         })?;
@@ -119,6 +120,7 @@ mod tests {
     fn what_does_not_fit_is_invalid_and_the_field_is_named() {
         for (text, pointer) in [
             ("{\"messages\":{}}", "/messages"),
+            ("{\"messages\":[[1]]}", "/messages/0"),
             ("{\"messages\":[{\"body\":1,\"delay_seconds\":\"5\"}]}", "/messages/0/delay_seconds"),
             ("{\"messages\":[{\"body\":1},{\"body\":2,\"content_type\":7}]}", "/messages/1/content_type"),
             ("{\"messages\":[{\"body\":1,\"attributes\":{\"a/b\":1}}]}", "/messages/0/attributes/a~1b"),

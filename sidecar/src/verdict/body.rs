@@ -61,7 +61,7 @@ pub(super) fn read(answer: &Answer) -> Result<Option<Body>, String> {
     if !object {
         return Err("it is JSON, but no object: answer without a body to acknowledge all".to_owned());
     }
-    let body: Body = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let body: Body = capstan_api::object::from_slice(text).map_err(|error| error.to_string())?;
     body.check_delays()?;
     Ok(Some(body))
 }

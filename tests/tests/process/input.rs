@@ -55,6 +55,10 @@ fn sends() -> Vec<Row> {
         post(one, b"{\"body\":\"\xff\"}".to_vec(), 400, 10208, "").what("no UTF-8"),
         post(one, "", 400, 10207, "").what("no body").says("body"),
         post(one, "[]", 400, 10207, "").what("a list"),
+        post(one, r#"["hello"]"#, 400, 10207, "")
+            .what("a message as a list")
+            .says("must be an object, is an array"),
+        post(one, r#"["hello","text",5]"#, 400, 10207, "").what("all of a message as a list"),
         post(one, "{}", 400, 10207, "").what("no message").says("body"),
         post(one, r#"{"body":1,"delay_seconds":"5"}"#, 400, 10207, "/delay_seconds").what("a text as number"),
         post(one, r#"{"body":1,"delay_seconds":1.5}"#, 400, 10207, "/delay_seconds").what("half a second"),
@@ -73,6 +77,12 @@ fn sends() -> Vec<Row> {
         post(one, text(128_001), 400, 10204, "/body").what("too large").says("exceeds limit of 128000"),
         post(one, text(5 << 20), 400, 10205, "").what("a request without end").says("larger than"),
         post("messages/batch", r#"{"messages":{}}"#, 400, 10207, "/messages").what("no list"),
+        post("messages/batch", r#"{"messages":[["a"],["b","text"]]}"#, 400, 10207, "/messages/0")
+            .what("messages as lists")
+            .says("messages[0]: must be an object, is an array"),
+        post("messages/batch", r#"{"messages":[{"body":1},["b"]]}"#, 400, 10207, "/messages/1")
+            .what("the second as a list"),
+        post("messages/batch", r#"[[["a"]]]"#, 400, 10207, "").what("a batch as a list"),
         post("messages/batch", "{}", 400, 10207, "").what("no messages").says("messages"),
         post("messages/batch", r#"{"messages":[]}"#, 400, 10206, "/messages").what("empty batch"),
         post("messages/batch", many, 400, 10206, "/messages").what("too many").says("101"),
@@ -106,6 +116,7 @@ fn pulls_and_verdicts() -> Vec<Row> {
     vec![
         post("nowhere:messages/pull", "{}", 404, 10104, "").what("pull of an unknown queue"),
         post(pull, "{", 400, 10208, "").what("pull cut"),
+        post(pull, "[1]", 400, 10207, "").what("a pull as a list").says("must be an object"),
         post(pull, r#"{"batch_size":"5"}"#, 400, 10207, "/batch_size").what("pull with a text"),
         post(pull, r#"{"batch_size":0}"#, 400, 10206, "/batch_size").what("pull of nothing"),
         post(pull, r#"{"batch_size":101}"#, 400, 10206, "/batch_size").what("pull of too many"),
@@ -120,6 +131,11 @@ fn pulls_and_verdicts() -> Vec<Row> {
         post("pushed:messages/pull", "{}", 400, 0, "").what("a push queue").says("Deployment/shop"),
         post("nowhere:messages/ack", "{}", 404, 10104, "").what("ack in an unknown queue"),
         post(ack, "nonsense", 400, 10208, "").what("ack without JSON"),
+        post(ack, "[]", 400, 10207, "").what("verdicts as a list"),
+        post(ack, r#"{"acks":[["x"]]}"#, 400, 10207, "/acks/0").what("an ack as a list"),
+        post(ack, r#"{"retries":[["x",5]]}"#, 400, 10207, "/retries/0").what("a retry as a list"),
+        post("messages/extend", r#"[[],5]"#, 400, 10207, "").what("an extension as a list"),
+        post("messages/peek", "[5]", 400, 10207, "").what("a look as a list"),
         post(ack, r#"{"acks":"all"}"#, 400, 10207, "/acks").what("acks that are no list"),
         post(ack, r#"{"acks":["x"]}"#, 400, 10207, "/acks/0").what("an ack that is a text"),
         post(ack, r#"{"acks":[{}]}"#, 400, 10207, "/acks/0").what("an ack of nothing").says("lease_id"),
@@ -207,6 +223,14 @@ fn declarations() -> Vec<Row> {
         row("no JSON", b"revision: 1".to_vec(), 10208, ""),
         row("no declaration", b"{}".to_vec(), 10207, "").says("revision"),
         row("no list", br#"{"revision":"bad","queues":{}}"#.to_vec(), 10207, "/queues"),
+        row("all as a list", br#"["bad",[]]"#.to_vec(), 10207, "").says("must be an object"),
+        row(
+            "queues as lists",
+            br#"{"revision":"bad","queues":[["shop","bad"]]}"#.to_vec(),
+            10207,
+            "/queues/0",
+        ),
+        wrong("consumer as a list", json!({"consumer": ["bad"]}), "/queues/1/consumer"),
         row(
             "long revision",
             json!({"revision": "r".repeat(129), "queues": []}).to_string().into(),

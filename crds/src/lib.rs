@@ -12,6 +12,7 @@ pub mod broker;
 pub mod condition;
 pub mod consumer;
 mod definition;
+mod document;
 pub mod duration;
 pub mod label;
 mod parse;
@@ -27,7 +28,7 @@ pub use broker::{Broker, BrokerSpec, BrokerStatus};
 pub use consumer::{Consumer, ConsumerSpec, ConsumerStatus};
 pub use definition::{definitions, yaml};
 pub use duration::Duration;
-pub use parse::{Object, ParseError, parse, parse_object};
+pub use parse::{Object, ParseError, Parsed, parse, parse_all};
 pub use quantity::{ByteSize, Quantity};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use resolve::{

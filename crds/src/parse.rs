@@ -2,11 +2,11 @@
 
 use std::sync::LazyLock;
 
-use kube_core::cel::{Validator, apply_defaults};
-use serde::Deserialize;
+use kube_core::cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::document::{Document, documents};
 use crate::{API_VERSION, Broker, Consumer, GROUP, Queue, definitions, schema};
 
 /// An object of a file.
@@ -30,8 +30,8 @@ pub enum ParseError {
     #[error("not valid YAML: {0}")]
     Yaml(#[from] serde_yaml::Error),
     /// A document is no Kubernetes object.
-    #[error("document {0} is no Kubernetes object: it needs apiVersion, kind and metadata.name")]
-    NoObject(usize),
+    #[error("{place} is no Kubernetes object:\n  {}", .problems.join("\n  "))]
+    NoObject { place: String, problems: Vec<String> },
     /// Capstan has no such kind.
     #[error("{name}: {api_version} has no kind {kind}; use {API_VERSION} with Queue, Consumer or Broker")]
     UnknownKind { api_version: String, kind: String, name: String },
@@ -40,49 +40,72 @@ pub enum ParseError {
     Invalid { kind: String, name: String, problems: Vec<String> },
 }
 
+/// What a text holds: its good objects, and every problem of the others.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    pub objects: Vec<Object>,
+    pub errors: Vec<ParseError>,
+}
+
 /// Reads all documents of a YAML text, in order; empty documents are skipped.
 ///
 /// # Errors
 /// [`ParseError`], with every problem of the first object that has any.
 pub fn parse(text: &str) -> Result<Vec<Object>, ParseError> {
-    let mut objects = Vec::new();
-    for (i, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let value = Value::deserialize(document)?;
+    let Parsed { objects, errors } = parse_all(text);
+    errors.into_iter().next().map_or(Ok(objects), Err)
+}
+
+/// The same, with the problems of all objects. Nothing is read behind what is no YAML.
+#[must_use]
+pub fn parse_all(text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    let validator = Validator::new();
+    let (documents, error) = documents(text);
+    for (i, Document { value, repeated }) in documents.into_iter().enumerate() {
+        let place = format!("document {}", i + 1);
+        let mut add =
+            |place: &str, value: &Value, repeated: &[String]| match one(&validator, place, value, repeated) {
+                Ok(object) => parsed.objects.push(object),
+                Err(error) => parsed.errors.push(error),
+            };
         match value["items"].as_array() {
             _ if value.is_null() => {}
             Some(items) if value["kind"] == "List" => {
-                for item in items {
-                    objects.push(one(i + 1, item)?);
+                for (i, item) in items.iter().enumerate() {
+                    let of_item = format!("items[{i}].");
+                    let repeated: Vec<String> = repeated
+                        .iter()
+                        .filter_map(|path| path.strip_prefix(&of_item))
+                        .map(Into::into)
+                        .collect();
+                    add(&format!("item {} of {place}", i + 1), item, &repeated);
                 }
             }
-            _ => objects.push(one(i + 1, &value)?),
+            _ => add(&place, &value, &repeated),
         }
     }
-    Ok(objects)
+    parsed.errors.extend(error.map(ParseError::Yaml));
+    parsed
 }
 
-/// Checks one object.
-///
-/// # Errors
-/// [`ParseError`], with every problem of the object.
-pub fn parse_object(value: &Value) -> Result<Object, ParseError> {
-    one(1, value)
-}
-
-fn one(number: usize, value: &Value) -> Result<Object, ParseError> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let fields = (text(&value["apiVersion"]), text(&value["kind"]), text(&value["metadata"]["name"]));
-    let (Some(api_version), Some(kind), Some(name)) = fields else {
-        return Err(ParseError::NoObject(number));
-    };
-    if api_version.split('/').next() != Some(GROUP) {
+fn one(validator: &Validator, place: &str, value: &Value, repeated: &[String]) -> Result<Object, ParseError> {
+    let Identity { api_version, kind, name } =
+        identity(value).map_err(|problems| ParseError::NoObject { place: place.to_owned(), problems })?;
+    let twice: Vec<String> = repeated.iter().map(|path| format!("{path}: is there more than once")).collect();
+    let own = api_version.split('/').next() == Some(GROUP);
+    if !own && twice.is_empty() {
         return Ok(Object::Other { api_version, kind, name });
     }
-    let schema = schemas().iter().find(|(of, _)| api_version == API_VERSION && *of == kind);
-    let Some((_, schema)) = schema else {
+    if !own {
+        return Err(invalid(&kind, &name, twice));
+    }
+    let schema = schemas().iter().find(|schema| api_version == API_VERSION && schema.kind == kind);
+    let Some(schema) = schema else {
         return Err(ParseError::UnknownKind { api_version, kind, name });
     };
-    let value = check(schema, value.clone()).map_err(|problems| invalid(&kind, &name, problems))?;
+    let value =
+        check(validator, schema, value.clone(), twice).map_err(|problems| invalid(&kind, &name, problems))?;
     let object = match kind.as_str() {
         "Queue" => typed(value).map(|queue| Object::Queue(Box::new(queue))),
         "Consumer" => typed(value).map(|consumer| Object::Consumer(Box::new(consumer))),
@@ -95,10 +118,53 @@ fn invalid(kind: &str, name: &str, problems: Vec<String>) -> ParseError {
     ParseError::Invalid { kind: kind.to_owned(), name: name.to_owned(), problems }
 }
 
+/// What every object needs to be one.
+struct Identity {
+    api_version: String,
+    kind: String,
+    name: String,
+}
+
+/// Reads it, or says of each part that is missing or no text why.
+fn identity(value: &Value) -> Result<Identity, Vec<String>> {
+    let metadata = &value["metadata"];
+    let name = match &metadata["name"] {
+        Value::Null if !metadata.is_object() && !metadata.is_null() => {
+            Err(format!("metadata: must be a mapping with a name, not {metadata}"))
+        }
+        Value::Null if !metadata["generateName"].is_null() => Err(
+            "metadata.name: is missing; generateName does not stand for it, since what is applied has a name"
+                .to_owned(),
+        ),
+        name => text("metadata.name", name),
+    };
+    let parts = (text("apiVersion", &value["apiVersion"]), text("kind", &value["kind"]), name);
+    match parts {
+        (Ok(api_version), Ok(kind), Ok(name)) => Ok(Identity { api_version, kind, name }),
+        (api_version, kind, name) => {
+            Err([api_version.err(), kind.err(), name.err()].into_iter().flatten().collect())
+        }
+    }
+}
+
+fn text(field: &str, value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Ok(text.clone()),
+        Value::String(_) => Err(format!("{field}: is empty")),
+        Value::Null => Err(format!("{field}: is missing")),
+        other => Err(format!("{field}: must be a string, not {other}; quote it")),
+    }
+}
+
 /// The object with its defaults, or what is wrong with it. Rules run only on objects of the right form.
-fn check(schema: &Value, value: Value) -> Result<Value, Vec<String>> {
-    let value = apply_all_defaults(schema, schema::without_nulls(value));
-    let mut problems = schema::problems(schema, &value);
+fn check(
+    validator: &Validator,
+    schema: &Schema,
+    value: Value,
+    mut problems: Vec<String>,
+) -> Result<Value, Vec<String>> {
+    let value = apply_all_defaults(&schema.schema, schema::without_nulls(value));
+    problems.extend(schema::problems(&schema.schema, &value));
     problems.extend(name_problem(&value));
     if !problems.is_empty() {
         return Err(problems);
@@ -107,7 +173,7 @@ fn check(schema: &Value, value: Value) -> Result<Value, Vec<String>> {
         let message = |e: &kube_core::cel::ValidationError| format!("{}: {}", e.field_path, e.message);
         errors.iter().map(message).collect::<Vec<_>>()
     };
-    Validator::new().validate(schema, &value, None).map_err(messages)?;
+    validator.validate_compiled(&schema.rules, &value, None).map_err(messages)?;
     Ok(value)
 }
 
@@ -122,7 +188,8 @@ fn apply_all_defaults(schema: &Value, mut value: Value) -> Value {
     }
 }
 
-/// What API servers say of every object's name.
+/// Names are DNS labels. API servers alone would take more, such as `a.b`; a rule of the definitions takes that away,
+/// and what is left are labels.
 fn name_problem(value: &Value) -> Option<String> {
     let name = value["metadata"]["name"].as_str().unwrap_or_default();
     let error = capstan_api::Name::new(name).err()?;
@@ -133,12 +200,21 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
-/// The schema of each kind.
-fn schemas() -> &'static [(String, Value)] {
-    static SCHEMAS: LazyLock<Vec<(String, Value)>> = LazyLock::new(|| {
+/// The schema of a kind.
+struct Schema {
+    kind: String,
+    schema: Value,
+    /// Its rules, compiled once: that takes far longer than to run them.
+    rules: CompiledSchema,
+}
+
+fn schemas() -> &'static [Schema] {
+    static SCHEMAS: LazyLock<Vec<Schema>> = LazyLock::new(|| {
         let of = |definition: Value| {
             let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
-            (kind, definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone())
+            let schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+            let rules = compile_schema(&schema);
+            Schema { kind, schema, rules }
         };
         definitions().into_iter().map(of).collect()
     });

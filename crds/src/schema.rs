@@ -1,5 +1,9 @@
 //! Checks a JSON value against the bounds of a structural schema, as an API server does before any rule runs.
 
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use regex::Regex;
 use serde_json::{Map, Value};
 
 /// What is wrong, each with the path of its field.
@@ -86,10 +90,18 @@ fn string(schema: &Value, text: &str, path: &str, found: &mut Vec<String>) {
         found.push(format!("{path}: {text:?} is not one of {}", choices.join(", ")));
     }
     if let Some(pattern) = schema["pattern"].as_str()
-        && !regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+        && !compiled(pattern).is_some_and(|regex| regex.is_match(text))
     {
         found.push(format!("{path}: {text:?} does not have the form {pattern}"));
     }
+}
+
+/// A pattern, compiled once; there are as many as the schemas have.
+fn compiled(pattern: &str) -> Option<Regex> {
+    static PATTERNS: LazyLock<Mutex<BTreeMap<String, Option<Regex>>>> = LazyLock::new(Mutex::default);
+    let mut patterns = PATTERNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let regex = patterns.entry(pattern.to_owned()).or_insert_with(|| Regex::new(pattern).ok());
+    regex.clone()
 }
 
 fn range(schema: &Value, number: f64, path: &str, found: &mut Vec<String>) {

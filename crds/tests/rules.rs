@@ -1,7 +1,7 @@
 //! What the schemas accept, refuse and fill in, without a cluster.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use capstan_crds::{Object, ParseError, parse};
+use capstan_crds::{Object, ParseError, parse, parse_all};
 use kube_core::cel::Validator;
 use serde_json::{Value, json};
 
@@ -180,6 +180,93 @@ fn defaults_are_those_of_the_types() {
     let bare = json!({ "queueRef": { "name": "orders" }, "retryBackoff": { "factor": 3 } });
     assert_eq!(filled.spec, serde_json::from_value(bare).unwrap());
     assert_eq!(filled.spec.max_batch_size, 10);
+}
+
+/// Of each part that makes an object it is said what is wrong with it.
+#[test]
+fn what_is_no_object_is_said_part_by_part() {
+    for (text, parts, not) in [
+        (
+            "{kind: Queue}",
+            vec!["document 1", "apiVersion: is missing", "metadata.name: is missing"],
+            "kind: is",
+        ),
+        (
+            "{apiVersion: v1, kind: Secret, metadata: {name: 1}}",
+            vec!["metadata.name: must be a string, not 1; quote it"],
+            "missing",
+        ),
+        (
+            "{apiVersion: v1, kind: Job, metadata: {generateName: a-}}",
+            vec!["metadata.name: is missing", "generateName"],
+            "apiVersion",
+        ),
+        ("{apiVersion: 1, kind: Secret, metadata: a}", vec!["apiVersion: must", "metadata: must"], "kind"),
+        (
+            "---\n---\n{apiVersion: v1, kind: List, items: [{apiVersion: '', kind: A, metadata: {name: a}}]}",
+            vec!["item 1 of document 2", "apiVersion: is empty"],
+            "kind",
+        ),
+        ("just words", vec!["apiVersion: is missing", "kind: is missing"], "YAML"),
+    ] {
+        let message = parse(text).expect_err(text).to_string();
+        for part in parts {
+            assert!(message.contains(part), "{text}: {part:?} is not in: {message}");
+        }
+        assert!(!message.contains(not), "{text}: {not:?} is in: {message}");
+    }
+}
+
+/// As `kubectl apply` does.
+#[test]
+fn keys_that_are_there_twice_are_refused() {
+    for (text, problem) in [
+        (
+            "{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {name: a, name: b}}",
+            "metadata.name: is there more than once",
+        ),
+        (
+            "{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {name: a}, spec: {limits: {maxMessages: 1, maxMessages: 1}}}",
+            "spec.limits.maxMessages: is there more than once",
+        ),
+        (
+            "{apiVersion: v1, kind: Secret, metadata: {name: a}, data: [{a: 1, a: 2}]}",
+            "data[0].a: is there more than once",
+        ),
+        (
+            "{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Secret, metadata: {name: a}, kind: Secret}]}",
+            "kind: is there more than once",
+        ),
+    ] {
+        match parse(text) {
+            Err(ParseError::Invalid { problems, .. }) => assert_eq!(problems, [problem], "{text}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let text = format!("\u{feff}{}", queue(""));
+    assert!(matches!(&parse(&text).unwrap()[..], [Object::Queue(_)]));
+}
+
+#[test]
+fn the_problems_of_all_objects_are_found() {
+    let texts = [queue("delivery: x"), queue(""), consumer("maxBatchSize: 0"), "kind: A".to_owned()];
+    let parsed = parse_all(&(texts.join("\n---\n") + "\n---\na: ["));
+    assert!(matches!(&parsed.objects[..], [Object::Queue(_)]), "{parsed:?}");
+    let errors = &parsed.errors[..];
+    let [
+        ParseError::Invalid { kind: first, .. },
+        ParseError::Invalid { kind: second, .. },
+        ParseError::NoObject { place, .. },
+        ParseError::Yaml(_),
+    ] = errors
+    else {
+        panic!("{errors:?}")
+    };
+    assert_eq!((first.as_str(), second.as_str(), place.as_str()), ("Queue", "Consumer", "document 4"));
 }
 
 #[test]

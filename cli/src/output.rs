@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
-use serde_json::Value;
+use serde::Serialize;
 
 /// Longest body that a line of text shows, in characters.
 const PREVIEW_CHARS_MAX: usize = 100;
@@ -25,9 +25,14 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Writes each value as a line.
-pub(crate) fn print_lines(values: &[Value]) -> std::io::Result<()> {
-    print(&values.iter().map(|value| format!("{value}\n")).collect::<String>())
+/// Writes each value as a line of JSON.
+pub(crate) fn print_lines(values: &[impl Serialize]) -> std::io::Result<()> {
+    let mut lines = String::new();
+    for value in values {
+        lines.push_str(&serde_json::to_string(value)?);
+        lines.push('\n');
+    }
+    print(&lines)
 }
 
 /// Left-aligned columns, as wide as their content; the last is not padded.

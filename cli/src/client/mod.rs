@@ -7,8 +7,10 @@ mod queues;
 mod send;
 mod settle;
 
+use capstan_api::limits::{BATCH_COUNT_MAX, DELAY_SECONDS_MAX};
 use capstan_api::{Client, ClientError, Name};
 use clap::Args;
+use clap::builder::TypedValueParser;
 
 use crate::failure::Failure;
 use crate::output::Format;
@@ -65,6 +67,33 @@ fn millis(text: &str) -> Result<u64, String> {
         return Ok(u64::from(seconds) * 1000);
     }
     capstan_crds::Duration::try_from(text.to_owned()).map(|d| d.millis()).map_err(|error| error.to_string())
+}
+
+/// Reads a time of at most `most` milliseconds, so that a longer one is refused by the flag's name.
+fn millis_up_to(most: u64) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
+    move |text| match millis(text)? {
+        millis if millis > most => Err(too_long(most)),
+        millis => Ok(millis),
+    }
+}
+
+/// Reads the delay of a message in seconds.
+fn delay(text: &str) -> Result<u64, String> {
+    let most = DELAY_SECONDS_MAX.into();
+    match seconds(text)? {
+        seconds if seconds > most => Err(too_long(most * 1000)),
+        seconds => Ok(seconds),
+    }
+}
+
+fn too_long(most_millis: u64) -> String {
+    format!("at most {}", capstan_crds::Duration::from_seconds(most_millis / 1000))
+}
+
+/// How many messages a batch may have.
+fn batch_size() -> impl TypedValueParser<Value = u16> {
+    // The bound is far below 2^16.
+    clap::value_parser!(u16).range(1..=i64::try_from(BATCH_COUNT_MAX).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! `capstan peek`.
 
+use std::collections::BTreeMap;
+
 use capstan_api::Name;
-use capstan_api::message::{Peek, PeekedMessage};
+use capstan_api::message::{Attributes, ContentType, Peek, PeekedMessage};
 use capstan_api::number::Whole;
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::{Target, body};
+use super::body::{self, Body};
+use super::{Target, batch_size};
 use crate::failure::Failure;
 use crate::output::{Format, age, print, print_lines, table};
 
@@ -26,7 +29,7 @@ pub(crate) struct PeekArgs {
     /// The queue.
     queue: Name,
     /// Most messages, 1 to 100.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = batch_size())]
     batch_size: u16,
     #[command(flatten)]
     target: Target,
@@ -49,20 +52,27 @@ pub(crate) async fn peek(args: PeekArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn object(message: PeekedMessage) -> Value {
+/// A message as a line of JSON.
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: String,
+    state: Option<String>,
+    #[serde(flatten)]
+    body: Body,
+    content_type: ContentType,
+    attempts: u32,
+    timestamp_ms: u64,
+    #[serde(rename = "ref")]
+    reference: String,
+    metadata: BTreeMap<String, String>,
+    attributes: Attributes,
+}
+
+fn object(message: PeekedMessage) -> Shown {
     let PeekedMessage { id, body, attempts, timestamp_ms, reference, metadata, attributes } = message;
     let content_type = body::content_type(&metadata);
-    json!({
-        "id": id,
-        "state": metadata.get(STATE),
-        "body": body::value(content_type, body),
-        "content_type": content_type,
-        "attempts": attempts,
-        "timestamp_ms": timestamp_ms,
-        "ref": reference,
-        "metadata": metadata,
-        "attributes": attributes,
-    })
+    let (state, body) = (metadata.get(STATE).cloned(), Body::new(content_type, body));
+    Shown { id, state, body, content_type, attempts, timestamp_ms, reference, metadata, attributes }
 }
 
 fn row(message: PeekedMessage) -> Vec<String> {

@@ -1,13 +1,17 @@
 //! `capstan pull`.
 
+use std::collections::BTreeMap;
+
 use capstan_api::Name;
-use capstan_api::message::{Lease, Pull, PulledMessage, Settle};
+use capstan_api::limits::{IDLE_MS_MAX, VISIBILITY_TIMEOUT_MS_MAX};
+use capstan_api::message::{Attributes, ContentType, Lease, Pull, PulledMessage, Settle};
 use capstan_api::number::Whole;
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
 
+use super::body::{self, Body};
 use super::settle::warn;
-use super::{Target, body, millis};
+use super::{Target, batch_size, millis_up_to};
 use crate::failure::Failure;
 use crate::output::{Format, age, print, print_lines};
 
@@ -25,13 +29,13 @@ pub(crate) struct PullArgs {
     /// The queue.
     queue: Name,
     /// Most messages, 1 to 100.
-    #[arg(long, value_name = "N", default_value_t = capstan_api::limits::PULL_BATCH_DEFAULT)]
+    #[arg(long, value_name = "N", default_value_t = capstan_api::limits::PULL_BATCH_DEFAULT, value_parser = batch_size())]
     batch_size: u16,
-    /// Wait so long for a first message, at most 60s.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = millis)]
+    /// Wait so long for a first message, at most 1m.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = millis_up_to(IDLE_MS_MAX))]
     wait: u64,
     /// How long the messages stay leased, at most 12h. Default: the Consumer's visibilityTimeout.
-    #[arg(long, value_name = "TIME", value_parser = millis)]
+    #[arg(long, value_name = "TIME", value_parser = millis_up_to(VISIBILITY_TIMEOUT_MS_MAX))]
     visibility_timeout: Option<u64>,
     /// Acknowledge the messages once they are written: they are gone.
     #[arg(long, overrides_with = "no_ack")]
@@ -75,19 +79,25 @@ pub(crate) async fn pull(args: PullArgs) -> Result<(), Failure> {
     warn(&settled.warnings)
 }
 
-fn object(message: PulledMessage) -> Value {
+/// A message as a line of JSON.
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: String,
+    #[serde(flatten)]
+    body: Body,
+    content_type: ContentType,
+    attempts: u32,
+    timestamp_ms: u64,
+    lease_id: String,
+    metadata: BTreeMap<String, String>,
+    attributes: Attributes,
+}
+
+fn object(message: PulledMessage) -> Shown {
     let PulledMessage { id, body, attempts, timestamp_ms, lease_id, metadata, attributes } = message;
     let content_type = body::content_type(&metadata);
-    json!({
-        "id": id,
-        "body": body::value(content_type, body),
-        "content_type": content_type,
-        "attempts": attempts,
-        "timestamp_ms": timestamp_ms,
-        "lease_id": lease_id,
-        "metadata": metadata,
-        "attributes": attributes,
-    })
+    let body = Body::new(content_type, body);
+    Shown { id, body, content_type, attempts, timestamp_ms, lease_id, metadata, attributes }
 }
 
 fn lines(message: PulledMessage, ack: bool) -> String {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::body::{raw_json, raw_text};
-use super::{Target, seconds};
+use super::{Target, delay};
 use crate::failure::Failure;
 use crate::output::{Format, messages, print, print_lines};
 
@@ -41,7 +41,7 @@ pub(crate) struct SendArgs {
     #[arg(long)]
     text: bool,
     /// Deliver later, such as 30s or 5m; at most 24h. Default: the queue's deliveryDelay.
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = delay)]
     delay: Option<u64>,
     /// Send each body so many times; {i} in it becomes 1, 2, 3 …
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -8,7 +8,7 @@ use capstan_api::number::Whole;
 use clap::Args;
 use serde_json::json;
 
-use super::{Target, seconds};
+use super::{Target, delay};
 use crate::failure::Failure;
 use crate::output::{Format, messages, print, print_lines};
 
@@ -37,7 +37,7 @@ pub(crate) struct RetryArgs {
     #[arg(value_name = "LEASE_ID", required = true)]
     leases: Vec<String>,
     /// Deliver again after so long, at most 24h. Default: the Consumer's retryDelay.
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = delay)]
     delay: Option<u64>,
     /// What went wrong; kept with the message.
     #[arg(long, value_name = "TEXT")]

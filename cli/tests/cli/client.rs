@@ -39,7 +39,7 @@ fn messages_go_round() {
     assert_eq!((&peeked[1]["body"], &peeked[1]["content_type"]), (&json!("hello, {i}"), &json!("text")));
     assert_eq!(peeked[0]["id"], sent[0]["id"]);
     let table = dev.client(&["peek", "jobs"]).out;
-    assert!(table.lines().count() == 3 && table.contains(r#"{"id":1}"#), "{table}");
+    assert!(table.lines().count() == 3 && table.contains(r#"{"id": 1}"#), "{table}");
 
     let pulled = dev.client(&["pull", "jobs", "-o", "json", "--batch-size", "1"]).objects();
     assert_eq!((pulled.len(), &pulled[0]["body"], &pulled[0]["attempts"]), (1, &json!({"id": 1}), &json!(1)));
@@ -60,6 +60,29 @@ fn messages_go_round() {
 
     let late = dev.client(&["ack", "jobs", lease]);
     assert!(late.code == Some(1) && late.err.contains(lease), "{late:?}");
+}
+
+/// Numbers keep their digits, objects their keys, and strings their escapes.
+#[test]
+fn bodies_come_back_as_they_were_sent() {
+    let (dev, _data) = broker();
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let bodies = [
+        r#"{"a":12345678901234567890123,"f":1.10,"dup":1,"dup":2}"#,
+        r#"{"half":"\ud800","e":1e400}"#,
+        &deep,
+    ];
+    for body in bodies {
+        let sent = dev.client(&["send", "jobs", body]);
+        assert_eq!(sent.code, Some(0), "{body}: {sent:?}");
+    }
+    for command in [vec!["peek", "jobs", "-o", "json"], vec!["pull", "jobs", "--ack", "-o", "json"]] {
+        let done = dev.client(&command);
+        assert_eq!((done.code, done.out.lines().count()), (Some(0), bodies.len()), "{done:?}");
+        for (line, body) in done.out.lines().zip(bodies) {
+            assert!(line.contains(&format!(r#""body":{body},"#)), "{command:?}: {body} is not in: {line}");
+        }
+    }
 }
 
 #[test]
@@ -111,12 +134,9 @@ fn queues_are_listed_with_their_backlog() {
 #[test]
 fn refusals_say_why_and_exit_with_1() {
     let (dev, _data) = broker();
-    for (args, part) in [
-        (vec!["send", "nowhere", "1"], "10104"),
-        (vec!["pull", "pushed"], "remove its targetRef"),
-        (vec!["pull", "jobs", "--batch-size", "101"], "batch_size"),
-        (vec!["send", "jobs", "1", "--delay", "25h"], "delay"),
-    ] {
+    for (args, part) in
+        [(vec!["send", "nowhere", "1"], "10104"), (vec!["pull", "pushed"], "remove its targetRef")]
+    {
         let done = dev.client(&args);
         assert!(done.code == Some(1) && done.err.contains(part), "{args:?}: {done:?}");
     }

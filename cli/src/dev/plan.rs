@@ -5,10 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use capstan_api::Name;
 use capstan_api::control::{Declaration, QueuePolicy};
 use capstan_api::workload::Workload;
-use capstan_crds::{Consumer, ConsumerFinding, Key, Object, Queue, QueueFinding, Resolution, parse, resolve};
+use capstan_crds::{
+    Consumer, ConsumerFinding, Key, Object, Queue, QueueFinding, Resolution, parse_all, resolve,
+};
 
 use super::files::Document;
 use crate::failure::Failure;
+
+/// Problems that are said one by one.
+const PROBLEMS_MAX: usize = 100;
+/// Names that are listed where one of them was meant.
+const NAMES_MAX: usize = 20;
 
 /// What runs.
 #[derive(Debug)]
@@ -108,14 +115,9 @@ impl Objects {
         let mut all = Self::default();
         let mut problems = Vec::new();
         for Document { file, text } in documents {
-            match parse(text) {
-                Ok(objects) => {
-                    for object in objects {
-                        problems.extend(all.add(file, object));
-                    }
-                }
-                Err(error) => problems.push(format!("{file}: {error}")),
-            }
+            let parsed = parse_all(text);
+            problems.extend(parsed.errors.iter().map(|error| format!("{file}: {error}")));
+            problems.extend(parsed.objects.into_iter().filter_map(|object| all.add(file, object)));
         }
         if problems.is_empty() { Ok(all) } else { Err(refused(&problems)) }
     }
@@ -173,12 +175,21 @@ fn there_are<'a>(keys: impl Iterator<Item = &'a Key>) -> String {
     if names.is_empty() {
         "there is none in these files".to_owned()
     } else {
-        format!("there are {}", names.join(", "))
+        format!("there are {}", listed(&names))
     }
 }
 
+/// The first names, and how many more there are.
+pub(super) fn listed(names: &[String]) -> String {
+    let (first, more) = names.split_at(names.len().min(NAMES_MAX));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!("{}{more}", first.join(", "))
+}
+
 fn refused(problems: &[String]) -> Failure {
-    Failure::Refused(problems.join("\n"))
+    let (first, more) = problems.split_at(problems.len().min(PROBLEMS_MAX));
+    let more = if more.is_empty() { String::new() } else { format!("\nand {} problems more", more.len()) };
+    Failure::Refused(format!("{}{more}", first.join("\n")))
 }
 
 #[cfg(test)]
@@ -209,6 +220,20 @@ mod tests {
         let after = before.with_port(Some(3000));
         assert_eq!(after.ports(), BTreeSet::from([3000]));
         assert_ne!(after.declaration.revision, revision);
+    }
+
+    #[test]
+    fn the_problems_of_all_files_are_said_up_to_a_bound() {
+        let document = |file: &str, text: String| Document { file: file.to_owned(), text };
+        let wrong =
+            "{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {name: q, name: r}}".to_owned();
+        let good = document("c.yaml", queue("a"));
+        let files = [document("a.yaml", wrong.clone()), document("b.yaml", "kind: A".to_owned()), good];
+        let message = make(&files).unwrap_err().to_string();
+        assert!(message.contains("a.yaml: Queue r") && message.contains("b.yaml: document 1"), "{message}");
+        let many = vec![wrong; PROBLEMS_MAX + 7].join("\n---\n");
+        let message = plan(&many).unwrap_err();
+        assert!(message.ends_with("and 7 problems more"), "{message}");
     }
 
     #[test]

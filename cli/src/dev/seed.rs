@@ -7,7 +7,7 @@ use capstan_api::message::{Send, SendBatch};
 use serde_json::value::RawValue;
 
 use super::broker::Embedded;
-use super::plan::Plan;
+use super::plan::{Plan, listed};
 use crate::client::raw_json;
 use crate::failure::Failure;
 
@@ -24,10 +24,11 @@ pub(super) fn check(plan: &Plan, pairs: &[String]) -> Result<Vec<Seed>, Failure>
     for pair in pairs.chunks(2) {
         let [queue, body] = pair else { continue };
         if plan.queue(queue).is_none() {
-            let names: Vec<&str> = plan.declaration.queues.iter().map(|queue| queue.name.as_str()).collect();
+            let names: Vec<String> =
+                plan.declaration.queues.iter().map(|queue| queue.name.to_string()).collect();
             return Err(Failure::Usage(format!(
                 "--send: there is no Queue {queue}; there are {}",
-                names.join(", ")
+                listed(&names)
             )));
         }
         let body = raw_json(body).map_err(|why| Failure::Usage(format!("--send: {why}")))?;

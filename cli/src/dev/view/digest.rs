@@ -1,5 +1,7 @@
 //! From what happens to lines, few enough to be read: what is alike within a moment becomes one. Pure.
 
+use std::collections::BTreeMap;
+
 use capstan_sidecar::Event;
 use capstan_sidecar::event::{Message, What};
 use capstan_sidecar::verdict::Decision;
@@ -24,8 +26,44 @@ pub(super) struct Digest {
 
 struct Entry {
     line: Line,
-    /// Messages in it; 0 for what is no message.
+    /// The messages in it, each with the latest of its deliveries; none for what is no message.
+    messages: BTreeMap<String, u32>,
+    /// How often something happened to them.
     count: u64,
+}
+
+impl Entry {
+    fn take_in(&mut self, messages: &[Message]) {
+        self.count += messages.len() as u64;
+        for Message { id, attempts } in messages {
+            let latest = self.messages.entry(id.clone()).or_default();
+            *latest = (*latest).max(*attempts);
+        }
+    }
+
+    fn finish(self) -> Line {
+        let mut line = self.line;
+        let distinct = self.messages.len() as u64;
+        let again = if self.count > distinct { format!(", {} times", self.count) } else { String::new() };
+        if self.count > 1 {
+            line.text = format!("{}{again}", messages(distinct));
+        }
+        line
+    }
+
+    fn is_alike(&self, line: &Line) -> bool {
+        self.line.label == line.label && self.line.verb == line.verb
+    }
+
+    fn has_any(&self, label: &str, messages: &[Message]) -> bool {
+        self.line.label == label && messages.iter().any(|one| self.messages.contains_key(&one.id))
+    }
+
+    /// Whether it is about a later delivery of one of them.
+    fn is_later(&self, label: &str, messages: &[Message]) -> bool {
+        let later = |one: &Message| self.messages.get(&one.id).is_some_and(|latest| *latest > one.attempts);
+        self.line.label == label && messages.iter().any(later)
+    }
 }
 
 impl Digest {
@@ -36,14 +74,7 @@ impl Digest {
 
     /// Takes the lines, in order.
     pub(super) fn take(&mut self) -> Vec<Line> {
-        let line = |entry: Entry| {
-            let mut line = entry.line;
-            if entry.count > 1 {
-                line.text = messages(entry.count);
-            }
-            line
-        };
-        self.entries.drain(..).map(line).collect()
+        self.entries.drain(..).map(Entry::finish).collect()
     }
 
     /// Takes a happening in.
@@ -76,9 +107,8 @@ impl Digest {
         let facts = facts.queue(&namespace, &queue);
         match what {
             What::Delivered { messages } => {
-                let count = messages.len() as u64;
                 let text = messages.first().map(|one| delivery(one, &facts)).unwrap_or_default();
-                self.count(Line::new(label, "delivered", Tone::Delivered, text), count);
+                self.count(Line::new(label, "delivered", Tone::Delivered, text), &messages);
             }
             What::Settled { message, decision } => self.settled(label, &facts, &message, decision),
             What::Unreachable { reason, wait } => {
@@ -92,21 +122,21 @@ impl Digest {
     }
 
     fn settled(&mut self, label: String, facts: &QueueFacts, message: &Message, decision: Decision) {
-        let id = short(&message.id);
+        let (id, about) = (short(&message.id), std::slice::from_ref(message));
         match decision {
-            Decision::Ack => self.count(Line::new(label, "acknowledged", Tone::Good, id), 1),
+            Decision::Ack => self.count(Line::new(label, "acknowledged", Tone::Good, id), about),
             Decision::Release => {
                 let text = format!("{id} is back; the application never began, so this was no attempt");
-                self.count(Line::new(label, "released", Tone::Quiet, text), 1);
+                self.count(Line::new(label, "released", Tone::Quiet, text), about);
             }
             Decision::Retry { delay_seconds, reason } if message.attempts <= facts.max_retries => {
                 let delay = delay_seconds.map(|s| format!(", again in {s} s")).unwrap_or_default();
                 let text = format!("{}{delay}: {reason}", delivery(message, facts));
-                self.single(Line::new(label, "retried", Tone::Retry, text));
+                self.single(Line::new(label, "retried", Tone::Retry, text), about);
             }
             Decision::Retry { reason, .. } => {
                 let after = format!("after {} deliveries: {reason}", message.attempts);
-                self.single(match &facts.dead_letter_queue {
+                let line = match &facts.dead_letter_queue {
                     Some(queue) => {
                         Line::new(label, "dead-lettered", Tone::Bad, format!("{id} → {queue} {after}"))
                     }
@@ -116,36 +146,50 @@ impl Digest {
                         Tone::Bad,
                         format!("{id} {after}; there is no deadLetterQueueRef"),
                     ),
-                });
+                };
+                self.single(line, about);
             }
         }
     }
 
     fn push(&mut self, line: Line) {
-        self.entries.push(Entry { line, count: 0 });
+        self.entries.push(Entry { line, messages: BTreeMap::new(), count: 0 });
     }
 
-    /// One line for all of the same queue and verb.
-    fn count(&mut self, line: Line, count: u64) {
-        match self.alike(&line).first() {
-            Some(i) => self.entries[*i].count += count,
-            None => self.entries.push(Entry { line, count }),
+    /// One line for all of the same queue and verb, as long as no message would be in it before an earlier line of it.
+    fn count(&mut self, line: Line, messages: &[Message]) {
+        let alike = self.alike(&line);
+        let joins = alike.last().filter(|last| {
+            let follows = |entry: &Entry| entry.has_any(&line.label, messages);
+            alike.len() >= SINGLE_MAX || !self.entries[**last..].iter().any(follows)
+        });
+        match joins {
+            Some(i) => self.entries[*i].take_in(messages),
+            None => self.insert(line, messages),
         }
     }
 
     /// Lines of their own for the first few.
-    fn single(&mut self, line: Line) {
+    fn single(&mut self, line: Line, messages: &[Message]) {
         let alike = self.alike(&line);
         match alike.last() {
-            Some(last) if alike.len() >= SINGLE_MAX => self.entries[*last].count += 1,
-            _ => self.entries.push(Entry { line, count: 1 }),
+            Some(last) if alike.len() >= SINGLE_MAX => self.entries[*last].take_in(messages),
+            _ => self.insert(line, messages),
         }
+    }
+
+    /// At the end, but before what is about a later delivery: a verdict and the next delivery come from different tasks.
+    fn insert(&mut self, line: Line, messages: &[Message]) {
+        let later = |entry: &Entry| entry.is_later(&line.label, messages);
+        let at = self.entries.iter().position(later).unwrap_or(self.entries.len());
+        let mut entry = Entry { line, messages: BTreeMap::new(), count: 0 };
+        entry.take_in(messages);
+        self.entries.insert(at, entry);
     }
 
     /// Entries of the same queue and verb.
     fn alike(&self, line: &Line) -> Vec<usize> {
-        let same = |entry: &Entry| entry.line.label == line.label && entry.line.verb == line.verb;
-        (0..self.entries.len()).filter(|i| same(&self.entries[*i])).collect()
+        (0..self.entries.len()).filter(|i| self.entries[*i].is_alike(line)).collect()
     }
 }
 
@@ -209,6 +253,37 @@ mod tests {
             "q acknowledged #0004",
         ];
         assert_eq!(lines, expected);
+    }
+
+    /// Also when the next delivery is told before the verdict about the last.
+    #[test]
+    fn deliveries_of_one_message_are_told_in_their_order() {
+        let delivered = |attempts| event(What::Delivered { messages: vec![message(3, attempts)] });
+        let settled = |attempts, decision| event(What::Settled { message: message(3, attempts), decision });
+        let other = || event(What::Settled { message: message(4, 1), decision: Decision::Ack });
+        let expected = [
+            "q delivered #0003 delivery 1 of 2",
+            "q acknowledged #0004",
+            "q retried #0003 delivery 1 of 2: 500",
+            "q delivered #0003 delivery 2 of 2",
+            "q acknowledged #0003",
+        ];
+        let lines =
+            shown(vec![delivered(1), other(), settled(1, retry()), delivered(2), settled(2, Decision::Ack)]);
+        assert_eq!(lines, expected);
+        let lines =
+            shown(vec![delivered(1), other(), delivered(2), settled(1, retry()), settled(2, Decision::Ack)]);
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_message_that_goes_round_and_round_is_one_message() {
+        let happenings =
+            (1..=100).map(|attempts| event(What::Delivered { messages: vec![message(3, attempts)] }));
+        let lines = shown(happenings.collect());
+        assert_eq!(lines.len(), SINGLE_MAX, "{lines:?}");
+        assert_eq!(lines[0], "q delivered #0003 delivery 1 of 2");
+        assert_eq!(lines[SINGLE_MAX - 1], "q delivered 1 message, 96 times");
     }
 
     #[test]

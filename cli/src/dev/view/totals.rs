@@ -19,11 +19,25 @@ pub(super) fn changes(facts: &Facts, before: Option<&BrokerState>, now: &BrokerS
         let of_queue = facts.queue(&queue.namespace, &queue.name);
         for (verb, tone, count, text) in counted(&of_queue, &before, &queue.totals) {
             if count > 0 {
-                lines.push(Line::new(label.clone(), verb, tone, format!("{}{text}", messages(count))));
+                lines.push(Line::new(
+                    label.clone(),
+                    verb,
+                    tone,
+                    format!("{}{text}", counted_as(verb, count)),
+                ));
             }
         }
     }
     lines
+}
+
+/// A message may be delivered and fail several times within a moment; all else happens to it once.
+fn counted_as(verb: &str, count: u64) -> String {
+    match verb {
+        "sent" | "acknowledged" | "expired" | "dead-lettered" | "dropped" => messages(count),
+        _ if count == 1 => messages(1),
+        _ => format!("{count} deliveries"),
+    }
 }
 
 type Counted = (&'static str, Tone, u64, String);

@@ -3,6 +3,7 @@
 mod client;
 mod dev;
 mod failure;
+mod open_files;
 mod output;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    open_files::raise_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -20,6 +20,15 @@ const END_MAX: Duration = Duration::from_secs(5);
 /// Longest line that is shown whole, in bytes.
 const LINE_BYTES_MAX: usize = 4096;
 
+/// Begins the application's group: a process in it that waits for the end of standard input, a pipe from this program,
+/// and then kills the group. So the application ends with this program however that ends, and holds no port afterwards.
+/// The process is no child of the application, which would not expect one, and has none of its outputs.
+const GUARDED: &str = "\
+exec 3<&0 </dev/null
+( { trap '' HUP INT TERM; read -r _; kill -s KILL 0; } <&3 3<&- >/dev/null 2>&1 & )
+exec 3<&-
+exec sh -c \"$1\"";
+
 /// How it is started.
 #[derive(Debug)]
 pub(super) struct Command {
@@ -58,16 +67,18 @@ pub(super) async fn run(command: Command, sender: Sender<Happening>, stop: Cance
 fn spawn(command: &Command) -> std::io::Result<Child> {
     let mut shell = tokio::process::Command::new("sh");
     // A group of its own: Ctrl-C reaches this program alone, which ends the application when its calls are finished.
-    shell.arg("-c").arg(&command.line).env("CAPSTAN_URL", &command.url).process_group(0);
+    shell.args(["-c", GUARDED, "sh"]).arg(&command.line).env("CAPSTAN_URL", &command.url).process_group(0);
     if let Some(port) = command.port {
         shell.env("PORT", port.to_string());
     }
-    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
 
 /// Follows it to its end; nothing when it was ended by `stop`.
 async fn watch(mut child: Child, sender: &Sender<Happening>, stop: &CancellationToken) -> Option<ExitStatus> {
     let group = Group::of(&child);
+    // Closed when this program ends; waiting for the child would close it sooner.
+    let _guarded = child.stdin.take();
     for output in
         [child.stdout.take().map(Output::Out), child.stderr.take().map(Output::Err)].into_iter().flatten()
     {

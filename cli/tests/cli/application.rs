@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::json;
 
 use crate::support::{App, DEADLINE, Dev, repository};
@@ -33,10 +33,35 @@ fn the_application_ends_with_everything_it_started() {
     let child = Pid::from_raw(line.split_whitespace().last().unwrap().parse().unwrap()).unwrap();
     assert!(test_kill_process(child).is_ok(), "it runs");
     dev.interrupt();
+    gone(child);
+}
+
+/// Waits until a process has ended; a zombie has.
+fn gone(process: Pid) {
     let until = Instant::now() + DEADLINE;
-    while test_kill_process(child).is_ok() {
-        assert!(Instant::now() < until, "process {child:?} outlived its group");
+    let stat = format!("/proc/{}/stat", process.as_raw_nonzero());
+    while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < until, "process {process:?} outlived its group");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Its group has a process that waits for that.
+#[test]
+fn the_application_ends_also_when_capstan_is_killed() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let command = "trap '' TERM HUP; sleep 1000 & echo children $$ $!; wait";
+    let mut dev = Dev::start(&files, data.path(), &["--app", command, "--app-port", "0"]);
+    let line = dev.wait(&["app", "children "]);
+    let (_, children) = line.split_once("children ").unwrap();
+    let children: Vec<Pid> =
+        children.split_whitespace().map(|id| Pid::from_raw(id.parse().unwrap()).unwrap()).collect();
+    assert_eq!(children.len(), 2);
+    assert!(children.iter().all(|child| test_kill_process(*child).is_ok()), "they run");
+    dev.signal(Signal::KILL);
+    dev.ended();
+    for child in children {
+        gone(child);
     }
 }
 

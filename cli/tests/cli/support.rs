@@ -101,7 +101,16 @@ pub(crate) struct Dev {
 impl Dev {
     /// Starts it on any free port. Use [`Dev::url`] to wait until it serves.
     pub(crate) fn start(files: &Path, data: &Path, args: &[&str]) -> Self {
-        let mut command = capstan();
+        Self::launch(capstan(), files, data, args)
+    }
+
+    /// The same through a command that runs what follows it.
+    pub(crate) fn start_as(mut command: Command, files: &Path, data: &Path, args: &[&str]) -> Self {
+        command.arg(env!("CARGO_BIN_EXE_capstan")).stdin(Stdio::null());
+        Self::launch(command, files, data, args)
+    }
+
+    fn launch(mut command: Command, files: &Path, data: &Path, args: &[&str]) -> Self {
         command.arg("dev").arg(files).args(["--listen", "127.0.0.1:0"]).arg("--data").arg(data).args(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let written = Arc::new(Written::default());
@@ -154,6 +163,11 @@ impl Dev {
     /// All lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.written.lines.lock().unwrap().clone()
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

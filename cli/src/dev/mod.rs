@@ -11,11 +11,13 @@ mod happening;
 mod intro;
 mod plan;
 mod ports;
+mod prepare;
 mod seed;
 mod session;
 mod sidecars;
 mod signals;
 mod view;
+mod waiting;
 
 use std::time::Duration;
 
@@ -39,8 +41,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Everything ends in the order of a pod: the sidecars drain, the application is ended, then the broker.
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let signals = Signals::listen()?;
-    let plan = plan::make(&files::read(&args.files)?)?;
-    let seeds = seed::check(&plan, &args.send)?;
+    // Nothing runs yet that would have to end in order.
+    let (plan, seeds) = tokio::select! {
+        prepared = prepare::prepare(&args) => prepared?,
+        () = signals.first() => return Ok(()),
+    };
     let ports = ports::choose(&plan, args.app.is_some(), args.app_port).await?;
     let plan = plan.with_port(ports.instead);
     let broker = Embedded::start(&args.data, args.listen, &plan.declaration).await?;

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::seed::{self, Seed};
 use super::sidecars::Local;
 use super::signals::Signals;
+use super::waiting::Waiting;
 use crate::failure::Failure;
 
 /// Everything that is needed.
@@ -32,9 +33,10 @@ impl Session<'_> {
     pub(super) async fn run(&self, seeds: Vec<Seed>) -> Result<(), Failure> {
         let (drain, stop_app) = (CancellationToken::new(), CancellationToken::new());
         let mut sidecars = JoinSet::new();
+        let waiting = Waiting::default();
         for workload in self.plan.workloads() {
-            let (sender, stop) = (self.sender.clone(), drain.clone());
-            sidecars.spawn(Local { workload, url: self.broker.url(), sender, stop }.run());
+            let (sender, stop, waiting) = (self.sender.clone(), drain.clone(), waiting.clone());
+            sidecars.spawn(Local { workload, url: self.broker.url(), sender, stop, waiting }.run());
         }
         let mut app = JoinSet::new();
         if let Some(line) = self.app {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::happening::Happening;
 use super::plan::PushTarget;
+use super::waiting::{Waiting, Waits};
 use crate::failure::Failure;
 
 /// The pod's name, as the broker is told.
@@ -31,6 +32,7 @@ pub(super) struct Local {
     pub(super) url: String,
     pub(super) sender: Sender<Happening>,
     pub(super) stop: CancellationToken,
+    pub(super) waiting: Waiting,
 }
 
 impl Local {
@@ -68,7 +70,8 @@ impl Local {
 
     /// Waits until the application listens; false when it is time to end.
     async fn listening(&self) -> bool {
-        let mut said = false;
+        // Held while it waits.
+        let mut waits = None;
         loop {
             if self.stop.is_cancelled() {
                 return false;
@@ -76,19 +79,23 @@ impl Local {
             if self.accepts().await {
                 return true;
             }
-            if !said {
-                said = true;
-                let ports: Vec<String> = self.workload.ports.iter().map(u16::to_string).collect();
-                let waiting = Happening::Waiting { ports: ports.join(", ") };
-                if self.sender.send(waiting).await.is_err() {
-                    return false;
-                }
+            if waits.is_none() && !self.wait(&mut waits).await {
+                return false;
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.stop.cancelled() => return false,
             }
         }
+    }
+
+    /// Begins to wait, and says so unless another workload has for the same ports; false when nobody listens.
+    async fn wait(&self, waits: &mut Option<Waits>) -> bool {
+        let ports: Vec<String> = self.workload.ports.iter().map(u16::to_string).collect();
+        let ports = ports.join(", ");
+        let (begun, first) = self.waiting.begin(&ports);
+        *waits = Some(begun);
+        !first || self.sender.send(Happening::Waiting { ports }).await.is_ok()
     }
 
     /// Whether any of its ports does.

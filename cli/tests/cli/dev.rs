@@ -1,12 +1,13 @@
 //! Local mode from start to end.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{App, Dev, NOBODY, capstan, ended, example, get, repository, yaml};
+use crate::support::{App, DEADLINE, Dev, NOBODY, capstan, ended, example, get, repository, yaml};
 
 /// The arguments of `cargo demo` after the files, with the application as it was built for this test.
 fn demo() -> Vec<String> {
@@ -144,6 +145,78 @@ fn messages_of_queues_without_file_are_kept() {
     assert_eq!(done.code, Some(1), "{done:?}");
     let lines = dev.interrupt();
     assert!(lines.last().unwrap().ends_with("1 message in old"), "{lines:?}");
+}
+
+#[test]
+fn workloads_that_wait_for_one_port_say_so_once() {
+    let one = |n: u32| {
+        format!(
+            "{{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {{name: q{n}}}}}\n---\n\
+             {{apiVersion: capstan.dev/v1alpha1, kind: Consumer, metadata: {{name: c{n}}}, spec: \
+             {{queueRef: {{name: q{n}}}, targetRef: {{kind: Deployment, name: d{n}}}}}}}"
+        )
+    };
+    let files = yaml(&(1..=5).map(one).collect::<Vec<_>>().join("\n---\n"));
+    let (data, app) = (tempfile::tempdir().unwrap(), App::start());
+    let port = app.port();
+    app.stop();
+    let dev = Dev::start(files.path(), data.path(), &["--app-port", &port]);
+    dev.wait(&["waiting", "until the application listens"]);
+    let app = App::start_on(port.parse().unwrap());
+    for n in 1..=5 {
+        let queue = format!("q{n}");
+        assert_eq!(dev.client(&["send", &queue, "1"]).code, Some(0));
+        app.call().answer(200, "");
+        dev.wait(&[&queue, "acknowledged"]);
+    }
+    let lines = dev.interrupt();
+    let said = lines.iter().filter(|line| line.contains("until the application listens")).count();
+    assert_eq!(said, 1, "{}", lines.join("\n"));
+}
+
+/// Each delivery has a connection.
+#[test]
+fn it_takes_as_many_open_files_as_it_may_have() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", r#"ulimit -S -n 256 && ulimit -H -n 1024 && exec "$0" "$@""#]);
+    let dev = Dev::start_as(limited, &files, data.path(), &["--app-port", NOBODY]);
+    dev.url();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", dev.id())).unwrap();
+    let open = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let open: Vec<&str> = open.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(open, ["1024", "1024"], "soft and hard");
+    dev.interrupt();
+}
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_standard_input() {
+    let data = tempfile::tempdir().unwrap();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut command = capstan();
+        command.args(["dev", "-", "--listen", "127.0.0.1:0", "--data"]).arg(data.path());
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        catches(&child, signal);
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        assert_eq!(ended(&mut child).expect("it ends").code(), Some(0), "{signal:?}");
+    }
+    assert!(data.path().read_dir().unwrap().next().is_none(), "nothing was begun");
+}
+
+/// Waits until a process has a handler for a signal: sooner it would end by it in any case.
+fn catches(child: &Child, signal: Signal) {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        if caught & (1 << (signal.as_raw() - 1)) != 0 {
+            return;
+        }
+        assert!(Instant::now() < until, "it does not listen for {signal:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// As in `capstan dev … | head`.

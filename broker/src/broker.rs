@@ -6,14 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::descriptors::{self, Shares};
 use crate::engine::{self, EngineError};
 use crate::http::{self, AppState};
+use crate::port::{self, Connections};
 use crate::store::{FjallStore, StoreError};
 
 /// How long open requests may take to end before the engine is closed under them.
@@ -38,8 +39,24 @@ pub struct Broker {
     engine: engine::Handle,
     ended: engine::Ended,
     ending: CancellationToken,
+    connections: Ports,
     data: (TcpListener, SocketAddr),
     admin: (TcpListener, SocketAddr),
+}
+
+/// The connections of both ports.
+#[derive(Clone)]
+pub(crate) struct Ports {
+    pub(crate) api: Arc<Connections>,
+    pub(crate) admin: Arc<Connections>,
+}
+
+impl Ports {
+    fn new() -> Self {
+        let Shares { api, admin, store } = descriptors::shares();
+        tracing::info!(api, admin, store_files = store, "most connections and open files");
+        Self { api: Arc::new(Connections::new(api)), admin: Arc::new(Connections::new(admin)) }
+    }
 }
 
 impl Broker {
@@ -59,9 +76,10 @@ impl Broker {
         let (engine, ended) = opened.map_err(|_| BrokerError::Panicked)??;
         tracing::info!(data = %folder.display(), seconds = began.elapsed().as_secs_f64(), "store recovered");
         let ending = CancellationToken::new();
-        let state = AppState::new(engine.clone(), Arc::from(folder), ending.clone());
+        let connections = Ports::new();
+        let state = AppState::new(engine.clone(), Arc::from(folder), connections.clone(), ending.clone());
         let (data, admin) = (bind(listen).await?, bind(admin_listen).await?);
-        Ok(Self { state, engine, ended, ending, data, admin })
+        Ok(Self { state, engine, ended, ending, connections, data, admin })
     }
 
     /// Where the HTTP API listens.
@@ -81,12 +99,15 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`] when the engine failed: the process must end, and the next one recovers.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), BrokerError> {
-        let Self { state, engine, mut ended, ending, data, admin } = self;
+        let Self { state, engine, mut ended, ending, connections, data, admin } = self;
         let servers = TaskTracker::new();
-        let routers = [("api", data, http::data(state.clone())), ("admin", admin, http::admin(state))];
-        for (port, (listener, address), router) in routers {
+        let routers = [
+            ("api", data, http::data(state.clone()), connections.api),
+            ("admin", admin, http::admin(state), connections.admin),
+        ];
+        for (port, (listener, address), router, connections) in routers {
             tracing::info!(port, %address, "listening");
-            servers.spawn(serve(listener, router, ending.clone()));
+            servers.spawn(port::serve(listener, router, connections, port::SILENCE_MAX, ending.clone()));
         }
         servers.close();
         tokio::select! {
@@ -120,19 +141,6 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerEr
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-async fn serve(listener: TcpListener, router: Router, ending: CancellationToken) {
-    let listener = axum::serve::ListenerExt::tap_io(listener, |connection: &mut tokio::net::TcpStream| {
-        // Answers are small and waited for.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(ending.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "a port is no longer served");
-    }
 }
 
 fn failure(result: Result<Result<(), EngineError>, oneshot::error::RecvError>) -> BrokerError {

@@ -6,10 +6,12 @@
 mod broker;
 mod clock;
 pub mod config;
+pub mod descriptors;
 mod directory;
 mod engine;
 mod http;
 mod policy;
+mod port;
 pub mod store;
 
 pub use broker::{Broker, BrokerError};

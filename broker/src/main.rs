@@ -13,6 +13,7 @@ async fn main() -> ExitCode {
         .unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".into());
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     let config = Config::parse();
+    capstan_broker::descriptors::raise();
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
     match run(config).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use capstan_sidecar::{Config, Sidecar, drain};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -11,6 +12,8 @@ use tracing_subscriber::filter::LevelFilter;
 const LOG: &str = "CAPSTAN_LOG";
 /// Exit code of a wrong command line or environment (sysexits' EX_USAGE).
 const EXIT_USAGE: u8 = 64;
+/// Open files that are enough for any pod.
+const FILES: u64 = 32_768;
 const USAGE: &str = "usage: capstan-sidecar [drain]\n\
     \n\
     Without an argument: consumes what the broker says for this pod's workload; the environment names broker and pod.\n\
@@ -49,8 +52,21 @@ async fn run() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&format!("capstan-sidecar: {error}\n"), EXIT_USAGE),
     };
+    raise_files();
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
     finish(serve(config).await)
+}
+
+/// Raises the limit of open files towards the hard one: each call of the application and each pull is a connection.
+fn raise_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(FILES).min(FILES);
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }) {
+        tracing::warn!(%error, wanted, "the limit of open files cannot be raised");
+    }
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,56 +1,146 @@
 //! Reading a request's body: by what it holds, not by its Content-Type, which SDKs and curl set in many ways.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::extract::{FromRequest, Request};
 use capstan_api::object::Objects;
 use capstan_api::{ErrorCode, limits};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::AppState;
 use super::refused::Refused;
 
 /// Most bytes beyond the limit that are read and thrown away: a client that is cut off while it writes may never read
 /// the answer that says why.
 const DISCARDED_MAX: usize = 64 << 20;
 
-/// The bytes of a body within the limit.
-pub(super) struct Body(Vec<u8>);
+/// A body must be there within this.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Most bytes of sends that are held while they are read.
+const SENDS_BYTES: usize = 64 << 20;
+/// Most bytes of verdicts, pulls and looks. Verdicts hold theirs until they are answered, which also bounds how many
+/// leases wait for the engine.
+const OTHERS_BYTES: usize = 32 << 20;
 
-impl<S: Send + Sync> FromRequest<S> for Body {
+/// Bytes of bodies that may be held at once. Sends cannot take what verdicts need, nor clients what the operator needs.
+#[derive(Debug, Clone)]
+pub(super) struct Budgets {
+    sends: Budget,
+    others: Budget,
+    pub(super) declarations: Budget,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            sends: Budget::new(SENDS_BYTES, PATIENCE),
+            others: Budget::new(OTHERS_BYTES, PATIENCE),
+            declarations: Budget::new(limits::DECLARATION_BYTES_MAX, PATIENCE),
+        }
+    }
+}
+
+/// Bytes that bodies of one kind share.
+#[derive(Debug, Clone)]
+pub(super) struct Budget {
+    bytes: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Budget {
+    fn new(bytes: usize, patience: Duration) -> Self {
+        Self { bytes: Arc::new(Semaphore::new(bytes)), patience }
+    }
+
+    /// Adds `count` bytes to what is `held`; whether there were so many.
+    fn take(&self, count: usize, held: &mut Option<OwnedSemaphorePermit>) -> bool {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let Ok(more) = Arc::clone(&self.bytes).try_acquire_many_owned(count) else {
+            return false;
+        };
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        true
+    }
+}
+
+/// The bytes of a body within the limit. They count in their budget until this is dropped.
+pub(super) struct Body {
+    bytes: Vec<u8>,
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+impl FromRequest<AppState> for Body {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
-        Self::within(limits::REQUEST_BYTES_MAX, request.into_body()).await
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Refused> {
+        Self::within(limits::REQUEST_BYTES_MAX, request.into_body(), &state.budgets.others).await
+    }
+}
+
+/// The body of a send.
+pub(super) struct SendBody(pub(super) Body);
+
+impl FromRequest<AppState> for SendBody {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Refused> {
+        Body::within(limits::REQUEST_BYTES_MAX, request.into_body(), &state.budgets.sends).await.map(Self)
     }
 }
 
 impl Body {
-    /// Reads a body of at most `limit` bytes.
-    pub(super) async fn within(limit: usize, body: axum::body::Body) -> Result<Self, Refused> {
+    /// Reads a body of at most `limit` bytes, in the time that the budget gives.
+    pub(super) async fn within(
+        limit: usize,
+        body: axum::body::Body,
+        budget: &Budget,
+    ) -> Result<Self, Refused> {
+        let patience = budget.patience;
+        tokio::time::timeout(patience, Self::all(limit, body, budget)).await.unwrap_or_else(|_| {
+            let message = format!("the request body did not arrive within {} s", patience.as_secs());
+            Err(Refused::new(ErrorCode::JsonBodyMalformed, message))
+        })
+    }
+
+    async fn all(limit: usize, body: axum::body::Body, budget: &Budget) -> Result<Self, Refused> {
         let mut chunks = body.into_data_stream();
-        let (mut bytes, mut size) = (Vec::new(), 0_usize);
+        let (mut bytes, mut held) = (Vec::new(), None);
+        let (mut size, mut overloaded) = (0_usize, false);
         while let Some(chunk) = chunks.next().await {
             let ended = |_| Refused::new(ErrorCode::JsonBodyMalformed, "the request body ended early");
             let chunk = chunk.map_err(ended)?;
             size = size.saturating_add(chunk.len());
-            if size <= limit {
-                bytes.extend_from_slice(&chunk);
-            } else if size - limit > DISCARDED_MAX {
+            if size > limit.saturating_add(DISCARDED_MAX) {
                 break;
+            }
+            overloaded = overloaded || size <= limit && !budget.take(chunk.len(), &mut held);
+            if overloaded || size > limit {
+                (bytes, held) = (Vec::new(), None);
             } else {
-                bytes = Vec::new();
+                bytes.extend_from_slice(&chunk);
             }
         }
         if size > limit {
             let message = format!("the request body is larger than {limit} bytes");
             return Err(Refused::new(ErrorCode::BatchSizeOutOfBounds, message));
         }
-        Ok(Self(bytes))
+        if overloaded {
+            let message = "too many request bodies are being read; try again after Retry-After";
+            return Err(Refused::new(ErrorCode::QueueOverloaded, message));
+        }
+        Ok(Self { bytes, _held: held })
     }
 
     /// Reads JSON. An empty body counts as `{}`.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Refused> {
-        let text: &[u8] = if self.0.trim_ascii().is_empty() { b"{}" } else { &self.0 };
+        let text: &[u8] = if self.bytes.trim_ascii().is_empty() { b"{}" } else { &self.bytes };
         let mut json = serde_json::Deserializer::from_slice(text);
         let value = serde_path_to_error::deserialize(Objects(&mut json)).map_err(|error| {
             let pointer = pointer(error.path());
@@ -96,17 +186,45 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Refused {
-        Body(text.as_bytes().to_vec()).read::<SendBatch>().unwrap_err()
+        Body { bytes: text.as_bytes().to_vec(), _held: None }.read::<SendBatch>().unwrap_err()
     }
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
-        let read =
-            async |size: usize| Body::within(1000, vec![b' '; size].into()).await.map(|body| body.0.len());
+        let read = async |size: usize| {
+            Body::within(1000, vec![b' '; size].into(), &Budget::new(1 << 30, PATIENCE))
+                .await
+                .map(|body| body.bytes.len())
+        };
         assert_eq!(read(1000).await, Ok(1000));
         for size in [1001, 1001 + DISCARDED_MAX] {
             assert_eq!(read(size).await.unwrap_err().code, ErrorCode::BatchSizeOutOfBounds);
         }
+    }
+
+    #[tokio::test]
+    async fn bodies_share_a_budget_until_they_are_dropped() {
+        let budget = Budget::new(100, PATIENCE);
+        let read = async |size: usize| Body::within(1000, vec![b' '; size].into(), &budget).await;
+        let first = read(60).await.ok().unwrap();
+        assert_eq!(read(41).await.err().unwrap().code, ErrorCode::QueueOverloaded);
+        let second = read(40).await.ok().unwrap();
+        assert_eq!(read(1).await.err().unwrap().code, ErrorCode::QueueOverloaded);
+        drop((first, second));
+        assert!(read(100).await.is_ok());
+        // What is too large is said to be so, and holds nothing.
+        assert_eq!(read(1001).await.err().unwrap().code, ErrorCode::BatchSizeOutOfBounds);
+        assert_eq!(budget.bytes.available_permits(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let budget = Budget::new(100, Duration::from_millis(20));
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(" ".repeat(10))]);
+        let body = axum::body::Body::from_stream(first.chain(futures::stream::pending()));
+        let refused = Body::within(1000, body, &budget).await.err().unwrap();
+        assert!(refused.message.contains("did not arrive"), "{refused:?}");
+        assert_eq!(budget.bytes.available_permits(), 100);
     }
 
     #[test]

@@ -20,7 +20,9 @@ pub(super) async fn declare(
     request: Request,
 ) -> Result<Json<Declared>, Refused> {
     let declaration: Declaration =
-        Body::within(limits::DECLARATION_BYTES_MAX, request.into_body()).await?.read()?;
+        Body::within(limits::DECLARATION_BYTES_MAX, request.into_body(), &state.budgets.declarations)
+            .await?
+            .read()?;
     let command = policy::declaration(&declaration)
         .map_err(|error| Refused::at(ErrorCode::JsonBodyInvalid, error.pointer(), error.to_string()))?;
     state.engine.apply(Command::Declare(command), None).await?;

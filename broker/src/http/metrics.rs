@@ -11,6 +11,7 @@ use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, 
 
 use super::AppState;
 use super::refused::Refused;
+use crate::broker::Ports;
 use crate::engine::{Commits, QueueSnapshot, Snapshot};
 
 const LABELS: [&str; 2] = ["namespace", "queue"];
@@ -21,17 +22,20 @@ const EVENTS: [&str; 3] = ["namespace", "queue", "event"];
 pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
     let snapshot = state.engine.snapshot().await?;
     let sidecars = state.sidecars.load(Ordering::Relaxed);
-    let text = write(&snapshot, sidecars).map_err(|error| {
+    let text = write(&snapshot, sidecars, &state.connections).map_err(|error| {
         tracing::error!(%error, "metrics cannot be written");
         super::unexpected()
     })?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
-fn write(snapshot: &Snapshot, sidecars: usize) -> prometheus::Result<Vec<u8>> {
+fn write(snapshot: &Snapshot, sidecars: usize, ports: &Ports) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
     registry.register(Box::new(Families::of(&snapshot.queues)?))?;
     registry.register(Box::new(commits(snapshot.commits)?))?;
+    let (open, refused) = connections(ports)?;
+    registry.register(Box::new(open))?;
+    registry.register(Box::new(refused))?;
     for (name, help, count) in [
         ("capstan_pulls_waiting", "Pulls that wait for messages.", snapshot.pulls_waiting),
         ("capstan_sidecars_waiting", "Sidecars that wait for news of their configuration.", sidecars),
@@ -43,6 +47,17 @@ fn write(snapshot: &Snapshot, sidecars: usize) -> prometheus::Result<Vec<u8>> {
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
+}
+
+fn connections(ports: &Ports) -> prometheus::Result<(IntGaugeVec, IntCounterVec)> {
+    let open = IntGaugeVec::new(Opts::new("capstan_connections", "Open connections."), &["port"])?;
+    let help = "Connections closed at once since the broker's start, because too many were open.";
+    let refused = IntCounterVec::new(Opts::new("capstan_connections_refused_total", help), &["port"])?;
+    for (port, connections) in [("api", &ports.api), ("admin", &ports.admin)] {
+        open.with_label_values(&[port]).set(i64::try_from(connections.open()).unwrap_or(i64::MAX));
+        refused.with_label_values(&[port]).inc_by(connections.refused());
+    }
+    Ok((open, refused))
 }
 
 fn commits(commits: Commits) -> prometheus::Result<IntCounterVec> {

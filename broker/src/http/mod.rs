@@ -28,7 +28,9 @@ use capstan_api::control::{DECLARATION_PATH, STATE_PATH};
 use capstan_api::message::Metrics;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::Ports;
 use crate::engine::{Backlog, Handle};
+use body::Budgets;
 use pulls::Pulls;
 use queue::{Found, Names};
 use refused::Refused;
@@ -41,6 +43,8 @@ pub(crate) struct AppState {
     tokens: Tokens,
     data: Arc<Path>,
     pulls: Pulls,
+    budgets: Budgets,
+    connections: Ports,
     /// Cancelled when the broker ends: whoever waits answers.
     ending: CancellationToken,
     /// Sidecars that wait for news of their configuration.
@@ -48,9 +52,15 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(engine: Handle, data: Arc<Path>, ending: CancellationToken) -> Self {
+    pub(crate) fn new(
+        engine: Handle,
+        data: Arc<Path>,
+        connections: Ports,
+        ending: CancellationToken,
+    ) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
-        Self { engine, tokens, data, pulls: Pulls::default(), ending, sidecars: Arc::default() }
+        let (pulls, budgets, sidecars) = Default::default();
+        Self { engine, tokens, data, pulls, budgets, connections, ending, sidecars }
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {

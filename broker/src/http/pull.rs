@@ -30,6 +30,8 @@ pub(super) async fn pull(
 ) -> Result<Json<Envelope<Pulled>>, Refused> {
     let found = state.find(names)?;
     let pull: Pull = body.read()?;
+    // It may wait for long.
+    drop(body);
     check_consumer(&found, &headers)?;
     let wait = field("wait_ms", pull.wait_ms, 0, limits::WAIT_MS_MAX)?.unwrap_or(0);
     let idle = field("idle_ms", pull.idle_ms, 0, limits::IDLE_MS_MAX)?.unwrap_or(wait);

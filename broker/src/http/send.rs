@@ -9,7 +9,7 @@ use capstan_api::message::{Attributes, ContentType, Metadata, Send, SendBatch, S
 use capstan_api::number::Whole;
 use capstan_core::{Command, Reply, SendItem};
 
-use super::body::Body;
+use super::body::SendBody;
 use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
@@ -18,17 +18,28 @@ use super::{AppState, encoding, metrics_of};
 type Answer = Result<Json<Envelope<Sent>>, Refused>;
 
 /// Takes one message.
-pub(super) async fn one(State(state): State<AppState>, InPath(names): InPath<Names>, body: Body) -> Answer {
+pub(super) async fn one(
+    State(state): State<AppState>,
+    InPath(names): InPath<Names>,
+    SendBody(body): SendBody,
+) -> Answer {
     let found = state.find(names)?;
     let message: Send = body.read()?;
+    // From here on the engine counts its bytes.
+    drop(body);
     let item = item(&found, message, "")?;
     store(&state, &found, vec![item]).await
 }
 
 /// Takes up to 100 messages, all or none.
-pub(super) async fn batch(State(state): State<AppState>, InPath(names): InPath<Names>, body: Body) -> Answer {
+pub(super) async fn batch(
+    State(state): State<AppState>,
+    InPath(names): InPath<Names>,
+    SendBody(body): SendBody,
+) -> Answer {
     let found = state.find(names)?;
     let batch: SendBatch = body.read()?;
+    drop(body);
     let count = batch.messages.len();
     if !(1..=limits::BATCH_COUNT_MAX).contains(&count) {
         let message =

@@ -88,6 +88,7 @@ impl FjallStore {
         let database = Database::builder(path.join("store"))
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
+            .max_cached_files(Some(crate::descriptors::shares().store))
             // Rot in a large value is then noticed by the journal's checksum instead of failing to decompress.
             .journal_compression(fjall::CompressionType::None)
             .open()?;

@@ -29,9 +29,22 @@ impl Starting {
     /// # Panics
     /// When there is no such program, or it cannot be started.
     pub fn spawn(data: &Path) -> Self {
+        Self::after("", data)
+    }
+
+    /// The same, with at most `count` files and connections open at once.
+    ///
+    /// # Panics
+    /// As [`Self::spawn`].
+    pub fn with_open_files(data: &Path, count: u64) -> Self {
+        Self::after(&format!("ulimit -n {count};"), data)
+    }
+
+    fn after(script: &str, data: &Path) -> Self {
         // A file that may not grow then fails the write, as a full disk does, instead of killing the process.
+        let script = format!("{script} trap '' XFSZ; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program("capstan-broker"));
+        command.arg("-c").arg(script).arg(program("capstan-broker"));
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(data);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CAPSTAN_") || name == "RUST_LOG" {

@@ -9,7 +9,7 @@ use capstan_api::control::{Declaration, QueueState};
 use capstan_api::message::{Lease, Pull, Pulled, Retry, Send, Settle, Settled};
 use capstan_api::number::Whole;
 use capstan_api::{Client, ControlClient, Name};
-use e2e::process::Broker;
+use e2e::process::{Broker, Starting};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -29,8 +29,17 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// A new broker to which `queues` are declared.
     pub(crate) async fn new(queues: &[Value]) -> Self {
+        Self::of(Starting::spawn, queues).await
+    }
+
+    /// The same, of a broker that may open so many files and connections.
+    pub(crate) async fn with_open_files(count: u64, queues: &[Value]) -> Self {
+        Self::of(|data| Starting::with_open_files(data, count), queues).await
+    }
+
+    async fn of(start: impl FnOnce(&Path) -> Starting, queues: &[Value]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let broker = Broker::start(folder.path());
+        let broker = start(folder.path()).ready();
         let (client, control) = (broker.client(), broker.control());
         let fixture = Self { broker, client, control, folder };
         fixture.declare("1", queues).await;

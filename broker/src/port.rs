@@ -1,0 +1,192 @@
+//! A port and its connections: how many there may be, how long each may keep silent, and how they end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A connection may be idle, or write at the head of a request, for so long. Common clients keep an idle connection for
+/// 90 s at most: shorter, and a request would meet a connection that is just being closed.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(100);
+/// An answer of which the client takes nothing for so long is given up.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+/// Longest head of a request, and what is buffered of an answer.
+const BUFFER_BYTES: usize = 64 << 10;
+/// A pause after connections could not be accepted, for want of descriptors perhaps.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many connections a port has.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    most: usize,
+    open: AtomicUsize,
+    refused: AtomicU64,
+}
+
+/// An open connection; counted until it is dropped.
+struct Place(Arc<Connections>);
+
+impl Connections {
+    /// None yet, of at most `most`.
+    pub(crate) const fn new(most: usize) -> Self {
+        Self { most, open: AtomicUsize::new(0), refused: AtomicU64::new(0) }
+    }
+
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were closed at once, since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        if self.open.fetch_add(1, Ordering::Relaxed) < self.most {
+            return Some(Place(Arc::clone(self)));
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves `router` until `ending`, and then until what is open is answered. A connection too many is closed at once: one
+/// that waited would hide from its client that there is no place.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: Arc<Connections>,
+    silence: Duration,
+    ending: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = ending.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                if let Some(place) = connections.enter() {
+                    tasks.spawn(connection(stream, router.clone(), place, silence, ending.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                let _: Option<()> = ending.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    _place: Place,
+    silence: Duration,
+    ending: CancellationToken,
+) {
+    prepare(&stream);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(silence).max_buf_size(BUFFER_BYTES);
+    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = ending.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+fn prepare(stream: &TcpStream) {
+    // Answers are small and waited for.
+    let direct = stream.set_nodelay(true);
+    let taken = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_MAX));
+    if let Err(error) = direct.and(taken) {
+        tracing::debug!(%error, "a connection's options cannot be set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    async fn start(most: usize, silence: Duration) -> (std::net::SocketAddr, Arc<Connections>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, connections) = (listener.local_addr().unwrap(), Arc::new(Connections::new(most)));
+        let router = Router::new().route("/", get(|| async { "here" }));
+        tokio::spawn(serve(listener, router, Arc::clone(&connections), silence, CancellationToken::new()));
+        (address, connections)
+    }
+
+    /// What comes until the broker closes.
+    async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+        let mut text = Vec::new();
+        // A reset is an end too.
+        let _ = tokio::time::timeout(SOON, stream.read_to_end(&mut text)).await.expect("it is closed");
+        text
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_end_and_an_idle_connection_are_closed() {
+        let (address, connections) = start(10, Duration::from_millis(200)).await;
+        for text in ["", "GET / HTTP/1.1\r\nhost: x\r\n", "GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let answered = rest(&mut stream).await.ends_with(b"here");
+            assert_eq!(answered, text.ends_with("\r\n\r\n"), "{text:?}");
+        }
+        tokio::time::timeout(SOON, async {
+            while connections.open() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("none is open");
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_is_closed_and_the_others_are_served() {
+        let (address, connections) = start(1, SOON).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let ask = async |stream: &mut TcpStream| {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut byte = [0; 4096];
+            let read = tokio::time::timeout(SOON, stream.read(&mut byte)).await.unwrap().unwrap();
+            assert!(byte[..read].starts_with(b"HTTP/1.1 200"));
+        };
+        ask(&mut first).await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(rest(&mut second).await, b"");
+        assert_eq!((connections.open(), connections.refused()), (1, 1));
+        ask(&mut first).await;
+    }
+}

@@ -3,7 +3,6 @@
 mod client;
 mod dev;
 mod failure;
-mod open_files;
 mod output;
 
 use std::process::ExitCode;
@@ -37,7 +36,8 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    open_files::raise_limit();
+    // Each delivery is a connection, and each connection an open file.
+    capstan_broker::descriptors::raise();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -68,10 +68,9 @@ mod tests {
         assert_eq!(divide(1 << 20), Shares { api: 9936, admin: 64, store: 512 });
         for limit in 40..5000 {
             let shares = divide(limit);
-            assert!(
-                (shares.api + shares.admin + shares.store) as u64 <= limit - limit / 8,
-                "{limit}: {shares:?}"
-            );
+            // The store's open files, and as many again for what else it opens.
+            let all = shares.api + shares.admin + 2 * shares.store;
+            assert!(all as u64 <= limit, "{limit}: {shares:?}");
         }
     }
 }

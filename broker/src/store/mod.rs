@@ -39,6 +39,13 @@ pub enum StoreError {
         "the store in {path} holds records but no format version: it is damaged, or no store of Capstan's"
     )]
     NoFormat { path: PathBuf },
+    #[error(
+        "the store in {path} cannot be opened: {source}. A file below {path}/store, most likely the journal (*.jnl), is \
+         damaged or cannot be read. Change nothing there: first copy {path} as it is, and look at the disk and at the log \
+         lines before this one. Then put back a backup or snapshot of the whole folder, never single files; or, to give up \
+         its messages, begin with an empty folder"
+    )]
+    Open { path: PathBuf, source: fjall::Error },
     #[error("the storage engine failed: {0}")]
     Engine(#[from] fjall::Error),
     #[error("the record at key {key} cannot be read: {reason}")]
@@ -85,15 +92,17 @@ impl FjallStore {
         let folder = |source| StoreError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(folder)?;
         let lock = lock(path)?;
+        let opening = |source| StoreError::Open { path: path.to_owned(), source };
         let database = Database::builder(path.join("store"))
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .max_cached_files(Some(crate::descriptors::shares().store))
             // Rot in a large value is then noticed by the journal's checksum instead of failing to decompress.
             .journal_compression(fjall::CompressionType::None)
-            .open()?;
+            .open()
+            .map_err(opening)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let keyspace = database.keyspace("queues", options)?;
+        let keyspace = database.keyspace("queues", options).map_err(opening)?;
         let store = Self {
             database,
             keyspace,
@@ -227,6 +236,31 @@ mod tests {
         }
         let error = FjallStore::open(folder.path()).err().unwrap().to_string();
         assert!(error.contains("no format version"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_store_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let store = FjallStore::open(folder.path()).unwrap();
+            let mut batch = store.batch(Durability::Synced, 1);
+            batch.insert(&store.keyspace, [0xff], [b'x'; 1000]);
+            batch.commit().unwrap();
+        }
+        let files = fs::read_dir(folder.path().join("store")).unwrap().map(|entry| entry.unwrap().path());
+        let journals: Vec<PathBuf> =
+            files.filter(|path| path.extension().is_some_and(|e| e == "jnl")).collect();
+        assert_eq!(journals.len(), 1, "the text names these files");
+        let mut bytes = fs::read(&journals[0]).unwrap();
+        let place = bytes.windows(500).position(|part| part.iter().all(|byte| *byte == b'x')).unwrap();
+        bytes[place + 250] = b'y';
+        fs::write(&journals[0], bytes).unwrap();
+        let error = FjallStore::open(folder.path()).err().unwrap();
+        let text = error.to_string();
+        assert!(matches!(error, StoreError::Open { .. }), "{text}");
+        for part in [folder.path().to_str().unwrap(), "*.jnl", "copy", "backup"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

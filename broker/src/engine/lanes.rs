@@ -1,4 +1,9 @@
-//! The way into the engine: two bounded lanes. Verdicts come first and are never refused while the engine lives.
+//! The way into the engine: two lanes. Verdicts come first and are never refused while the engine lives.
+//!
+//! The lane of work has bounds of its own. That of verdicts is bounded by who puts them: a connection waits for the answer
+//! to its request, so there is one for each connection, and the bodies of those that wait share a budget (`http::body`)
+//! that is given back with the answer. A client that goes away leaves behind what it
+//! has put, at most until the engine is found stuck: such a verdict, or for an unanswered pull the leases it was to carry.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -28,8 +28,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Why a request had no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address is no URL.
-    #[error("{0:?} is not a broker's address: write http://HOST[:PORT]")]
+    /// The address is no URL, or more than a host and a port.
+    #[error("{0:?} is not a broker's address: write http://HOST[:PORT] and nothing behind it")]
     Address(String),
     /// No answer arrived: whether the request took effect is unknown.
     #[error("no answer from the broker: {}", chain(.0))]
@@ -346,7 +346,9 @@ fn http() -> Result<reqwest::Client, ClientError> {
 fn base(address: &str) -> Result<Url, ClientError> {
     let invalid = || ClientError::Address(address.to_owned());
     let url = Url::parse(address).map_err(|_| invalid())?;
-    if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(invalid()) }
+    // A path would be replaced by that of each request.
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if bare && matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(invalid()) }
 }
 
 /// Reads an answer in Cloudflare's envelope.
@@ -391,10 +393,12 @@ mod tests {
 
     #[test]
     fn only_http_addresses_are_taken() {
-        for good in ["http://127.0.0.1:9796", "http://capstan-default.shop.svc", "https://queues.example"] {
+        for good in ["http://127.0.0.1:9796", "http://capstan-default.shop.svc", "https://queues.example/"] {
             assert!(Client::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "127.0.0.1:9796", "ftp://x", "http://"] {
+        for bad in
+            ["", "127.0.0.1:9796", "ftp://x", "http://", "http://host/foo", "http://host/?a", "http://host#a"]
+        {
             assert!(matches!(Client::new(bad), Err(ClientError::Address(_))), "{bad}");
         }
     }

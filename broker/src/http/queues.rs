@@ -14,12 +14,14 @@ use super::refused::Refused;
 use super::{AppState, metrics_of};
 use crate::directory::Entry;
 
-/// The queues of a namespace; `name` filters, and may be given several times.
+/// The queues of a namespace; `name` filters, and may be given several times. Without `per_page` all are on page 1.
 pub(super) async fn list(
     State(state): State<AppState>,
     InPath(namespace): InPath<String>,
     InQuery(query): InQuery<Vec<(String, String)>>,
-) -> Json<Envelope<Vec<Value>>> {
+) -> Result<Json<Envelope<Vec<Value>>>, Refused> {
+    let page = counted(&query, "page")?.unwrap_or(1);
+    let per_page = counted(&query, "per_page")?;
     let names: Vec<&str> =
         query.iter().filter(|(key, _)| key == "name").map(|(_, name)| name.as_str()).collect();
     let directory = state.engine.directory();
@@ -27,7 +29,20 @@ pub(super) async fn list(
         |entry: &&Entry| !entry.retained && (names.is_empty() || names.contains(&entry.policy.name.as_str()));
     let queues: Vec<Value> =
         directory.of_namespace(&namespace).filter(wanted).map(|e| shown(&e.policy)).collect();
-    Json(whole(queues))
+    Ok(Json(paged(queues, page, per_page)))
+}
+
+/// A parameter that counts from 1.
+fn counted(query: &[(String, String)], name: &str) -> Result<Option<u32>, Refused> {
+    let Some((_, text)) = query.iter().find(|(key, _)| key == name) else {
+        return Ok(None);
+    };
+    let number = text.parse().ok().filter(|number| *number > 0);
+    let refused = || {
+        let message = format!("the query: {name}: must be a whole number of at least 1, is {text:.80?}");
+        Refused::new(ErrorCode::JsonBodyInvalid, message)
+    };
+    number.map(Some).ok_or_else(refused)
 }
 
 /// One queue.
@@ -83,9 +98,22 @@ pub(super) async fn managed_elsewhere() -> Refused {
 }
 
 fn whole(result: Vec<Value>) -> Envelope<Vec<Value>> {
-    let count = u32::try_from(result.len()).unwrap_or(u32::MAX);
-    let info = ResultInfo { page: 1, per_page: count.max(1), count, total_count: count, total_pages: 1 };
+    paged(result, 1, None)
+}
+
+fn paged(all: Vec<Value>, page: u32, per_page: Option<u32>) -> Envelope<Vec<Value>> {
+    let total_count = count(&all);
+    let per_page = per_page.unwrap_or(total_count.max(1));
+    let total_pages = total_count.div_ceil(per_page).max(1);
+    let size = per_page as usize;
+    let result: Vec<Value> =
+        all.into_iter().skip((page as usize - 1).saturating_mul(size)).take(size).collect();
+    let info = ResultInfo { page, per_page, count: count(&result), total_count, total_pages };
     Envelope { result_info: Some(info), ..Envelope::success(result) }
+}
+
+fn count(list: &[Value]) -> u32 {
+    u32::try_from(list.len()).unwrap_or(u32::MAX)
 }
 
 fn shown(policy: &QueuePolicy) -> Value {
@@ -138,4 +166,24 @@ fn shown_consumer(policy: &QueuePolicy, consumer: &ConsumerPolicy) -> Value {
         shown.insert("settings".to_owned(), settings);
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_queue_is_on_one_page() {
+        let page = |page, per_page| {
+            let envelope = paged((1..=5).map(Value::from).collect(), page, per_page);
+            let info = envelope.result_info.unwrap();
+            let (count, total) = (info.count, (info.total_count, info.total_pages));
+            assert_eq!(envelope.result.as_ref().unwrap().len(), count as usize);
+            (envelope.result.unwrap().iter().filter_map(Value::as_u64).sum::<u64>(), total)
+        };
+        assert_eq!((page(1, None), page(2, None)), ((15, (5, 1)), (0, (5, 1))));
+        let pages = [page(1, Some(2)), page(2, Some(2)), page(3, Some(2)), page(4, Some(2))];
+        assert_eq!(pages, [(3, (5, 3)), (7, (5, 3)), (5, (5, 3)), (0, (5, 3))]);
+        assert_eq!(page(u32::MAX, Some(u32::MAX)), (0, (5, 1)));
+    }
 }

@@ -74,15 +74,11 @@ pub(super) fn of_core(refusal: Refusal, queue: &str) -> Refused {
         ),
         Refusal::QueueBytesFull => Refused::new(
             ErrorCode::StorageLimitExceeded,
-            format!(
-                "queue {queue:?} holds limits.maxBytes already; consume or purge messages, or raise the limit"
-            ),
+            format!("queue {queue:?} holds limits.maxBytes already; consume messages, or raise the limit"),
         ),
         Refusal::QueueMessagesFull => Refused::new(
             ErrorCode::StorageLimitExceeded,
-            format!(
-                "queue {queue:?} holds limits.maxMessages already; consume or purge messages, or raise the limit"
-            ),
+            format!("queue {queue:?} holds limits.maxMessages already; consume messages, or raise the limit"),
         ),
     }
 }

@@ -168,6 +168,12 @@ fn routes() -> Vec<Row> {
         row(Method::GET, "/client/v4/accounts/shop/que", 404, 7003).what("no such path"),
         row(Method::GET, &format!("{queues}/orders/messages"), 404, 7003).what("a GET that is a POST"),
         row(Method::DELETE, &format!("{queues}/orders/messages/pull"), 404, 7003).what("a DELETE of a POST"),
+        row(Method::GET, &format!("{queues}?page=0"), 400, 10207)
+            .what("a page before the first")
+            .says("page"),
+        row(Method::GET, &format!("{queues}?per_page=x"), 400, 10207)
+            .what("no size of a page")
+            .says("per_page"),
         row(Method::GET, &format!("{queues}/nowhere"), 404, 10104).what("an unknown queue"),
         row(Method::GET, &format!("{queues}/nowhere/metrics"), 404, 10104)
             .what("metrics of an unknown queue"),

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::binary::Program;
 use super::level::Level;
-use crate::compile;
+use crate::compile::{self, Built};
 use crate::progress::Progress;
 
 /// Compiles everything for these levels; the test programs by level, in a steady order.
@@ -27,9 +27,17 @@ pub fn build(
         }
     }
     programs.sort_by_key(|(level, program)| (*level, program.name()));
-    // Two commands may build the same one, at two places when they differ in features.
-    programs.dedup_by_key(|(level, program)| (*level, program.name()));
+    programs.dedup_by(|(_, one), (_, other)| is_same(&one.built, &other.built));
     Ok(programs)
+}
+
+/// Whether two commands built the same: an integration test may lie at two places, when they differ in features. A library
+/// and its program share a name, but not their tests.
+fn is_same(one: &Built, other: &Built) -> bool {
+    one.path == other.path
+        || (one.integration
+            && other.integration
+            && (&one.package, &one.target) == (&other.package, &other.target))
 }
 
 /// What cargo has to be told. Always for the whole workspace, so that every build uses dependencies with the same features.
@@ -74,5 +82,20 @@ mod tests {
                 "build --workspace --test process --test api_server --test node",
             ],
         );
+    }
+
+    #[test]
+    fn a_library_and_its_program_are_not_the_same() {
+        let built = |path: &str, integration| Built {
+            package: "capstan-broker".to_owned(),
+            folder: "/c/broker".into(),
+            target: "capstan-broker".to_owned(),
+            integration,
+            test: true,
+            path: path.into(),
+        };
+        assert!(!is_same(&built("/t/lib", false), &built("/t/program", false)));
+        assert!(is_same(&built("/t/lib", false), &built("/t/lib", false)));
+        assert!(is_same(&built("/t/test-1", true), &built("/t/test-2", true)));
     }
 }

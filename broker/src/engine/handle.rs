@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use capstan_core::{Command, Pull, QueueId, Reply, SendItem};
+use capstan_core::{Command, Peek, Pull, QueueId, Reply, SendItem};
 use tokio::sync::{oneshot, watch};
 
 use super::lanes::{Full, Lanes};
 use super::waiters::WaitingPull;
-use super::{Job, Outcome, Snapshot};
+use super::{Backlog, Job, Outcome, Snapshot};
 use crate::directory::Directory;
 
 /// Why the engine gave no answer.
@@ -86,6 +86,16 @@ impl Handle {
         outcome.map_err(|_| Unavailable::Ended)
     }
 
+    /// What is in a queue.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub(crate) async fn backlog(&self, queue: QueueId) -> Result<Backlog, Unavailable> {
+        // A peek of nothing costs nothing and carries the backlog.
+        let look = Command::Peek(Peek { queue, count: 0, bytes: 0 });
+        Ok(self.apply(look, Some(queue)).await?.backlog.unwrap_or_default())
+    }
+
     /// Counts everything.
     ///
     /// # Errors
@@ -147,6 +157,9 @@ fn verdicts(command: &Command) -> Option<usize> {
         Command::Settle(settle) => Some(settle.acks.len() + settle.retries.len() + settle.releases.len()),
         Command::Extend(extend) => Some(extend.leases.len()),
         Command::Declare(declaration) => Some(declaration.queues.len()),
+        Command::Remove(remove) => Some(remove.messages.len()),
+        // They make room, and are few.
+        Command::Purge(_) => Some(1),
         _ => None,
     }
 }

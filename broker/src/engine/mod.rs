@@ -276,7 +276,7 @@ impl Engine {
         for queue in std::mem::take(&mut self.awake) {
             // A queue that delivers nothing says so at once.
             match self.deliverable(queue) {
-                Some(ready) => due.extend(self.waiters.due(queue, ready, now)),
+                Some((ready, most)) => due.extend(self.waiters.due(queue, ready, most, now)),
                 None => due.extend(self.waiters.all(queue)),
             }
         }
@@ -333,12 +333,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Messages of a queue that may be leased now; `None` when its pulls are to be refused.
-    fn deliverable(&self, queue: QueueId) -> Option<u64> {
+    /// Messages of a queue that may be leased now, and to how many pulls; `None` when its pulls are to be refused.
+    fn deliverable(&self, queue: QueueId) -> Option<(u64, usize)> {
         let view = self.core.view(queue)?;
         let consumer = view.policy.consumer.as_ref()?;
         let room = limits::LEASED_MAX.saturating_sub(view.state.leased);
-        (!view.retained && !view.policy.paused && !consumer.paused).then_some(view.state.ready.min(room))
+        let delivers = !view.retained && !view.policy.paused && !consumer.paused;
+        delivers.then(|| (view.state.ready.min(room), view.pulls_left.unwrap_or(usize::MAX)))
     }
 
     fn answer_pull(&mut self, reply: oneshot::Sender<Outcome>, outcome: Outcome) {

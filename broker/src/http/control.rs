@@ -66,6 +66,7 @@ fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
             dead_lettered: totals.dead_lettered,
             dropped: totals.dropped,
             expired: totals.expired,
+            purged: totals.purged,
         },
     })
 }

@@ -107,7 +107,7 @@ const fn counts(snapshot: &QueueSnapshot) -> [(&'static str, u64); 4] {
     [("ready", ready), ("delayed", delayed), ("leased", leased), ("dead", dead)]
 }
 
-const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 9] {
+const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 10] {
     let totals = &snapshot.totals;
     [
         ("sent", totals.sent),
@@ -119,6 +119,7 @@ const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 9] {
         ("dead_lettered", totals.dead_lettered),
         ("dropped", totals.dropped),
         ("expired", totals.expired),
+        ("purged", totals.purged),
     ]
 }
 

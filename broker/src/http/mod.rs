@@ -7,6 +7,7 @@ mod metrics;
 mod place;
 mod pull;
 mod pulls;
+mod purge;
 mod queue;
 mod queues;
 mod refused;
@@ -84,6 +85,8 @@ pub(crate) fn data(state: AppState) -> Router {
         .route("/messages/pull", post(pull::pull))
         .route("/messages/pull/cancel", post(pull::cancel))
         .route("/messages/peek", post(pull::peek))
+        .route("/purge", post(purge::start).get(purge::status))
+        .route("/messages/purge", post(purge::remove))
         .route("/messages/ack", post(settle::ack))
         .route("/messages/extend", post(settle::extend));
     Router::new()

@@ -7,6 +7,7 @@
 //! | `02` | queue | [`capstan_core::QueueRecord`] |
 //! | `03` | queue | [`capstan_core::State`] |
 //! | `04` | – | [`capstan_core::Clock`] |
+//! | `05` | – | the last commit's number and the last one known synced, u64 each |
 //! | `06` | queue | [`capstan_core::PurgeRecord`] |
 //! | `10` fresh, `11` parked | queue, seq | [`capstan_core::Message`] |
 //! | `20` | queue, seq | [`capstan_core::Delivery`] |
@@ -14,7 +15,7 @@
 //! | `40` | due, queue, seq | [`capstan_core::Timer`] |
 //!
 //! Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
-//! said at [`Key`].
+//! said at [`Key`]. `00` and `05` are the store's own: the core does not know them.
 
 use capstan_core::{Key, Order, QueueId, Seq};
 
@@ -23,6 +24,7 @@ const META: u8 = 0x01;
 const QUEUE: u8 = 0x02;
 const STATE: u8 = 0x03;
 const CLOCK: u8 = 0x04;
+pub(super) const COMMIT: u8 = 0x05;
 const PURGE: u8 = 0x06;
 const FRESH: u8 = 0x10;
 const PARKED: u8 = 0x11;

@@ -126,7 +126,7 @@ impl Core {
         id: QueueId,
         downtime: Millis,
     ) -> Result<(), Fault<S::Error>> {
-        let mut from = Seq(0);
+        let mut from = self.queues.get(&id).map_or(Seq(0), Queue::lowest);
         loop {
             let step =
                 store.scan(Key::Delivery(id, from), Key::Delivery(id, Seq(u64::MAX)), limits::TICK_STEP)?;
@@ -192,6 +192,12 @@ impl Core {
         let retention = self.retention.first().map(|(at, _)| at.saturating_add(self.clock.outage));
         let dead = (!self.dead.is_empty()).then_some(self.dead_retry);
         [self.next_timer, lease, retention, dead].into_iter().flatten().min()
+    }
+
+    /// Whether a flush would write more than the time.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.touched.is_empty()
     }
 
     /// The time of the last command.

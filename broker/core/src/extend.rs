@@ -21,7 +21,7 @@ impl Core {
         let until = self.now().saturating_add(extend.duration.unwrap_or_else(|| self.visibility_timeout(id)));
         let (mut extended, mut warnings) = (0, Vec::new());
         for lease in &extend.leases {
-            let mut delivery = match Self::held(id, *lease, Verdict::Extend, store)? {
+            let mut delivery = match self.held(id, *lease, Verdict::Extend, store)? {
                 Ok(delivery) => delivery,
                 Err(warning) => {
                     warnings.push((*lease, warning));

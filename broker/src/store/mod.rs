@@ -3,25 +3,35 @@
 //! One keyspace, because one too small to flush would pin the journals of all. A failed commit leaves fjall poisoned;
 //! the caller ends the process and the next one recovers.
 
+mod ballast;
 mod codec;
+mod dead;
+mod keeper;
 mod key;
+mod space;
 mod transaction;
+mod volume;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use ballast::Ballast;
+use keeper::Keeper;
 pub use transaction::Transaction;
+pub(crate) use volume::{NearlyFull, Usage, Volume};
+pub use volume::{Reserve, TooSmall};
 
 /// Written at the key `00` when a store is made. Another version is refused.
 const FORMAT_VERSION: u32 = 1;
 const FORMAT_KEY: [u8; 1] = [key::FORMAT];
 /// Blocks of tables kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Small memtables: smoother commits and a quick replay.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Checked at each flush; the least that the storage engine takes.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a store cannot be used.
@@ -46,6 +56,10 @@ pub enum StoreError {
          its messages, begin with an empty folder"
     )]
     Open { path: PathBuf, source: fjall::Error },
+    #[error("{path} cannot be the store's folder: {reason}")]
+    TooSmall { path: PathBuf, reason: TooSmall },
+    #[error("cannot start a thread that watches the volume: {0}")]
+    Thread(std::io::Error),
     #[error("the storage engine failed: {0}")]
     Engine(#[from] fjall::Error),
     #[error("the record at key {key} cannot be read: {reason}")]
@@ -74,6 +88,9 @@ pub(crate) type Gate = Box<dyn Fn(Durability) -> Result<(), StoreError> + Send +
 
 /// An open store.
 pub struct FjallStore {
+    /// Ends before the store is closed.
+    keeper: Keeper,
+    volume: Arc<Volume>,
     database: Database,
     keyspace: Keyspace,
     counts: Counts,
@@ -84,14 +101,23 @@ pub struct FjallStore {
 }
 
 impl FjallStore {
-    /// Opens the store in `path`, or makes it.
+    /// Opens the store in `path`, or makes it; of the volume it keeps [`Reserve::LEAST`] from sends.
     ///
     /// # Errors
     /// [`StoreError`] when the folder cannot be used, is in use, or holds another format.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Reserve::LEAST)
+    }
+
+    /// The same, with a reserve of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the volume is too small.
+    pub fn open_with(path: &Path, reserve: Reserve) -> Result<Self, StoreError> {
         let folder = |source| StoreError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(folder)?;
         let lock = lock(path)?;
+        let volume = volume(path, reserve)?;
         let opening = |source| StoreError::Open { path: path.to_owned(), source };
         let database = Database::builder(path.join("store"))
             .cache_size(CACHE_BYTES)
@@ -101,9 +127,20 @@ impl FjallStore {
             .journal_compression(fjall::CompressionType::None)
             .open()
             .map_err(opening)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let sizes = volume.sizes();
+        // Small memtables and tables: smoother commits, a quick replay, and little room to compact in. What a store was
+        // made with stays.
+        let options = || {
+            let tables = Leveled::default().with_table_target_size(sizes.table);
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(sizes.memtable)
+                .compaction_strategy(Arc::new(tables))
+        };
         let keyspace = database.keyspace("queues", options).map_err(opening)?;
+        let keeper = Keeper::start(Arc::clone(&volume), database.clone(), keyspace.clone());
         let store = Self {
+            keeper: keeper.map_err(StoreError::Thread)?,
+            volume,
             database,
             keyspace,
             counts: Counts::default(),
@@ -133,6 +170,16 @@ impl FjallStore {
                 Err(StoreError::Format { path: path.to_owned(), found })
             }
         }
+    }
+
+    /// The volume that the store is on.
+    pub(crate) const fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Whether a commit is wanted although there is nothing to write: files of dropped tables go with the next one.
+    pub(crate) fn wants_commit(&self) -> bool {
+        self.keeper.wants_commit()
     }
 
     /// Begins to collect writes.
@@ -168,6 +215,22 @@ impl FjallStore {
         };
         fjall::OwnedWriteBatch::with_capacity(self.database.clone(), capacity).durability(Some(mode))
     }
+}
+
+/// Looks at the volume, and makes room to open a store on a full one.
+fn volume(path: &Path, reserve: Reserve) -> Result<Arc<Volume>, StoreError> {
+    let too_small = |reason| StoreError::TooSmall { path: path.to_owned(), reason };
+    let volume = Volume::open(path, reserve).map_err(too_small)?;
+    let ballast = Ballast::of(path);
+    if volume.available() < volume.sizes().ballast && ballast.held() > 0 {
+        tracing::warn!(
+            available = volume.available(),
+            "the volume is full: its ballast is released to open the store"
+        );
+        ballast.release().map_err(|source| StoreError::Folder { path: path.to_owned(), source })?;
+        volume.look();
+    }
+    Ok(Arc::new(volume))
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

@@ -137,6 +137,12 @@ pub struct BrokerState {
 pub struct StorageState {
     pub capacity_bytes: u64,
     pub available_bytes: u64,
+    /// Sends are refused while fewer are available; 0 from a broker that does not say.
+    #[serde(default)]
+    pub reserve_bytes: u64,
+    /// What the store takes, its ballast not counted; 0 from a broker that does not say.
+    #[serde(default)]
+    pub used_bytes: u64,
 }
 
 /// What a broker knows about a queue. Counts are exact.

@@ -149,7 +149,7 @@ impl Core {
             return Ok(());
         };
         // Below these nothing lives, and records of what is gone may be many.
-        let mut from = queue.state.fresh_low.min(queue.state.parked_low).max(queue.state.purged);
+        let mut from = queue.lowest();
         loop {
             let step =
                 store.scan(Key::Delivery(id, from), Key::Delivery(id, Seq(u64::MAX)), limits::TICK_STEP)?;
@@ -225,6 +225,12 @@ impl Core {
         let dead = (!self.dead.is_empty()).then_some(self.dead_retry);
         let purge = (!self.sweeping.is_empty()).then_some(0);
         [self.next_timer, lease, retention, dead, purge].into_iter().flatten().min()
+    }
+
+    /// Whether a flush would write more than the time.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.touched.is_empty()
     }
 
     /// The time of the last command.

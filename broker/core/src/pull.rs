@@ -60,8 +60,9 @@ impl Core {
         let (from, to) =
             (Key::Returned(pull.queue, queue.state.returned_head), Key::Returned(pull.queue, END));
         let mut returned = store.entries(from, to, count)?.into_iter().peekable();
-        let mut fresh =
-            store.messages(Table::Fresh, pull.queue, queue.state.cursor, count)?.into_iter().peekable();
+        // What expired was never leased, so the cursor may be behind.
+        let first = queue.state.cursor.max(queue.state.fresh_low);
+        let mut fresh = store.messages(Table::Fresh, pull.queue, first, count)?.into_iter().peekable();
         let (mut taken, mut bytes) = (Vec::with_capacity(count), 0);
         while taken.len() < count {
             let candidate = match (returned.peek(), fresh.peek()) {

@@ -39,7 +39,6 @@ impl Core {
             dead_head: next_order,
             next_order,
             leases_made,
-            purged: tail,
             purged_at: now,
             ..State::EMPTY
         };
@@ -157,7 +156,7 @@ impl Core {
 
     /// Where a living message is kept; `None` when it is gone.
     fn table_of<S: Store>(&self, id: QueueId, seq: Seq, store: &S) -> Result<Option<Table>, Fault<S::Error>> {
-        if self.queues.get(&id).is_none_or(|queue| queue.is_purged(seq)) {
+        if self.queues.get(&id).is_none_or(|queue| queue.is_gone(seq)) {
             return Ok(None);
         }
         if let Some(delivery) = store.delivery(id, seq)? {

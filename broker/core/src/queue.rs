@@ -76,9 +76,9 @@ impl Queue {
         Some((most as usize).saturating_sub(self.batches.len()))
     }
 
-    /// Whether the message of a lease or ref was purged with all others.
-    pub(crate) fn is_purged(&self, seq: Seq) -> bool {
-        seq < self.state.purged
+    /// Whether a message is known to be gone, whatever records are left of it.
+    pub(crate) fn is_gone(&self, seq: Seq) -> bool {
+        seq < self.lowest()
     }
 
     /// Takes the next place among returned and dead messages.

@@ -68,8 +68,6 @@ pub struct State {
     pub next_order: Order,
     /// Leases made so far: part of each lease's nonce.
     pub leases_made: u64,
-    /// No message below this lives: all were purged, whatever records are left of them.
-    pub purged: Seq,
     /// When the queue was last purged; 0 when it never was.
     pub purged_at: Millis,
     pub ready: u64,
@@ -90,7 +88,6 @@ impl State {
         dead_head: Order(1),
         next_order: Order(1),
         leases_made: 0,
-        purged: Seq(1),
         purged_at: 0,
         ready: 0,
         delayed: 0,

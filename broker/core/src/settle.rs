@@ -143,7 +143,7 @@ impl Core {
         if lease.queue != queue {
             return Ok(Standing::Nothing(Warning::OtherQueue));
         }
-        if self.queues.get(&queue).is_none_or(|queue| queue.is_purged(lease.seq)) {
+        if self.queues.get(&queue).is_none_or(|queue| queue.is_gone(lease.seq)) {
             return Ok(Standing::Nothing(Warning::Gone));
         }
         Ok(match store.delivery(queue, lease.seq)? {

@@ -56,7 +56,7 @@ impl Core {
         timer: Timer,
         store: &mut S,
     ) -> Result<(), Fault<S::Error>> {
-        if self.queues.get(&id).is_none_or(|queue| queue.is_purged(seq)) {
+        if self.queues.get(&id).is_none_or(|queue| queue.is_gone(seq)) {
             return Ok(());
         }
         let delivery = if let Some(delivery) = store.delivery(id, seq)? {
@@ -84,7 +84,7 @@ impl Core {
             .copied()
             .collect();
         for (until, id, seq) in &ended {
-            if self.queues.get(id).is_none_or(|queue| queue.is_purged(*seq)) {
+            if self.queues.get(id).is_none_or(|queue| queue.is_gone(*seq)) {
                 self.leases.remove(&(*until, *id, *seq));
                 continue;
             }

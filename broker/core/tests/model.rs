@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, Lease, Peek, Policy,
-    Pull, Purge, QueueId, Remove, Reply, Retry, Send, SendItem, Seq, Settle,
+    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, Key, Lease, Peek,
+    Policy, Pull, Purge, QueueId, Record, Remove, Reply, Retry, Send, SendItem, Seq, Settle,
 };
 use proptest::prelude::*;
 use reference::{Model, State};
@@ -141,13 +141,16 @@ struct Run {
     now: u64,
     leases: Vec<(Lease, QueueId)>,
     pulls: u64,
+    /// What each key held last.
+    held: BTreeMap<Key, Record>,
 }
 
 impl Run {
     fn new() -> Self {
         let (mut store, now) = (MemoryStore::default(), 1_000_000);
         let core = Core::open(&mut store, now, 7, read_policy).unwrap();
-        let mut run = Self { core, store, model: Model::default(), now, leases: Vec::new(), pulls: 0 };
+        let (model, leases, held) = Default::default();
+        let mut run = Self { core, store, model, now, leases, pulls: 0, held };
         run.apply(declaration(true));
         run
     }
@@ -303,7 +306,39 @@ impl Run {
             }
         }
         self.core.flush(&mut self.store);
+        self.haunt();
         self.compare_with_rebuilt();
+    }
+
+    /// Below a low mark the store may forget that something was removed: there everything comes back, and must not be seen.
+    fn haunt(&mut self) {
+        for (key, record) in &self.held {
+            let below = match *key {
+                Key::Fresh(id, seq) => self.state(id).is_none_or(|state| seq < state.fresh_low),
+                Key::Parked(id, seq) => self.state(id).is_none_or(|state| seq < state.parked_low),
+                Key::Delivery(id, seq) => {
+                    self.state(id).is_none_or(|state| seq < state.fresh_low.min(state.parked_low))
+                }
+                Key::Returned(id, order) => self.state(id).is_none_or(|state| order < state.returned_head),
+                Key::Dead(id, order) => self.state(id).is_none_or(|state| order < state.dead_head),
+                Key::Timer(..) => match self.store.records.get(&Key::Clock) {
+                    Some(Record::Clock(clock)) => {
+                        let (due, queue, seq) = clock.timer_head;
+                        *key < Key::Timer(due, queue, seq)
+                    }
+                    _ => false,
+                },
+                Key::Meta | Key::Queue(_) | Key::State(_) | Key::Purge(_) | Key::Clock => false,
+            };
+            if below {
+                self.store.records.entry(*key).or_insert_with(|| record.clone());
+            }
+        }
+        self.held.extend(self.store.records.clone());
+    }
+
+    fn state(&self, id: QueueId) -> Option<&capstan_core::State> {
+        self.core.view(id).map(|view| view.state)
     }
 
     /// What is kept in memory is what opening the store makes.

@@ -9,12 +9,15 @@ use super::lanes::{Full, Lanes};
 use super::waiters::WaitingPull;
 use super::{Backlog, Job, Outcome, Snapshot};
 use crate::directory::Directory;
+use crate::store::{NearlyFull, Volume};
 
 /// Why the engine gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unavailable {
     /// Too much is waiting; nothing was done.
     Overloaded,
+    /// A send, while the volume has room for verdicts only; nothing was done.
+    NearlyFull(NearlyFull),
     /// The engine is ending; whether it was done is unknown.
     Ended,
 }
@@ -33,11 +36,22 @@ impl From<Full> for Unavailable {
 pub(crate) struct Handle {
     lanes: Arc<Lanes>,
     directory: watch::Receiver<Arc<Directory>>,
+    volume: Arc<Volume>,
 }
 
 impl Handle {
-    pub(super) const fn new(lanes: Arc<Lanes>, directory: watch::Receiver<Arc<Directory>>) -> Self {
-        Self { lanes, directory }
+    pub(super) const fn new(
+        lanes: Arc<Lanes>,
+        directory: watch::Receiver<Arc<Directory>>,
+        volume: Arc<Volume>,
+    ) -> Self {
+        Self { lanes, directory, volume }
+    }
+
+    /// The volume that the store is on.
+    #[must_use]
+    pub(crate) fn volume(&self) -> &Volume {
+        &self.volume
     }
 
     /// The queues, as of the last declaration.
@@ -63,6 +77,9 @@ impl Handle {
     ) -> Result<Outcome, Unavailable> {
         let (reply, answer) = oneshot::channel();
         let (verdicts, bytes) = (verdicts(&command), bytes(&command));
+        if let Command::Send(send) = &command {
+            self.volume.take(send.items.len(), bytes).map_err(Unavailable::NearlyFull)?;
+        }
         let job = Job::Apply { command, backlog, reply };
         match verdicts {
             Some(size) => self.lanes.push_verdict(job, size)?,

@@ -72,7 +72,11 @@ fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
 }
 
 fn storage(state: &AppState) -> Option<StorageState> {
-    let volume = rustix::fs::statvfs(state.data.as_ref()).ok()?;
-    let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
-    Some(StorageState { capacity_bytes: bytes(volume.f_blocks), available_bytes: bytes(volume.f_bavail) })
+    let usage = state.engine.volume().usage()?;
+    Some(StorageState {
+        capacity_bytes: usage.capacity,
+        available_bytes: usage.available,
+        reserve_bytes: usage.reserve,
+        used_bytes: usage.used,
+    })
 }

@@ -16,7 +16,6 @@ mod settle;
 mod token;
 mod workloads;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -42,7 +41,6 @@ use token::Tokens;
 pub(crate) struct AppState {
     engine: Handle,
     tokens: Tokens,
-    data: Arc<Path>,
     pulls: Pulls,
     budgets: Budgets,
     connections: Ports,
@@ -53,15 +51,10 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(
-        engine: Handle,
-        data: Arc<Path>,
-        connections: Ports,
-        ending: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(engine: Handle, connections: Ports, ending: CancellationToken) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
         let (pulls, budgets, sidecars) = Default::default();
-        Self { engine, tokens, data, pulls, budgets, connections, ending, sidecars }
+        Self { engine, tokens, pulls, budgets, connections, ending, sidecars }
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {

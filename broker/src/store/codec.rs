@@ -86,10 +86,10 @@ fn encode_state(w: &mut Writer, state: &State) {
     let State {
         tail, cursor, fresh_low, parked_low, returned_head, dead_head, next_order, leases_made, ..
     } = state;
-    let State { purged, purged_at, ready, delayed, leased, dead, bytes, .. } = state;
+    let State { purged_at, ready, delayed, leased, dead, bytes, .. } = state;
     let positions = [tail.0, cursor.0, fresh_low.0, parked_low.0, returned_head.0, dead_head.0, next_order.0];
     w.numbers(&positions);
-    w.numbers(&[*leases_made, purged.0, *purged_at, *ready, *delayed, *leased, *dead, *bytes]);
+    w.numbers(&[*leases_made, *purged_at, *ready, *delayed, *leased, *dead, *bytes]);
 }
 
 fn decode_state(r: &mut Reader<'_>) -> Result<State, Invalid> {
@@ -102,7 +102,6 @@ fn decode_state(r: &mut Reader<'_>) -> Result<State, Invalid> {
         dead_head: Order(r.number()?),
         next_order: Order(r.number()?),
         leases_made: r.number()?,
-        purged: Seq(r.number()?),
         purged_at: r.number()?,
         ready: r.number()?,
         delayed: r.number()?,
@@ -337,7 +336,7 @@ mod tests {
     }
 
     fn small() -> impl Strategy<Value = (Key, Record)> {
-        (0..6u8, any::<[u64; 15]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
+        (0..6u8, any::<[u64; 14]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
             |(kind, n, queue, text, flag)| {
                 let id = QueueId(queue);
                 match kind {

@@ -3,29 +3,39 @@
 //! One keyspace, because one too small to flush would pin the journals of all. A failed commit leaves fjall poisoned;
 //! the caller ends the process and the next one recovers.
 
+mod ballast;
 mod codec;
 mod commit;
+mod dead;
 mod format;
 mod journal;
+mod keeper;
 mod key;
+mod space;
 mod transaction;
+mod volume;
 
 use std::error::Error;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
+use ballast::Ballast;
 use commit::{Batch, Commit, Commits};
 use format::VERSION;
 pub use journal::{Damage, Problem};
+use keeper::Keeper;
 pub use transaction::Transaction;
+pub(crate) use volume::{NearlyFull, Usage, Volume};
+pub use volume::{Reserve, TooSmall};
 
 /// Blocks of tables kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Small memtables: smoother commits and a quick replay.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Checked at each flush; the least that the storage engine takes.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
 /// What to do with a folder that is damaged.
@@ -57,6 +67,10 @@ pub enum StoreError {
     Journal { path: PathBuf, damage: Damage },
     #[error("a table of the store is damaged: {0}. {ADVICE}")]
     Table(fjall::Error),
+    #[error("{path} cannot be the store's folder: {reason}")]
+    TooSmall { path: PathBuf, reason: TooSmall },
+    #[error("cannot start a thread that watches the volume: {0}")]
+    Thread(std::io::Error),
     #[error("the storage engine failed: {0}")]
     Engine(fjall::Error),
     #[error("the record at key {key} cannot be read: {reason}")]
@@ -85,6 +99,9 @@ pub(crate) type Gate = Box<dyn Fn(Durability) -> Result<(), StoreError> + Send +
 
 /// An open store.
 pub struct FjallStore {
+    /// Ends before the store is closed.
+    keeper: Keeper,
+    volume: Arc<Volume>,
     database: Database,
     keyspace: Keyspace,
     commits: Commits,
@@ -96,17 +113,27 @@ pub struct FjallStore {
 }
 
 impl FjallStore {
-    /// Opens the store in `path`, or makes it. A torn end of its journal is cut off first.
+    /// Opens the store in `path`, or makes it; a torn end of its journal is cut off first. Of the volume it keeps
+    /// [`Reserve::LEAST`] from sends.
     ///
     /// # Errors
     /// [`StoreError`] when the folder cannot be used, is in use, is damaged, or holds another format.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Reserve::LEAST)
+    }
+
+    /// The same, with a reserve of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the volume is too small.
+    pub fn open_with(path: &Path, reserve: Reserve) -> Result<Self, StoreError> {
         let folder = |source| StoreError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(folder)?;
         let lock = lock(path)?;
         // Before anything that changes files: they may be another version's.
         format::check(path)?;
         let end = journal::check(&path.join("store")).map_err(|error| StoreError::journal(path, error))?;
+        let volume = volume(path, reserve)?;
         let opening = |source| StoreError::Open { path: path.to_owned(), source };
         let database = Database::builder(path.join("store"))
             .cache_size(CACHE_BYTES)
@@ -116,13 +143,24 @@ impl FjallStore {
             .journal_compression(fjall::CompressionType::None)
             .open()
             .map_err(opening)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let sizes = volume.sizes();
+        // Small memtables and tables: smoother commits, a quick replay, and little room to compact in. What a store was
+        // made with stays.
+        let options = || {
+            let tables = Leveled::default().with_table_target_size(sizes.table);
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(sizes.memtable)
+                .compaction_strategy(Arc::new(tables))
+        };
         let keyspace = database.keyspace("queues", options).map_err(opening)?;
         let stored = format::commit(&keyspace, path)?;
         if let Some(end) = end {
             end.expect(stored).map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         }
+        let keeper = Keeper::start(Arc::clone(&volume), database.clone(), keyspace.clone());
         let store = Self {
+            keeper: keeper.map_err(StoreError::Thread)?,
+            volume,
             database,
             keyspace,
             commits: Commits::after(stored),
@@ -135,6 +173,16 @@ impl FjallStore {
             format::write(&store)?;
         }
         Ok(store)
+    }
+
+    /// The volume that the store is on.
+    pub(crate) const fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Whether a commit is wanted although there is nothing to write: files of dropped tables go with the next one.
+    pub(crate) fn wants_commit(&self) -> bool {
+        self.keeper.wants_commit()
     }
 
     /// Begins to collect writes.
@@ -185,6 +233,22 @@ impl StoreError {
             journal::JournalError::Io { file, source } => Self::Folder { path: file, source },
         }
     }
+}
+
+/// Looks at the volume, and makes room to open a store on a full one.
+fn volume(path: &Path, reserve: Reserve) -> Result<Arc<Volume>, StoreError> {
+    let too_small = |reason| StoreError::TooSmall { path: path.to_owned(), reason };
+    let volume = Volume::open(path, reserve).map_err(too_small)?;
+    let ballast = Ballast::of(path);
+    if volume.available() < volume.sizes().ballast && ballast.held() > 0 {
+        tracing::warn!(
+            available = volume.available(),
+            "the volume is full: its ballast is released to open the store"
+        );
+        ballast.release().map_err(|source| StoreError::Folder { path: path.to_owned(), source })?;
+        volume.look();
+    }
+    Ok(Arc::new(volume))
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

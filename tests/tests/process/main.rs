@@ -3,6 +3,7 @@
 
 mod connections;
 mod crash;
+mod damage;
 mod durable;
 mod fixture;
 mod input;

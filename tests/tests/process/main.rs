@@ -5,6 +5,7 @@ mod attributes;
 mod concurrency;
 mod connections;
 mod crash;
+mod damage;
 mod durable;
 mod fixture;
 mod input;

@@ -12,6 +12,7 @@ mod engine;
 mod http;
 mod policy;
 mod port;
+mod stats;
 pub mod store;
 
 pub use broker::{Broker, BrokerError};

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use commit::{Batch, Commit, Commits};
-use format::VERSION;
+use format::{Found, VERSION};
 pub use journal::{Damage, Problem};
 pub use transaction::Transaction;
 
@@ -105,10 +105,11 @@ impl FjallStore {
         fs::create_dir_all(path).map_err(folder)?;
         let lock = lock(path)?;
         // Before anything that changes files: they may be another version's.
-        format::check(path)?;
-        let end = journal::check(&path.join("store")).map_err(|error| StoreError::journal(path, error))?;
+        let found = format::check(path)?;
+        let journals = path.join("store");
+        let end = journal::check(&journals).map_err(|error| StoreError::journal(path, error))?;
         let opening = |source| StoreError::Open { path: path.to_owned(), source };
-        let database = Database::builder(path.join("store"))
+        let database = Database::builder(&journals)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .max_cached_files(Some(crate::descriptors::shares().store))
@@ -119,9 +120,8 @@ impl FjallStore {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let keyspace = database.keyspace("queues", options).map_err(opening)?;
         let stored = format::commit(&keyspace, path)?;
-        if let Some(end) = end {
-            end.expect(stored).map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
-        }
+        journal::compare(&journals, end, stored, found == Found::New)
+            .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let store = Self {
             database,
             keyspace,
@@ -131,8 +131,8 @@ impl FjallStore {
             gate: None,
             _lock: lock,
         };
-        if stored == 0 {
-            format::write(&store)?;
+        if found == Found::New {
+            format::write(&store, path)?;
         }
         Ok(store)
     }

@@ -22,6 +22,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use ballast::Ballast;
 use keeper::Keeper;
+use space::Scans;
 pub use transaction::Transaction;
 pub(crate) use volume::{NearlyFull, Usage, Volume};
 pub use volume::{Reserve, TooSmall};
@@ -89,10 +90,11 @@ pub(crate) type Gate = Box<dyn Fn(Durability) -> Result<(), StoreError> + Send +
 /// An open store.
 pub struct FjallStore {
     /// Ends before the store is closed.
-    keeper: Keeper,
+    _keeper: Keeper,
     volume: Arc<Volume>,
     database: Database,
     keyspace: Keyspace,
+    scans: Arc<Scans>,
     counts: Counts,
     #[cfg(test)]
     gate: Option<Gate>,
@@ -137,12 +139,14 @@ impl FjallStore {
                 .compaction_strategy(Arc::new(tables))
         };
         let keyspace = database.keyspace("queues", options).map_err(opening)?;
-        let keeper = Keeper::start(Arc::clone(&volume), database.clone(), keyspace.clone());
+        let scans = Arc::<Scans>::default();
+        let keeper = Keeper::start(&volume, &database, &keyspace, &scans);
         let store = Self {
-            keeper: keeper.map_err(StoreError::Thread)?,
+            _keeper: keeper.map_err(StoreError::Thread)?,
             volume,
             database,
             keyspace,
+            scans,
             counts: Counts::default(),
             #[cfg(test)]
             gate: None,
@@ -153,6 +157,7 @@ impl FjallStore {
     }
 
     fn check_format(&self, path: &Path) -> Result<(), StoreError> {
+        let _open = self.scans.open();
         match self.keyspace.get(FORMAT_KEY)? {
             // Only a new store has none. A range, as `is_empty` would be one too.
             None if self.keyspace.iter().next().is_some() => {
@@ -175,11 +180,6 @@ impl FjallStore {
     /// The volume that the store is on.
     pub(crate) const fn volume(&self) -> &Arc<Volume> {
         &self.volume
-    }
-
-    /// Whether a commit is wanted although there is nothing to write: files of dropped tables go with the next one.
-    pub(crate) fn wants_commit(&self) -> bool {
-        self.keeper.wants_commit()
     }
 
     /// Begins to collect writes.

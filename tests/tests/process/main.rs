@@ -5,6 +5,7 @@ mod connections;
 mod crash;
 mod durable;
 mod fixture;
+mod full;
 mod input;
 mod ports;
 mod restart;

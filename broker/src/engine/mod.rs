@@ -300,7 +300,7 @@ impl Engine {
             self.awake.extend(self.core.apply(Command::Tick, now, &mut transaction)?.woken);
         }
         let moved = self.move_marks(now, &transaction)?;
-        if (beat || moved || self.store.wants_commit()) && transaction.is_empty() {
+        if (beat || moved) && transaction.is_empty() {
             self.core.flush(&mut transaction);
         }
         self.finish(transaction, round)

@@ -1,7 +1,6 @@
 //! The keeper: a thread beside the engine's that watches the volume, holds the ballast, and gives space back.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,14 +8,14 @@ use std::time::Duration;
 use fjall::{Database, Keyspace};
 
 use super::ballast::Ballast;
-use super::space;
+use super::space::{self, Scans};
 use super::volume::Volume;
 
 /// Between two looks at the volume.
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks between two counts of what the store takes.
 const COUNT_EVERY: u64 = 4;
-/// Looks between two passes that give space back, while there is room.
+/// Looks between two passes that give space back.
 const SPACE_EVERY: u64 = 16;
 
 /// A running keeper. Dropped, it ends, and waits for its end.
@@ -30,8 +29,6 @@ pub(super) struct Keeper {
 struct Signal {
     ended: Mutex<bool>,
     told: Condvar,
-    /// Dropped tables wait for a commit: only then their files go.
-    wants_commit: AtomicBool,
 }
 
 impl Keeper {
@@ -39,17 +36,23 @@ impl Keeper {
     ///
     /// # Errors
     /// When no thread can be made.
-    pub(super) fn start(volume: Arc<Volume>, database: Database, keyspace: Keyspace) -> io::Result<Self> {
+    pub(super) fn start(
+        volume: &Arc<Volume>,
+        database: &Database,
+        keyspace: &Keyspace,
+        scans: &Arc<Scans>,
+    ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
-        let ballast = Ballast::of(volume.folder());
-        let work = Work { volume, database, keyspace, ballast, signal: Arc::clone(&signal), rotate: false };
+        let work = Work {
+            volume: Arc::clone(volume),
+            database: database.clone(),
+            keyspace: keyspace.clone(),
+            scans: Arc::clone(scans),
+            ballast: Ballast::of(volume.folder()),
+            signal: Arc::clone(&signal),
+        };
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || work.run())?;
         Ok(Self { signal, thread: Some(thread) })
-    }
-
-    /// Whether a commit is wanted, of whatever; asked once for each.
-    pub(super) fn wants_commit(&self) -> bool {
-        self.signal.wants_commit.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -67,25 +70,24 @@ struct Work {
     volume: Arc<Volume>,
     database: Database,
     keyspace: Keyspace,
+    scans: Arc<Scans>,
     ballast: Ballast,
     signal: Arc<Signal>,
-    /// Tables were dropped, and their files are still there.
-    rotate: bool,
 }
 
 impl Work {
-    fn run(mut self) {
+    fn run(self) {
         let mut looks: u64 = 0;
         self.count();
         while !self.wait() {
             looks += 1;
+            self.forget_versions();
             self.volume.look();
             if looks.is_multiple_of(COUNT_EVERY) {
                 self.count();
                 self.hold_ballast();
             }
-            let every = if self.volume.is_nearly_full() { COUNT_EVERY } else { SPACE_EVERY };
-            if looks.is_multiple_of(every) {
+            if looks.is_multiple_of(SPACE_EVERY) {
                 self.give_back();
             }
         }
@@ -116,20 +118,21 @@ impl Work {
         }
     }
 
-    fn give_back(&mut self) {
+    fn forget_versions(&self) {
+        if let Err(error) = self.scans.forget_versions(&self.database, &self.keyspace) {
+            tracing::warn!(%error, "files of old tables could not be removed");
+        }
+    }
+
+    fn give_back(&self) {
         let nearly_full = self.volume.is_nearly_full();
         // The engine's next commit meets the same failure and ends the process; here it is only told.
-        match space::give_back(&self.database, &self.keyspace, nearly_full) {
-            Ok(returned) => self.rotate |= returned.bytes > 0,
-            Err(error) => return tracing::warn!(%error, "no space could be given back"),
+        let dropped = space::give_back(&self.database, &self.keyspace, nearly_full);
+        // What is only in memory holds a journal, and is not compacted.
+        let rotated = if nearly_full { self.keyspace.rotate_memtable().map(|_| ()) } else { Ok(()) };
+        if let Err(error) = dropped.and(rotated.map_err(Into::into)) {
+            tracing::warn!(%error, "no space could be given back");
         }
-        if self.rotate || nearly_full {
-            match self.keyspace.rotate_memtable() {
-                Ok(true) => self.rotate = false,
-                // Nothing was written since the last time: one commit is needed.
-                Ok(false) => self.signal.wants_commit.store(true, Ordering::Relaxed),
-                Err(error) => tracing::warn!(%error, "a memtable could not be rotated"),
-            }
-        }
+        self.forget_versions();
     }
 }

@@ -29,6 +29,7 @@ use commit::{Batch, Commit, Commits};
 use format::{Found, VERSION};
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
+use space::Scans;
 pub use transaction::Transaction;
 pub(crate) use volume::{NearlyFull, Usage, Volume};
 pub use volume::{Reserve, TooSmall};
@@ -100,11 +101,12 @@ pub(crate) type Gate = Box<dyn Fn(Durability) -> Result<(), StoreError> + Send +
 /// An open store.
 pub struct FjallStore {
     /// Ends before the store is closed.
-    keeper: Keeper,
+    _keeper: Keeper,
     volume: Arc<Volume>,
     database: Database,
     keyspace: Keyspace,
     commits: Commits,
+    scans: Arc<Scans>,
     counts: Counts,
     #[cfg(test)]
     gate: Option<Gate>,
@@ -157,13 +159,15 @@ impl FjallStore {
         let stored = format::commit(&keyspace, path)?;
         journal::compare(&journals, end, stored, found == Found::New)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
-        let keeper = Keeper::start(Arc::clone(&volume), database.clone(), keyspace.clone());
+        let scans = Arc::<Scans>::default();
+        let keeper = Keeper::start(&volume, &database, &keyspace, &scans);
         let store = Self {
-            keeper: keeper.map_err(StoreError::Thread)?,
+            _keeper: keeper.map_err(StoreError::Thread)?,
             volume,
             database,
             keyspace,
             commits: Commits::after(stored),
+            scans,
             counts: Counts::default(),
             #[cfg(test)]
             gate: None,
@@ -178,11 +182,6 @@ impl FjallStore {
     /// The volume that the store is on.
     pub(crate) const fn volume(&self) -> &Arc<Volume> {
         &self.volume
-    }
-
-    /// Whether a commit is wanted although there is nothing to write: files of dropped tables go with the next one.
-    pub(crate) fn wants_commit(&self) -> bool {
-        self.keeper.wants_commit()
     }
 
     /// Begins to collect writes.

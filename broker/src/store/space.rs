@@ -3,6 +3,8 @@
 //! Removals alone give little back: a queue's new keys never overlap its old ones, so compaction moves tables down
 //! without rewriting them, and a removal seldom meets what it removes.
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
 use fjall::{AbstractTree, Database, Keyspace, PersistMode};
 
 use super::StoreError;
@@ -11,29 +13,45 @@ use super::dead::{Keys, Marks};
 /// So many dead bytes are worth a call while the store is busy: it holds up compaction.
 const WORTH_BYTES: u64 = 32 << 20;
 
-/// What one pass did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Returned {
-    /// Bytes of tables that were dropped; their files go with the next rotation of a memtable.
-    pub(super) bytes: u64,
+/// Who reads over many keys at this moment: such a read needs the tables that there were when it began.
+#[derive(Debug, Default)]
+pub(super) struct Scans(RwLock<()>);
+
+impl Scans {
+    /// Held while one lasts.
+    pub(super) fn open(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the files of tables that were compacted away or dropped. The storage engine does so when it rotates a
+    /// memtable, and not at all while nothing is written: compaction alone could fill a volume.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub(super) fn forget_versions(&self, database: &Database, keyspace: &Keyspace) -> Result<(), StoreError> {
+        // Nothing is being read now, so later reads are of this moment or after it.
+        let now = {
+            let _none = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            database.visible_seqno()
+        };
+        let mut versions = keyspace.tree.get_version_history_lock();
+        Ok(versions.maintenance(keyspace.path(), now).map_err(fjall::Error::from)?)
+    }
 }
 
 /// Drops tables that hold only dead keys. `eager` does so for any number of bytes.
 ///
 /// # Errors
 /// When the store cannot be read, or the storage engine fails.
-pub(super) fn give_back(
-    database: &Database,
-    keyspace: &Keyspace,
-    eager: bool,
-) -> Result<Returned, StoreError> {
+pub(super) fn give_back(database: &Database, keyspace: &Keyspace, eager: bool) -> Result<(), StoreError> {
+    // On the thread that forgets versions, so that none is forgotten under it.
     let Some(marks) = Marks::read(&database.snapshot(), keyspace)? else {
-        return Ok(Returned::default());
+        return Ok(());
     };
     let found = tables(keyspace, &marks.dead());
-    let bytes = found.iter().map(|(_, bytes)| bytes).sum();
+    let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
     if bytes == 0 || !(eager || bytes >= WORTH_BYTES || bytes >= marks.live_bytes()) {
-        return Ok(Returned::default());
+        return Ok(());
     }
     // A mark may be visible and not on disk yet: after a power cut it would be lower, and what lies above it gone.
     database.persist(PersistMode::SyncData)?;
@@ -41,7 +59,7 @@ pub(super) fn give_back(
         keyspace.tree.drop_range(range.clone()).map_err(fjall::Error::from)?;
     }
     tracing::debug!(bytes, "dropped tables of dead keys");
-    Ok(Returned { bytes })
+    Ok(())
 }
 
 /// The ranges that hold tables whole, with the bytes of these.

@@ -82,6 +82,7 @@ impl Store for Transaction<'_> {
         }
         let mut written = self.pending.range(from..to).peekable();
         let mut found = Vec::new();
+        let _open = self.store.scans.open();
         for guard in self.store.keyspace.range(key::encode(from)..key::encode(to)) {
             let (bytes, value) = guard.into_inner()?;
             let Some(stored) = key::decode(&bytes) else {

@@ -23,7 +23,7 @@ impl Reserve {
     /// What [`Self::percent`] keeps is at most this.
     const BYTES_MAX: u64 = 10 << 30;
 
-    /// What the storage engine needs, and no more: 64 MiB of a volume below 1 GiB, else 128 MiB.
+    /// What the storage engine needs, and no more: 128 MiB; of a volume below 1 GiB a fifth, from 64 MiB on.
     pub const LEAST: Self = Self { percent: 0 };
 
     /// So many percent of the volume, at most 10 GiB, but never less than [`Self::LEAST`].
@@ -58,7 +58,8 @@ impl Sizes {
             Self { memtable: 8 * MIB, table: 8 * MIB, ballast: 64 * MIB, reserve: 128 * MIB }
         } else {
             let ballast = (capacity / 16).clamp(16 * MIB, 64 * MIB);
-            Self { memtable: 2 * MIB, table: 4 * MIB, ballast, reserve: 64 * MIB }
+            let reserve = (capacity / 5).clamp(64 * MIB, 128 * MIB);
+            Self { memtable: 2 * MIB, table: 4 * MIB, ballast, reserve }
         }
     }
 }

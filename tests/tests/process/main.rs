@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod durable;
 mod fixture;
+mod full;
 mod input;
 mod ports;
 mod purge;

@@ -5,5 +5,5 @@ mod clients;
 mod program;
 
 pub use broker::{Broker, Killer, Starting};
-pub use clients::{node, python};
+pub use clients::{go, node, python};
 pub use program::{Log, program, progress};

@@ -15,7 +15,7 @@ use crate::descriptors::{self, Shares};
 use crate::engine::{self, EngineError};
 use crate::http::{self, AppState};
 use crate::port::{self, Connections};
-use crate::store::{FjallStore, StoreError};
+use crate::store::{FjallStore, Reserve, StoreError};
 
 /// How long open requests may take to end before the engine is closed under them.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -60,7 +60,8 @@ impl Ports {
 }
 
 impl Broker {
-    /// Opens the store in `folder`, recovers, and binds the ports (port 0 takes any).
+    /// Opens the store in `folder`, recovers, and binds the ports (port 0 takes any). Sends leave [`Reserve::LEAST`] of the
+    /// volume free.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -69,15 +70,28 @@ impl Broker {
         listen: SocketAddr,
         admin_listen: SocketAddr,
     ) -> Result<Self, BrokerError> {
+        Self::open_with(folder, listen, admin_listen, Reserve::LEAST).await
+    }
+
+    /// The same, with a reserve of the caller's choice.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn open_with(
+        folder: &Path,
+        listen: SocketAddr,
+        admin_listen: SocketAddr,
+        reserve: Reserve,
+    ) -> Result<Self, BrokerError> {
         let began = Instant::now();
         let path = folder.to_owned();
         // Opening replays the journal: it may take seconds, and blocks.
-        let opened = tokio::task::spawn_blocking(move || start(&path)).await;
+        let opened = tokio::task::spawn_blocking(move || start(&path, reserve)).await;
         let (engine, ended) = opened.map_err(|_| BrokerError::Panicked)??;
         tracing::info!(data = %folder.display(), seconds = began.elapsed().as_secs_f64(), "store recovered");
         let ending = CancellationToken::new();
         let connections = Ports::new();
-        let state = AppState::new(engine.clone(), Arc::from(folder), connections.clone(), ending.clone());
+        let state = AppState::new(engine.clone(), connections.clone(), ending.clone());
         let (data, admin) = (bind(listen).await?, bind(admin_listen).await?);
         Ok(Self { state, engine, ended, ending, connections, data, admin })
     }
@@ -132,8 +146,8 @@ impl Broker {
 
 type Started = (engine::Handle, engine::Ended);
 
-fn start(folder: &Path) -> Result<Started, BrokerError> {
-    Ok(engine::start(FjallStore::open(folder)?)?)
+fn start(folder: &Path, reserve: Reserve) -> Result<Started, BrokerError> {
+    Ok(engine::start(FjallStore::open_with(folder, reserve)?)?)
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {

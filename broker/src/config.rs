@@ -16,4 +16,7 @@ pub struct Config {
     /// Folder of the store; made when it is missing.
     #[arg(long, env = "CAPSTAN_DATA", default_value = "data")]
     pub data: PathBuf,
+    /// Percent of the volume that sends leave free for acks and compaction: at most 10 GiB, at least what the store needs.
+    #[arg(long, env = "CAPSTAN_RESERVE_PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(5..=50))]
+    pub reserve_percent: u8,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use capstan_api::control::QueuePolicy;
 use capstan_api::workload::{Workload, WorkloadConsumer, WorkloadConsumers};
-use capstan_core::{Core, QueueId};
+use capstan_core::{Core, QueueId, Times};
 
 use crate::policy;
 
@@ -22,6 +22,7 @@ pub(crate) struct Entry {
     pub(crate) id: QueueId,
     /// Missing from the last declaration.
     pub(crate) retained: bool,
+    pub(crate) times: Times,
     pub(crate) policy: QueuePolicy,
 }
 
@@ -31,7 +32,8 @@ impl Directory {
     pub(crate) fn of(core: &Core) -> Self {
         let entry = |view: capstan_core::QueueView<'_>| {
             let policy = policy::read_document(view.document)?;
-            Some((view.label.to_owned(), Entry { id: view.id, retained: view.retained, policy }))
+            let entry = Entry { id: view.id, retained: view.retained, times: view.times, policy };
+            Some((view.label.to_owned(), entry))
         };
         let queues = core.views().filter_map(entry).collect();
         Self { incarnation: core.incarnation(), revision: core.revision().to_owned(), queues }

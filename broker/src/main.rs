@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use capstan_broker::Broker;
 use capstan_broker::config::Config;
+use capstan_broker::store::Reserve;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,7 +27,8 @@ async fn main() -> ExitCode {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let broker = Broker::open(&config.data, config.listen, config.admin_listen).await?;
+    let reserve = Reserve::percent(config.reserve_percent);
+    let broker = Broker::open_with(&config.data, config.listen, config.admin_listen, reserve).await?;
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     };

@@ -85,6 +85,7 @@ fn translate_consumer(policy: &QueuePolicy, consumer: &ConsumerPolicy) -> core::
         consumer.dead_letter_queue.as_ref().map(|name| label(policy.namespace.as_str(), name.as_str()));
     core::Consumer {
         paused: consumer.paused,
+        max_concurrency: consumer.max_concurrency.map(u32::from),
         max_retries: consumer.max_retries,
         retry_delay: consumer.retry_delay_ms,
         backoff,
@@ -108,6 +109,9 @@ fn check(policy: &QueuePolicy) -> Result<(), InvalidPolicy> {
         1_000,
         limits::VISIBILITY_TIMEOUT_MS_MAX,
     )?;
+    if let Some(most) = consumer.max_concurrency {
+        within("consumer.max_concurrency", most.into(), 1, limits::CONCURRENCY_MAX)?;
+    }
     if let Some(backoff) = consumer.retry_backoff {
         within("consumer.retry_backoff.factor", backoff.factor.into(), 1, 10)?;
         within("consumer.retry_backoff.max_delay_ms", backoff.max_delay_ms, 0, DAY_MS)?;
@@ -132,7 +136,7 @@ fn check_push(push: &PushPolicy) -> Result<(), InvalidPolicy> {
     within("consumer.push.max_batch_bytes", push.max_batch_bytes.into(), 1, limits::PULL_BYTES_MAX)?;
     within("consumer.push.max_batch_size", push.max_batch_size.into(), 1, limits::BATCH_COUNT_MAX as u64)?;
     within("consumer.push.max_wait_ms", push.max_wait_ms, 0, limits::WAIT_MS_MAX)?;
-    within("consumer.push.concurrency_per_pod", push.concurrency_per_pod.into(), 1, 250)
+    within("consumer.push.concurrency_per_pod", push.concurrency_per_pod.into(), 1, limits::CONCURRENCY_MAX)
 }
 
 fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(), InvalidPolicy> {

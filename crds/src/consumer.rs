@@ -69,6 +69,11 @@ pub struct ConsumerSpec {
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 250))]
     pub concurrency_per_pod: u16,
+    /// Batches at once over all pods, or over all clients of a pull consumer, 1 to 250; the broker sees to it. With 1, batches
+    /// are strictly one after the other. Default: no limit. Cloudflare: max_concurrency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 250))]
+    pub max_concurrency: Option<u16>,
     /// Deliveries after the first, 0 to 100. Default 3, so that a message is delivered at most 4 times. Cloudflare: max_retries.
     #[serde(default = "default_retries")]
     #[schemars(range(min = 0, max = 100))]

@@ -35,6 +35,7 @@ pub(crate) fn consumer(name: Name, dead_letter_queue: Option<Name>, spec: &Consu
         retry_delay_ms: spec.retry_delay.millis(),
         retry_backoff: spec.retry_backoff.as_ref().map(backoff),
         dead_letter_queue,
+        max_concurrency: spec.max_concurrency,
         visibility_timeout_ms: spec.visibility_timeout.millis(),
         paused: spec.paused,
     }

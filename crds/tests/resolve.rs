@@ -152,7 +152,7 @@ fn policies_carry_every_field() {
         "Queue q delivery: Paused, deliveryDelay: 5s, messageRetention: 60s, limits: {maxMessageBytes: 7, maxBytes: 1Ki, maxMessages: 9}",
         "Consumer c queueRef: {name: q}, targetRef: {kind: StatefulSet, name: app}, endpoint: {port: 81, path: /x, timeout: 2s}, \
          maxBatchSize: 3, maxBatchBytes: 4, maxWaitTime: 5ms, concurrencyPerPod: 6, maxRetries: 7, retryDelay: 8s, \
-         retryBackoff: {factor: 9, maxDelay: 10s}, deadLetterQueueRef: {name: d}, visibilityTimeout: 11s, paused: true",
+         retryBackoff: {factor: 9, maxDelay: 10s}, deadLetterQueueRef: {name: d}, visibilityTimeout: 11s, maxConcurrency: 12, paused: true",
     ]);
     let policy = serde_json::to_value(&resolution.declaration_of_all().queues[1]).unwrap();
     let expected = serde_json::json!({
@@ -160,7 +160,7 @@ fn policies_carry_every_field() {
         "max_message_bytes": 7, "max_bytes": 1024, "max_messages": 9,
         "consumer": {
             "name": "c", "max_retries": 7, "retry_delay_ms": 8000, "retry_backoff": { "factor": 9, "max_delay_ms": 10_000 },
-            "dead_letter_queue": "d", "visibility_timeout_ms": 11_000, "paused": true,
+            "dead_letter_queue": "d", "visibility_timeout_ms": 11_000, "max_concurrency": 12, "paused": true,
             "push": {
                 "workload": { "kind": "StatefulSet", "name": "app" },
                 "endpoint": { "port": 81, "path": "/x", "timeout_ms": 2000 },

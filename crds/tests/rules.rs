@@ -87,6 +87,8 @@ fn bad_objects_are_refused_with_a_message() {
         (consumer("maxWaitTime: 61s"), "maxWaitTime", "at most 60s"),
         (consumer("concurrencyPerPod: 251"), "spec.concurrencyPerPod", "at most 250"),
         (consumer("maxRetries: 101"), "spec.maxRetries", "at most 100"),
+        (consumer("maxConcurrency: 0"), "spec.maxConcurrency", "at least 1"),
+        (consumer("maxConcurrency: 251"), "spec.maxConcurrency", "at most 250"),
         (consumer("retryDelay: 25h"), "retryDelay", "at most 24h"),
         (consumer("retryDelay: 2h, retryBackoff: {}"), "retryBackoff.maxDelay", "at least retryDelay"),
         (consumer("retryBackoff: {factor: 11}"), "spec.retryBackoff.factor", "at most 10"),

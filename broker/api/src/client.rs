@@ -10,8 +10,8 @@ use crate::control::{BrokerState, DECLARATION_PATH, Declaration, Declared, STATE
 use crate::envelope::Envelope;
 use crate::error::ErrorEntry;
 use crate::message::{
-    Cancelled, Extend, Extended, ListedQueue, Metrics, PULL_HEADER, Peek, Peeked, Pull, Pulled, Send,
-    SendBatch, Sent, Settle, Settled,
+    Cancelled, Extend, Extended, ListedQueue, Metrics, PULL_HEADER, Peek, Peeked, Pull, Pulled, Purge,
+    Remove, Removed, Send, SendBatch, Sent, Settle, Settled,
 };
 use crate::name::Name;
 use crate::workload::{POD_HEADER, WORKLOAD_HEADER, Workload, WorkloadConsumers};
@@ -192,6 +192,29 @@ impl Client {
         settle: &Settle,
     ) -> Result<Settled, ClientError> {
         self.post(namespace, queue, "messages/ack", settle, Duration::ZERO).await
+    }
+
+    /// Removes all messages of a queue; they cannot be brought back.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] the queue may have been purged.
+    pub async fn purge(&self, namespace: &Name, queue: &Name) -> Result<(), ClientError> {
+        let purge = Purge { delete_messages_permanently: true };
+        let _: serde_json::Value = self.post(namespace, queue, "purge", &purge, Duration::ZERO).await?;
+        Ok(())
+    }
+
+    /// Removes the messages that a peek has named.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] the same request may be sent again.
+    pub async fn remove(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        remove: &Remove,
+    ) -> Result<Removed, ClientError> {
+        self.post(namespace, queue, "messages/purge", remove, Duration::ZERO).await
     }
 
     /// Prolongs leases.

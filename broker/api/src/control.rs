@@ -73,6 +73,9 @@ pub struct ConsumerPolicy {
     /// Where messages go whose retries are used up, a queue of the same namespace and broker; they are dropped when absent.
     #[serde(default)]
     pub dead_letter_queue: Option<Name>,
+    /// Most batches that are leased at once, 1 to 250; no limit when absent.
+    #[serde(default)]
+    pub max_concurrency: Option<u16>,
     /// How long a lease lasts; 1 s to 12 h.
     pub visibility_timeout_ms: u64,
     /// Nothing is delivered to this consumer.
@@ -134,6 +137,12 @@ pub struct BrokerState {
 pub struct StorageState {
     pub capacity_bytes: u64,
     pub available_bytes: u64,
+    /// Sends are refused while fewer are available; 0 from a broker that does not say.
+    #[serde(default)]
+    pub reserve_bytes: u64,
+    /// What the store takes, its ballast not counted; 0 from a broker that does not say.
+    #[serde(default)]
+    pub used_bytes: u64,
 }
 
 /// What a broker knows about a queue. Counts are exact.
@@ -172,4 +181,7 @@ pub struct QueueTotals {
     pub dropped: u64,
     /// Dropped: older than the retention.
     pub expired: u64,
+    /// Removed by a purge, of all messages or of some.
+    #[serde(default)]
+    pub purged: u64,
 }

@@ -38,6 +38,8 @@ pub const REASON_BYTES_MAX: usize = 256;
 pub const RETRIES_MAX: u32 = 100;
 /// Most releases of one message that cost no attempt.
 pub const RELEASES_MAX: u32 = 100;
+/// Most batches at once, of a consumer or of one of its pods (Cloudflare: 250 invocations).
+pub const CONCURRENCY_MAX: u64 = 250;
 /// Most queues of one declaration.
 pub const QUEUES_MAX: usize = 10_000;
 /// Most bytes of a data-plane request: a batch of the largest bodies, base64 or escaped JSON included.

@@ -273,3 +273,57 @@ pub struct PeekedMessage {
     #[serde(default, skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
 }
+
+/// Body of `POST messages/purge`: the messages to remove, whatever their state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remove {
+    /// At most 1,000.
+    pub refs: Vec<Reference>,
+}
+
+/// Names a message that was peeked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    #[serde(rename = "ref")]
+    pub reference: String,
+}
+
+/// Answer of `POST messages/purge`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Always empty: what cannot be read is refused as a whole.
+    pub errors: Vec<RemoveError>,
+    /// By ref: messages that were gone already.
+    pub warnings: BTreeMap<String, String>,
+    /// How many messages were removed (extension).
+    #[serde(default, rename = "purgeCount")]
+    pub purge_count: u32,
+}
+
+/// Why a message could not be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveError {
+    pub message: String,
+}
+
+/// Body of `POST purge`: all messages of the queue go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// Must be true: a purge cannot be taken back.
+    #[serde(default)]
+    pub delete_messages_permanently: bool,
+}
+
+/// Answer of `GET purge`. Both fields are absent when the queue was never purged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeStatus {
+    /// `"true"` when nothing is left on disk of what the last purge removed. The messages themselves are gone at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<String>,
+    /// The same; what wrangler reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
+    /// When the last purge was made, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+}

@@ -10,7 +10,8 @@ use crate::store::{Store, Typed};
 impl Core {
     /// When the oldest message of a queue was sent; `None` when it is empty or unknown.
     ///
-    /// Remembered until that message goes; a look moves the queue's low marks, so that nothing is passed twice.
+    /// Remembered until that message goes; a look moves the queue's low marks, so that nothing is passed twice. What lies
+    /// below them is never read again, so a store may drop it when they are committed.
     ///
     /// # Errors
     /// [`Fault`] when the store cannot be read.
@@ -19,10 +20,13 @@ impl Core {
         id: QueueId,
         store: &S,
     ) -> Result<Option<Millis>, Fault<S::Error>> {
-        let Some(queue) = self.queues.get(&id) else {
+        let Some(queue) = self.queues.get_mut(&id) else {
             return Ok(None);
         };
         if queue.state.count() == 0 {
+            if queue.pass_all() {
+                self.touched.insert(id);
+            }
             return Ok(None);
         }
         if let Some(oldest) = queue.oldest {
@@ -64,6 +68,21 @@ impl crate::queue::Queue {
             Table::Fresh => self.state.fresh_low,
             Table::Parked => self.state.parked_low,
         }
+    }
+
+    /// No message lives below this, and its delivery neither. Nothing below it may be read: the store is free to forget
+    /// that it was removed, once the mark is committed.
+    pub(crate) fn lowest(&self) -> Seq {
+        self.state.fresh_low.min(self.state.parked_low)
+    }
+
+    /// Moves the marks of an empty queue to its end; says whether they moved.
+    fn pass_all(&mut self) -> bool {
+        let state = &mut self.state;
+        let before = (state.fresh_low, state.parked_low, state.returned_head, state.dead_head);
+        (state.fresh_low, state.parked_low) = (state.tail, state.tail);
+        (state.returned_head, state.dead_head) = (state.next_order, state.next_order);
+        before != (state.fresh_low, state.parked_low, state.returned_head, state.dead_head)
     }
 
     pub(crate) const fn set_low(&mut self, table: Table, low: Seq) {

@@ -13,6 +13,8 @@ pub enum Command {
     Settle(Settle),
     Extend(Extend),
     Peek(Peek),
+    Purge(Purge),
+    Remove(Remove),
     /// Time passes: timers, leases, retention, dead messages; a bounded step of each.
     Tick,
 }
@@ -109,6 +111,19 @@ pub struct Peek {
     pub bytes: u64,
 }
 
+/// All messages of a queue go, whatever their state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purge {
+    pub queue: QueueId,
+}
+
+/// Some messages of a queue go, whatever their state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remove {
+    pub queue: QueueId,
+    pub messages: Vec<Seq>,
+}
+
 /// What follows from a command, once it is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effects {
@@ -127,6 +142,10 @@ pub enum Reply {
     /// The number of extended leases, and what had no effect.
     Extended(u32, Vec<(Lease, Warning)>),
     Peeked(Vec<Peeked>),
+    /// How many messages went.
+    Purged(u64),
+    /// How many messages went, and those that were gone already.
+    Removed(u32, Vec<Seq>),
     /// Whether more is due already.
     Ticked {
         more: bool,

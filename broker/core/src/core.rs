@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::limits;
 use crate::policy::Policy;
 use crate::queue::{Queue, Totals};
-use crate::record::{Clock, Meta, Place, Record, State};
+use crate::record::{Clock, Meta, Place, Record, State, Times};
 use crate::store::Store;
 
 /// All queues of a store.
@@ -31,8 +31,12 @@ pub struct Core {
     pub(crate) dead_retry: Millis,
     /// Bytes that this command has moved to dead-letter queues.
     pub(crate) moved: u64,
+    /// Queues of which a purge has left records.
+    pub(crate) sweeping: BTreeSet<QueueId>,
     /// Queues whose [`State`] is to be written with the next commit.
     pub(crate) touched: BTreeSet<QueueId>,
+    /// Queues whose counts may be others than at the last look.
+    changed: BTreeSet<QueueId>,
     pub(crate) woken: BTreeSet<QueueId>,
 }
 
@@ -42,10 +46,15 @@ pub struct QueueView<'a> {
     pub id: QueueId,
     pub label: &'a str,
     pub retained: bool,
+    pub times: Times,
     pub document: &'a [u8],
     pub policy: &'a Policy,
     pub state: &'a State,
     pub totals: Totals,
+    /// Whether records of purged messages are still to be removed.
+    pub purging: bool,
+    /// How many more pulls may lease messages at once; `None` when there is no limit.
+    pub pulls_left: Option<usize>,
 }
 
 impl Core {
@@ -72,7 +81,9 @@ impl Core {
             dead: BTreeSet::new(),
             dead_retry: 0,
             moved: 0,
+            sweeping: BTreeSet::new(),
             touched: BTreeSet::new(),
+            changed: BTreeSet::new(),
             woken: BTreeSet::new(),
         };
         core.read_queues(store, policy)?;
@@ -96,8 +107,16 @@ impl Core {
                 return Err(Fault::Corrupt(Key::State(id)));
             };
             let policy = policy(&record.document).ok_or(Fault::Corrupt(key))?;
+            let purge = match store.get(Key::Purge(id))? {
+                None => None,
+                Some(Record::Purge(purge)) => Some(purge),
+                Some(_) => return Err(Fault::Corrupt(Key::Purge(id))),
+            };
+            if purge.is_some() {
+                self.sweeping.insert(id);
+            }
             self.labels.insert(record.label.clone(), id);
-            self.queues.insert(id, Queue::new(record.label, record.retained, record.document, policy, state));
+            self.queues.insert(id, Queue::new(record, policy, state, purge));
         }
         Ok(())
     }
@@ -126,7 +145,11 @@ impl Core {
         id: QueueId,
         downtime: Millis,
     ) -> Result<(), Fault<S::Error>> {
-        let mut from = Seq(0);
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return Ok(());
+        };
+        // Below these nothing lives, and records of what is gone may be many.
+        let mut from = queue.lowest();
         loop {
             let step =
                 store.scan(Key::Delivery(id, from), Key::Delivery(id, Seq(u64::MAX)), limits::TICK_STEP)?;
@@ -135,10 +158,11 @@ impl Core {
                     return Err(Fault::Corrupt(*key));
                 };
                 from = seq.next();
-                if let Place::Leased { until, nonce } = delivery.place {
+                if let Place::Leased { until, nonce, batch } = delivery.place {
                     let until = until.saturating_add(downtime);
-                    let moved =
-                        crate::record::Delivery { place: Place::Leased { until, nonce }, ..delivery.clone() };
+                    let place = Place::Leased { until, nonce, batch };
+                    let moved = crate::record::Delivery { place, ..delivery.clone() };
+                    queue.enter_batch(batch);
                     store.put(*key, Record::Delivery(moved));
                     self.leases.insert((until, id, *seq));
                 }
@@ -169,6 +193,8 @@ impl Core {
             Command::Settle(settle) => self.settle(settle, store)?,
             Command::Extend(extend) => self.extend(&extend, store)?,
             Command::Peek(peek) => self.peek(peek, store)?,
+            Command::Purge(purge) => self.purge(purge, store),
+            Command::Remove(remove) => self.remove_some(&remove, store)?,
             Command::Tick => self.tick(store)?,
         };
         let woken = std::mem::take(&mut self.woken).into_iter().collect();
@@ -181,8 +207,14 @@ impl Core {
             if let Some(queue) = self.queues.get(&id) {
                 store.put(Key::State(id), Record::State(queue.state.clone()));
             }
+            self.changed.insert(id);
         }
         store.put(Key::Clock, Record::Clock(self.clock));
+    }
+
+    /// Queues that commands changed since this was last asked; also such as are gone.
+    pub fn take_changed(&mut self) -> BTreeSet<QueueId> {
+        std::mem::take(&mut self.changed)
     }
 
     /// When [`Command::Tick`] next has something to do; `None` when nothing is delayed, leased or kept.
@@ -191,7 +223,14 @@ impl Core {
         let lease = self.leases.first().map(|(until, ..)| *until);
         let retention = self.retention.first().map(|(at, _)| at.saturating_add(self.clock.outage));
         let dead = (!self.dead.is_empty()).then_some(self.dead_retry);
-        [self.next_timer, lease, retention, dead].into_iter().flatten().min()
+        let purge = (!self.sweeping.is_empty()).then_some(0);
+        [self.next_timer, lease, retention, dead, purge].into_iter().flatten().min()
+    }
+
+    /// Whether a flush would write more than the time.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.touched.is_empty()
     }
 
     /// The time of the last command.
@@ -266,10 +305,13 @@ fn view(id: QueueId, queue: &Queue) -> QueueView<'_> {
         id,
         label: &queue.label,
         retained: queue.retained,
+        times: queue.times,
         document: &queue.document,
         policy: &queue.policy,
         state: &queue.state,
         totals: queue.totals,
+        purging: queue.purge.is_some(),
+        pulls_left: queue.pulls_left(),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::id::QueueId;
 use crate::key::Key;
 use crate::queue::Queue;
-use crate::record::{QueueRecord, Record, State};
+use crate::record::{QueueRecord, Record, State, Times};
 use crate::store::Store;
 
 impl Core {
@@ -28,6 +28,7 @@ impl Core {
     }
 
     fn declare_queue<S: Store>(&mut self, declared: DeclaredQueue, store: &mut S) {
+        let now = self.now();
         let id = match self.labels.get(&declared.label) {
             Some(id) => *id,
             None => self.new_queue(&declared, store),
@@ -39,6 +40,12 @@ impl Core {
             return;
         }
         queue.retained = false;
+        queue.times.modified_at = now;
+        queue.times.consumer_at = match (&queue.policy.consumer, &declared.policy.consumer) {
+            (_, None) => 0,
+            (Some(_), Some(_)) if queue.times.consumer_at > 0 => queue.times.consumer_at,
+            (_, Some(_)) => now,
+        };
         queue.policy = declared.policy;
         queue.document = declared.document;
         put_queue(id, queue, store);
@@ -54,8 +61,11 @@ impl Core {
     fn new_queue<S: Store>(&mut self, declared: &DeclaredQueue, store: &mut S) -> QueueId {
         let id = self.meta.next_queue;
         self.meta.next_queue = QueueId(id.0 + 1);
-        let (label, document) = (declared.label.clone(), declared.document.clone());
-        let queue = Queue::new(label, false, document, declared.policy.clone(), State::EMPTY);
+        let (label, document, now) = (declared.label.clone(), declared.document.clone(), self.now());
+        let consumer_at = if declared.policy.consumer.is_some() { now } else { 0 };
+        let times = Times { created_at: now, modified_at: now, consumer_at };
+        let record = QueueRecord { label, retained: false, times, document };
+        let queue = Queue::new(record, declared.policy.clone(), State::EMPTY, None);
         put_queue(id, &queue, store);
         self.labels.insert(declared.label.clone(), id);
         self.queues.insert(id, queue);
@@ -67,16 +77,19 @@ impl Core {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
-        if queue.state.count() == 0 {
-            self.forget(id, store);
-        } else if !queue.retained {
+        if !queue.retained {
             queue.retained = true;
             put_queue(id, queue, store);
         }
+        self.forget_if_over(id, store);
     }
 
-    /// Removes a queue that is retained and empty.
-    pub(crate) fn forget<S: Store>(&mut self, id: QueueId, store: &mut S) {
+    /// Removes a queue that is retained and empty, with nothing left of a purge either.
+    pub(crate) fn forget_if_over<S: Store>(&mut self, id: QueueId, store: &mut S) {
+        let over = |queue: &Queue| queue.retained && queue.state.count() == 0 && queue.purge.is_none();
+        if !self.queues.get(&id).is_some_and(over) {
+            return;
+        }
         let Some(queue) = self.queues.remove(&id) else {
             return;
         };
@@ -89,5 +102,6 @@ impl Core {
 
 fn put_queue<S: Store>(id: QueueId, queue: &Queue, store: &mut S) {
     let (label, document) = (queue.label.clone(), queue.document.clone());
-    store.put(Key::Queue(id), Record::Queue(QueueRecord { label, retained: queue.retained, document }));
+    let (retained, times) = (queue.retained, queue.times);
+    store.put(Key::Queue(id), Record::Queue(QueueRecord { label, retained, times, document }));
 }

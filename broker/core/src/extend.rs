@@ -21,17 +21,17 @@ impl Core {
         let until = self.now().saturating_add(extend.duration.unwrap_or_else(|| self.visibility_timeout(id)));
         let (mut extended, mut warnings) = (0, Vec::new());
         for lease in &extend.leases {
-            let mut delivery = match Self::held(id, *lease, Verdict::Extend, store)? {
+            let mut delivery = match self.held(id, *lease, Verdict::Extend, store)? {
                 Ok(delivery) => delivery,
                 Err(warning) => {
                     warnings.push((*lease, warning));
                     continue;
                 }
             };
-            if let Place::Leased { until: before, nonce } = delivery.place {
+            if let Place::Leased { until: before, nonce, batch } = delivery.place {
                 self.leases.remove(&(before, id, lease.seq));
                 self.leases.insert((until, id, lease.seq));
-                delivery.place = Place::Leased { until, nonce };
+                delivery.place = Place::Leased { until, nonce, batch };
             }
             store.put(Key::Delivery(id, lease.seq), Record::Delivery(delivery));
             extended += 1;

@@ -16,6 +16,8 @@ pub enum Key {
     State(QueueId),
     /// [`crate::Clock`]: time of the last commit. One; written by every commit.
     Clock,
+    /// [`crate::PurgeRecord`]: what a purge has left to remove. Written by a purge; goes when all is removed.
+    Purge(QueueId),
     /// [`crate::Message`] sent without a delay; never overwritten. Fresh ready ones are those from the cursor on.
     Fresh(QueueId, Seq),
     /// [`crate::Message`] sent with a delay, so that the cursor never meets it; never overwritten.

@@ -6,7 +6,7 @@
 //!                            ├───lease ends───┤ └─release───────► ready                  (no attempt)
 //!                            └────────────────┘
 //!                              retries used up ──► dead-letter queue, or gone; `dead` while the target cannot take it
-//!  any state ──older than retention──► gone
+//!  any state ──older than retention──► gone         any state ──purge──► gone
 //! ```
 //!
 //! A caller (the broker's engine, or a test) gives each [`Command`] to [`Core::apply`] with the time and a [`Store`],
@@ -35,6 +35,7 @@ pub mod memory;
 mod peek;
 mod policy;
 mod pull;
+mod purge;
 mod queue;
 mod record;
 mod remove;
@@ -44,8 +45,8 @@ mod store;
 mod tick;
 
 pub use command::{
-    Command, Declaration, DeclaredQueue, Delivered, Effects, Extend, Lease, Peek, Peeked, Pull, Refusal,
-    Reply, Retry, Send, SendItem, Settle, Settled, Verdict, Warning,
+    Command, Declaration, DeclaredQueue, Delivered, Effects, Extend, Lease, Peek, Peeked, Pull, Purge,
+    Refusal, Remove, Reply, Retry, Send, SendItem, Settle, Settled, Verdict, Warning,
 };
 pub use core::{Core, QueueView};
 pub use fault::Fault;
@@ -54,6 +55,7 @@ pub use key::Key;
 pub use policy::{Backoff, Consumer, Policy};
 pub use queue::Totals;
 pub use record::{
-    Clock, ContentType, Delivery, Message, Meta, Origin, Place, QueueRecord, Record, State, Table, Timer,
+    Clock, ContentType, Delivery, Message, Meta, Origin, Place, Purge as PurgeRecord, QueueRecord, Record,
+    State, Table, Timer, Times,
 };
 pub use store::Store;

@@ -22,6 +22,8 @@ pub struct Policy {
 pub struct Consumer {
     /// Nothing is leased to it.
     pub paused: bool,
+    /// Most pulls whose messages are leased at once.
+    pub max_concurrency: Option<u32>,
     pub max_retries: u32,
     pub retry_delay: Millis,
     pub backoff: Option<Backoff>,
@@ -57,6 +59,7 @@ mod tests {
     fn consumer(retry_delay: Millis, backoff: Option<Backoff>) -> Consumer {
         Consumer {
             paused: false,
+            max_concurrency: None,
             max_retries: 3,
             retry_delay,
             backoff,

@@ -25,9 +25,10 @@ impl Core {
         };
         let taken = self.candidates(pull, store)?;
         let until = self.now().saturating_add(lease);
+        let batch = self.queues.get(&pull.queue).map_or(0, |queue| queue.state.leases_made + 1);
         let mut delivered = Vec::with_capacity(taken.len());
         for candidate in taken {
-            delivered.push(self.lease(pull.queue, candidate, until, store));
+            delivered.push(self.lease(pull.queue, candidate, (until, batch), store));
         }
         Ok(Reply::Delivered(delivered))
     }
@@ -53,14 +54,15 @@ impl Core {
         let room =
             usize::try_from(limits::LEASED_MAX.saturating_sub(queue.state.leased)).unwrap_or(usize::MAX);
         let count = pull.count.min(limits::BATCH_MAX).min(room);
-        if count == 0 || queue.state.ready == 0 {
+        if count == 0 || queue.state.ready == 0 || queue.pulls_left() == Some(0) {
             return Ok(Vec::new());
         }
         let (from, to) =
             (Key::Returned(pull.queue, queue.state.returned_head), Key::Returned(pull.queue, END));
         let mut returned = store.entries(from, to, count)?.into_iter().peekable();
-        let mut fresh =
-            store.messages(Table::Fresh, pull.queue, queue.state.cursor, count)?.into_iter().peekable();
+        // What expired was never leased, so the cursor may be behind.
+        let first = queue.state.cursor.max(queue.state.fresh_low);
+        let mut fresh = store.messages(Table::Fresh, pull.queue, first, count)?.into_iter().peekable();
         let (mut taken, mut bytes) = (Vec::with_capacity(count), 0);
         while taken.len() < count {
             let candidate = match (returned.peek(), fresh.peek()) {
@@ -87,7 +89,7 @@ impl Core {
         &mut self,
         id: QueueId,
         candidate: Candidate,
-        until: Millis,
+        (until, batch): (Millis, u64),
         store: &mut S,
     ) -> Delivered {
         let Candidate { seq, message, returned } = candidate;
@@ -98,6 +100,7 @@ impl Core {
             queue.state.ready -= 1;
             queue.state.leased += 1;
             queue.totals.delivered += 1;
+            queue.enter_batch(batch);
             match &returned {
                 Some((order, _)) => queue.state.returned_head = order.next(),
                 None => queue.state.cursor = seq.next(),
@@ -107,10 +110,10 @@ impl Core {
         }
         let delivery = if let Some((order, delivery)) = returned {
             store.remove(Key::Returned(id, order));
-            Delivery { place: Place::Leased { until, nonce }, ..delivery }
+            Delivery { place: Place::Leased { until, nonce, batch }, ..delivery }
         } else {
             let (table, bytes) = (Table::Fresh, message.bytes());
-            let place = Place::Leased { until, nonce };
+            let place = Place::Leased { until, nonce, batch };
             Delivery { table, bytes, attempts: 0, releases: 0, place, reason: String::new() }
         };
         let attempt = delivery.attempts + 1;

@@ -1,18 +1,25 @@
 //! A queue in memory: its policy, its positions and counts, and what is only worth remembering.
 
+use std::collections::BTreeMap;
+
 use crate::id::{Millis, Seq};
 use crate::policy::Policy;
-use crate::record::{State, Table};
+use crate::record::{Purge, QueueRecord, State, Table, Times};
 
 /// A queue as the core holds it.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     pub(crate) label: String,
     pub(crate) retained: bool,
+    pub(crate) times: Times,
     pub(crate) document: Vec<u8>,
     pub(crate) policy: Policy,
     pub(crate) state: State,
     pub(crate) totals: Totals,
+    /// How many messages of each pull are still leased. Bounded by [`crate::limits::LEASED_MAX`].
+    pub(crate) batches: BTreeMap<u64, u32>,
+    /// What the last purge has left to remove.
+    pub(crate) purge: Option<Purge>,
     /// The oldest message, while it is known.
     pub(crate) oldest: Option<Oldest>,
     /// When to look for expired messages, in time less outages; its entry in [`crate::Core`]'s `retention`.
@@ -28,23 +35,50 @@ pub(crate) struct Oldest {
 }
 
 impl Queue {
-    pub(crate) fn new(
-        label: String,
-        retained: bool,
-        document: Vec<u8>,
-        policy: Policy,
-        state: State,
-    ) -> Self {
+    pub(crate) fn new(record: QueueRecord, policy: Policy, state: State, purge: Option<Purge>) -> Self {
+        let QueueRecord { label, retained, times, document } = record;
         Self {
             label,
             retained,
+            times,
             document,
             policy,
             state,
             totals: Totals::default(),
+            batches: BTreeMap::new(),
+            purge,
             oldest: None,
             look_at: None,
         }
+    }
+
+    /// A message of a pull is leased.
+    pub(crate) fn enter_batch(&mut self, batch: u64) {
+        *self.batches.entry(batch).or_default() += 1;
+    }
+
+    /// A message of a pull is no longer leased. Says whether it was the last one.
+    pub(crate) fn leave_batch(&mut self, batch: u64) -> bool {
+        let Some(leased) = self.batches.get_mut(&batch) else {
+            return false;
+        };
+        *leased -= 1;
+        let last = *leased == 0;
+        if last {
+            self.batches.remove(&batch);
+        }
+        last
+    }
+
+    /// How many more pulls may lease messages at once; `None` when there is no limit.
+    pub(crate) fn pulls_left(&self) -> Option<usize> {
+        let most = self.policy.consumer.as_ref()?.max_concurrency?;
+        Some((most as usize).saturating_sub(self.batches.len()))
+    }
+
+    /// Whether a message is known to be gone, whatever records are left of it.
+    pub(crate) fn is_gone(&self, seq: Seq) -> bool {
+        seq < self.lowest()
     }
 
     /// Takes the next place among returned and dead messages.
@@ -67,4 +101,5 @@ pub struct Totals {
     pub dead_lettered: u64,
     pub dropped: u64,
     pub expired: u64,
+    pub purged: u64,
 }

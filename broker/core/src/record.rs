@@ -8,6 +8,7 @@ pub enum Record {
     Meta(Meta),
     Queue(QueueRecord),
     State(State),
+    Purge(Purge),
     Clock(Clock),
     Message(Box<Message>),
     Delivery(Delivery),
@@ -32,8 +33,20 @@ pub struct QueueRecord {
     pub label: String,
     /// Missing from the last declaration.
     pub retained: bool,
+    pub times: Times,
     /// The policy in the caller's own form.
     pub document: Vec<u8>,
+}
+
+/// When a queue was declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// First.
+    pub created_at: Millis,
+    /// With another policy than before.
+    pub modified_at: Millis,
+    /// With a consumer, where it had none before; 0 while it has none.
+    pub consumer_at: Millis,
 }
 
 /// A queue's positions and counts.
@@ -55,6 +68,8 @@ pub struct State {
     pub next_order: Order,
     /// Leases made so far: part of each lease's nonce.
     pub leases_made: u64,
+    /// When the queue was last purged; 0 when it never was.
+    pub purged_at: Millis,
     pub ready: u64,
     pub delayed: u64,
     pub leased: u64,
@@ -73,6 +88,7 @@ impl State {
         dead_head: Order(1),
         next_order: Order(1),
         leases_made: 0,
+        purged_at: 0,
         ready: 0,
         delayed: 0,
         leased: 0,
@@ -85,6 +101,20 @@ impl State {
     pub const fn count(&self) -> u64 {
         self.ready + self.delayed + self.leased + self.dead
     }
+}
+
+/// What a purge has left to remove: its messages are gone already, their records follow in steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purge {
+    /// Nothing is left below these.
+    pub fresh: Seq,
+    pub parked: Seq,
+    pub delivery: Seq,
+    pub returned: Order,
+    pub dead: Order,
+    /// What is left is below these.
+    pub end: Seq,
+    pub order_end: Order,
 }
 
 /// Time, as of the last commit.
@@ -170,10 +200,21 @@ pub struct Delivery {
 /// The state of a message that left its first state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    Leased { until: Millis, nonce: u64 },
-    Returned { order: Order },
-    Waiting { due: Millis },
-    Dead { order: Order },
+    /// `batch` is the same for all messages of one pull.
+    Leased {
+        until: Millis,
+        nonce: u64,
+        batch: u64,
+    },
+    Returned {
+        order: Order,
+    },
+    Waiting {
+        due: Millis,
+    },
+    Dead {
+        order: Order,
+    },
 }
 
 /// A delayed message.

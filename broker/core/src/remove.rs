@@ -53,8 +53,12 @@ impl Core {
             return;
         };
         match delivery.place {
-            Place::Leased { until, .. } => {
+            Place::Leased { until, batch, .. } => {
                 queue.state.leased -= 1;
+                // A pull that waited for its turn may have it.
+                if queue.leave_batch(batch) && queue.state.ready > 0 {
+                    self.woken.insert(id);
+                }
                 self.leases.remove(&(until, id, seq));
             }
             Place::Returned { order } => {

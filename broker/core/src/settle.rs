@@ -49,7 +49,7 @@ impl Core {
         settled: &mut Settled,
         store: &mut S,
     ) -> Result<(), Fault<S::Error>> {
-        let (delivery, late) = match standing(queue, lease, store)? {
+        let (delivery, late) = match self.standing(queue, lease, store)? {
             Standing::Holds(delivery) => (delivery, false),
             Standing::Late(delivery) => (delivery, true),
             Standing::Nothing(warning) => {
@@ -73,7 +73,7 @@ impl Core {
         settled: &mut Settled,
         store: &mut S,
     ) -> Result<(), Fault<S::Error>> {
-        match standing(queue, retry.lease, store)? {
+        match self.standing(queue, retry.lease, store)? {
             Standing::Holds(delivery) => {
                 self.total(queue, |totals| totals.retried += 1);
                 settled.retries += 1;
@@ -97,7 +97,7 @@ impl Core {
         settled: &mut Settled,
         store: &mut S,
     ) -> Result<(), Fault<S::Error>> {
-        let mut delivery = match standing(queue, lease, store)? {
+        let mut delivery = match self.standing(queue, lease, store)? {
             Standing::Holds(delivery) => delivery,
             Standing::Late(_) => {
                 settled.warnings.push((lease, Warning::Late(Verdict::Release)));
@@ -121,30 +121,39 @@ impl Core {
 
     /// The delivery of a lease that lasts.
     pub(crate) fn held<S: Store>(
+        &self,
         queue: QueueId,
         lease: Lease,
         verdict: Verdict,
         store: &S,
     ) -> Result<Result<Delivery, Warning>, Fault<S::Error>> {
-        Ok(match standing(queue, lease, store)? {
+        Ok(match self.standing(queue, lease, store)? {
             Standing::Holds(delivery) => Ok(delivery),
             Standing::Late(_) => Err(Warning::Late(verdict)),
             Standing::Nothing(warning) => Err(warning),
         })
     }
-}
 
-fn standing<S: Store>(queue: QueueId, lease: Lease, store: &S) -> Result<Standing, Fault<S::Error>> {
-    if lease.queue != queue {
-        return Ok(Standing::Nothing(Warning::OtherQueue));
+    fn standing<S: Store>(
+        &self,
+        queue: QueueId,
+        lease: Lease,
+        store: &S,
+    ) -> Result<Standing, Fault<S::Error>> {
+        if lease.queue != queue {
+            return Ok(Standing::Nothing(Warning::OtherQueue));
+        }
+        if self.queues.get(&queue).is_none_or(|queue| queue.is_gone(lease.seq)) {
+            return Ok(Standing::Nothing(Warning::Gone));
+        }
+        Ok(match store.delivery(queue, lease.seq)? {
+            None => Standing::Nothing(Warning::Gone),
+            // It is on its way to the dead-letter queue: no verdict touches it any more.
+            Some(Delivery { place: Place::Dead { .. }, .. }) => Standing::Nothing(Warning::Gone),
+            Some(delivery) => match delivery.place {
+                Place::Leased { nonce, .. } if nonce == lease.nonce => Standing::Holds(delivery),
+                _ => Standing::Late(delivery),
+            },
+        })
     }
-    Ok(match store.delivery(queue, lease.seq)? {
-        None => Standing::Nothing(Warning::Gone),
-        // It is on its way to the dead-letter queue: no verdict touches it any more.
-        Some(Delivery { place: Place::Dead { .. }, .. }) => Standing::Nothing(Warning::Gone),
-        Some(delivery) => match delivery.place {
-            Place::Leased { nonce, .. } if nonce == lease.nonce => Standing::Holds(delivery),
-            _ => Standing::Late(delivery),
-        },
-    })
 }

@@ -16,7 +16,8 @@ impl Core {
         // Before retention: a message whose target takes it again is moved, not dropped.
         self.move_dead(store)?;
         let retention = self.expire(store)?;
-        Ok(Reply::Ticked { more: timers || leases || retention })
+        let purge = self.sweep(store)?;
+        Ok(Reply::Ticked { more: timers || leases || retention || purge })
     }
 
     /// Delayed messages that are due become ready. Says whether more are.
@@ -55,6 +56,9 @@ impl Core {
         timer: Timer,
         store: &mut S,
     ) -> Result<(), Fault<S::Error>> {
+        if self.queues.get(&id).is_none_or(|queue| queue.is_gone(seq)) {
+            return Ok(());
+        }
         let delivery = if let Some(delivery) = store.delivery(id, seq)? {
             delivery
         } else {
@@ -79,7 +83,11 @@ impl Core {
             .take(limits::TICK_STEP)
             .copied()
             .collect();
-        for (_, id, seq) in &ended {
+        for (until, id, seq) in &ended {
+            if self.queues.get(id).is_none_or(|queue| queue.is_gone(*seq)) {
+                self.leases.remove(&(*until, *id, *seq));
+                continue;
+            }
             let key = Key::Delivery(*id, *seq);
             let delivery = store.delivery(*id, *seq)?.ok_or(Fault::Corrupt(key))?;
             self.total(*id, |totals| totals.lease_expired += 1);
@@ -99,9 +107,7 @@ impl Core {
         let fresh = self.expire_table(id, Table::Fresh, store)?;
         let parked = self.expire_table(id, Table::Parked, store)?;
         self.look_at(id, [fresh, parked].into_iter().flatten().min());
-        if self.queues.get(&id).is_some_and(|queue| queue.retained && queue.state.count() == 0) {
-            self.forget(id, store);
-        }
+        self.forget_if_over(id, store);
         Ok(self.retention.first().is_some_and(|(at, _)| *at <= self.age_now()))
     }
 

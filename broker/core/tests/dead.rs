@@ -13,6 +13,7 @@ const LETTERS: usize = 150;
 fn policy(dead_letter: Option<&str>) -> Policy {
     let consumer = Consumer {
         paused: false,
+        max_concurrency: None,
         max_retries: 0,
         retry_delay: 0,
         backoff: None,

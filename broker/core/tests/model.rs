@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, Lease, Peek, Policy,
-    Pull, QueueId, Reply, Retry, Send, SendItem, Settle,
+    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, Key, Lease, Peek,
+    Policy, Pull, Purge, QueueId, Record, Remove, Reply, Retry, Send, SendItem, Seq, Settle,
 };
 use proptest::prelude::*;
 use reference::{Model, State};
@@ -17,6 +17,8 @@ use reference::{Model, State};
 const MAX_RETRIES: u32 = 2;
 const VISIBILITY: u64 = 5_000;
 const RETENTION: u64 = 120_000;
+/// Of the queue `other`; `main` has no limit.
+const MAX_CONCURRENCY: usize = 2;
 
 /// What a case does; indexes pick among what exists.
 #[derive(Debug, Clone)]
@@ -46,6 +48,16 @@ enum Operation {
     Peek {
         queue: usize,
     },
+    /// All messages go; with `reopen`, the process ends before their records are removed.
+    Purge {
+        queue: usize,
+        reopen: bool,
+    },
+    /// One message goes, by its place among all that were sent.
+    Remove {
+        queue: usize,
+        seq: u64,
+    },
     Pass {
         millis: u64,
     },
@@ -70,15 +82,18 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => any::<usize>().prop_map(|pick| Operation::Release { pick }),
         1 => any::<usize>().prop_map(|pick| Operation::Extend { pick }),
         1 => (0..2usize).prop_map(|queue| Operation::Peek { queue }),
+        1 => (0..3usize, any::<bool>()).prop_map(|(queue, reopen)| Operation::Purge { queue, reopen }),
+        2 => (0..2usize, 1..60u64).prop_map(|(queue, seq)| Operation::Remove { queue, seq }),
         3 => prop_oneof![1..300u64, 1_000..9_000u64, Just(RETENTION / 2)].prop_map(|millis| Operation::Pass { millis }),
         1 => (0..20_000u64).prop_map(|down| Operation::Reopen { down }),
         1 => any::<bool>().prop_map(|present| Operation::DeclareDeadLetters { present }),
     ]
 }
 
-fn policy(dead_letter: Option<&str>) -> Policy {
+fn policy(dead_letter: Option<&str>, max_concurrency: Option<usize>) -> Policy {
     let consumer = Consumer {
         paused: false,
+        max_concurrency: max_concurrency.map(|most| u32::try_from(most).unwrap()),
         max_retries: MAX_RETRIES,
         retry_delay: 0,
         backoff: None,
@@ -95,17 +110,18 @@ fn policy(dead_letter: Option<&str>) -> Policy {
     }
 }
 
-/// The policy travels as its first letter: `m` for the main queues, `d` for the dead letters'.
+/// The policy travels as its first letter: `m` for the main queue, `o` for the other, `d` for the dead letters'.
 fn read_policy(document: &[u8]) -> Option<Policy> {
     match document.first()? {
-        b'm' => Some(policy(Some("dead"))),
-        b'd' => Some(policy(None)),
+        b'm' => Some(policy(Some("dead"), None)),
+        b'o' => Some(policy(Some("dead"), Some(MAX_CONCURRENCY))),
+        b'd' => Some(policy(None, None)),
         _ => None,
     }
 }
 
 fn declaration(dead_letters: bool) -> Command {
-    let mut queues = vec![declared("main", b"m"), declared("other", b"m")];
+    let mut queues = vec![declared("main", b"m"), declared("other", b"o")];
     if dead_letters {
         queues.push(declared("dead", b"d"));
     }
@@ -124,13 +140,17 @@ struct Run {
     model: Model,
     now: u64,
     leases: Vec<(Lease, QueueId)>,
+    pulls: u64,
+    /// What each key held last.
+    held: BTreeMap<Key, Record>,
 }
 
 impl Run {
     fn new() -> Self {
         let (mut store, now) = (MemoryStore::default(), 1_000_000);
         let core = Core::open(&mut store, now, 7, read_policy).unwrap();
-        let mut run = Self { core, store, model: Model::default(), now, leases: Vec::new() };
+        let (model, leases, held) = Default::default();
+        let mut run = Self { core, store, model, now, leases, pulls: 0, held };
         run.apply(declaration(true));
         run
     }
@@ -160,6 +180,8 @@ impl Run {
             Operation::Release { pick } => self.settle(pick, |lease, settle| settle.releases.push(lease)),
             Operation::Extend { pick } => self.extend(pick),
             Operation::Peek { queue } => self.peek(self.queue(queue)),
+            Operation::Purge { queue, reopen } => self.purge(queue, reopen),
+            Operation::Remove { queue, seq } => self.remove(self.queue(queue), Seq(seq)),
             Operation::Pass { millis } => self.now += millis,
             Operation::Reopen { down } => self.reopen(down),
             Operation::DeclareDeadLetters { present } => {
@@ -193,13 +215,17 @@ impl Run {
     }
 
     fn pull(&mut self, queue: QueueId, count: usize) {
-        let expected = count.min(self.model.count(queue, |state| matches!(state, State::Ready)));
+        let ready = self.model.count(queue, |state| matches!(state, State::Ready));
+        let full = Some(queue) == self.core.find("other") && self.model.pulls_open(queue) >= MAX_CONCURRENCY;
+        let expected = if full { 0 } else { count.min(ready) };
         let pull = Pull { queue, count, bytes: u64::MAX, lease: None };
         let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else { panic!("refused") };
         assert_eq!(delivered.len(), expected, "a pull takes what is ready");
+        self.pulls += 1;
         for one in delivered {
             assert_eq!(one.until, self.now + VISIBILITY);
-            self.model.delivered(queue, one.message.id, one.lease, one.attempt, one.until);
+            let lease = (one.lease, self.pulls);
+            self.model.delivered(queue, one.message.id, lease, one.attempt, one.until);
             self.leases.push((one.lease, queue));
         }
     }
@@ -234,6 +260,29 @@ impl Run {
         assert_eq!(seen, self.model.states(queue, 100));
     }
 
+    fn purge(&mut self, index: usize, reopen: bool) {
+        let Some(queue) = self.core.find(["main", "other", "dead"][index]) else {
+            return;
+        };
+        let expected = self.model.count(queue, |_| true) as u64;
+        assert_eq!(self.apply(Command::Purge(Purge { queue })), Reply::Purged(expected));
+        self.model.purged(queue);
+        if reopen {
+            self.reopen(0);
+        }
+    }
+
+    fn remove(&mut self, queue: QueueId, seq: Seq) {
+        // A message's id ends in its place.
+        let id = self.model.ids(queue).into_iter().find(|id| id.0 as u64 == seq.0);
+        let reply = self.apply(Command::Remove(Remove { queue, messages: vec![seq] }));
+        let gone = if id.is_some() { Vec::new() } else { vec![seq] };
+        assert_eq!(reply, Reply::Removed(u32::from(id.is_some()), gone));
+        if let Some(id) = id {
+            self.model.removed(queue, id);
+        }
+    }
+
     fn reopen(&mut self, down: u64) {
         self.now += down;
         let core = Core::open(&mut self.store, self.now, 99, read_policy).unwrap();
@@ -257,7 +306,39 @@ impl Run {
             }
         }
         self.core.flush(&mut self.store);
+        self.haunt();
         self.compare_with_rebuilt();
+    }
+
+    /// Below a low mark the store may forget that something was removed: there everything comes back, and must not be seen.
+    fn haunt(&mut self) {
+        for (key, record) in &self.held {
+            let below = match *key {
+                Key::Fresh(id, seq) => self.state(id).is_none_or(|state| seq < state.fresh_low),
+                Key::Parked(id, seq) => self.state(id).is_none_or(|state| seq < state.parked_low),
+                Key::Delivery(id, seq) => {
+                    self.state(id).is_none_or(|state| seq < state.fresh_low.min(state.parked_low))
+                }
+                Key::Returned(id, order) => self.state(id).is_none_or(|state| order < state.returned_head),
+                Key::Dead(id, order) => self.state(id).is_none_or(|state| order < state.dead_head),
+                Key::Timer(..) => match self.store.records.get(&Key::Clock) {
+                    Some(Record::Clock(clock)) => {
+                        let (due, queue, seq) = clock.timer_head;
+                        *key < Key::Timer(due, queue, seq)
+                    }
+                    _ => false,
+                },
+                Key::Meta | Key::Queue(_) | Key::State(_) | Key::Purge(_) | Key::Clock => false,
+            };
+            if below {
+                self.store.records.entry(*key).or_insert_with(|| record.clone());
+            }
+        }
+        self.held.extend(self.store.records.clone());
+    }
+
+    fn state(&self, id: QueueId) -> Option<&capstan_core::State> {
+        self.core.view(id).map(|view| view.state)
     }
 
     /// What is kept in memory is what opening the store makes.
@@ -265,7 +346,9 @@ impl Run {
         let mut store = self.store.clone();
         let rebuilt = Core::open(&mut store, self.now, 99, read_policy).unwrap();
         assert_eq!(store, self.store, "opening without downtime changes nothing");
-        let states = |core: &Core| core.views().map(|view| (view.id, view.state.clone())).collect::<Vec<_>>();
+        let states = |core: &Core| {
+            core.views().map(|view| (view.id, view.state.clone(), view.pulls_left)).collect::<Vec<_>>()
+        };
         assert_eq!(states(&rebuilt), states(&self.core));
     }
 }
@@ -283,7 +366,7 @@ proptest! {
 
     #[test]
     fn any_split_into_commits_gives_the_same_records(
-        commands in prop::collection::vec((0..6usize, 1..4_000u64), 1..60),
+        commands in prop::collection::vec((0..8usize, 1..4_000u64), 1..60),
         cuts in prop::collection::vec(any::<bool>(), 60),
     ) {
         let (whole, cut) = (records_of(&commands, |_| false), records_of(&commands, |i| cuts[i]));
@@ -330,6 +413,8 @@ fn command_of(kind: usize, number: u64, queue: QueueId, lease: Option<Lease>) ->
             settle.retries.push(Retry { lease, delay: None, reason: String::new() });
             Command::Settle(settle)
         }
+        (6, _) => Command::Remove(Remove { queue, messages: vec![Seq(number % 20 + 1)] }),
+        (7, _) if number.is_multiple_of(4) => Command::Purge(Purge { queue }),
         _ => Command::Tick,
     }
 }
@@ -339,7 +424,7 @@ fn backoff_delays_are_the_same_in_every_run() {
     let run = |seed: u64| {
         let mut store = MemoryStore::default();
         let backoff = |_: &[u8]| {
-            let mut policy = policy(None);
+            let mut policy = policy(None, None);
             let consumer = policy.consumer.as_mut()?;
             (consumer.retry_delay, consumer.backoff) = (1000, Some(Backoff { factor: 2, max_delay: 60_000 }));
             Some(policy)

@@ -12,6 +12,10 @@ pub(crate) struct Backlog {
     pub(crate) bytes: u64,
     /// Milliseconds since 1970.
     pub(crate) oldest_sent_at: Option<u64>,
+    /// When the queue was last purged, milliseconds since 1970; 0 when it never was.
+    pub(crate) purged_at: u64,
+    /// Whether records of purged messages are still on disk.
+    pub(crate) purging: bool,
 }
 
 /// Everything that is counted.
@@ -83,5 +87,7 @@ pub(super) fn backlog(
         count: view.state.count(),
         bytes: view.state.bytes,
         oldest_sent_at,
+        purged_at: view.state.purged_at,
+        purging: view.purging,
     }))
 }

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use capstan_core::{Command, Pull, QueueId, Reply, SendItem};
+use capstan_core::{Command, Peek, Pull, QueueId, Reply, SendItem};
 use tokio::sync::{oneshot, watch};
 
 use super::lanes::{Full, Lanes};
 use super::waiters::WaitingPull;
-use super::{Job, Outcome, Snapshot};
+use super::{Backlog, Job, Outcome, Snapshot};
 use crate::directory::Directory;
+use crate::store::{NearlyFull, Volume};
 
 /// Why the engine gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unavailable {
     /// Too much is waiting; nothing was done.
     Overloaded,
+    /// A send, while the volume has room for verdicts only; nothing was done.
+    NearlyFull(NearlyFull),
     /// The engine is ending; whether it was done is unknown.
     Ended,
 }
@@ -33,11 +36,22 @@ impl From<Full> for Unavailable {
 pub(crate) struct Handle {
     lanes: Arc<Lanes>,
     directory: watch::Receiver<Arc<Directory>>,
+    volume: Arc<Volume>,
 }
 
 impl Handle {
-    pub(super) const fn new(lanes: Arc<Lanes>, directory: watch::Receiver<Arc<Directory>>) -> Self {
-        Self { lanes, directory }
+    pub(super) const fn new(
+        lanes: Arc<Lanes>,
+        directory: watch::Receiver<Arc<Directory>>,
+        volume: Arc<Volume>,
+    ) -> Self {
+        Self { lanes, directory, volume }
+    }
+
+    /// The volume that the store is on.
+    #[must_use]
+    pub(crate) fn volume(&self) -> &Volume {
+        &self.volume
     }
 
     /// The queues, as of the last declaration.
@@ -63,6 +77,9 @@ impl Handle {
     ) -> Result<Outcome, Unavailable> {
         let (reply, answer) = oneshot::channel();
         let (verdicts, bytes) = (verdicts(&command), bytes(&command));
+        if let Command::Send(send) = &command {
+            self.volume.take(send.items.len(), bytes).map_err(Unavailable::NearlyFull)?;
+        }
         let job = Job::Apply { command, backlog, reply };
         match verdicts {
             Some(size) => self.lanes.push_verdict(job, size)?,
@@ -84,6 +101,16 @@ impl Handle {
         let outcome = (&mut answer.answer).await;
         answer.over = true;
         outcome.map_err(|_| Unavailable::Ended)
+    }
+
+    /// What is in a queue.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub(crate) async fn backlog(&self, queue: QueueId) -> Result<Backlog, Unavailable> {
+        // A peek of nothing costs nothing and carries the backlog.
+        let look = Command::Peek(Peek { queue, count: 0, bytes: 0 });
+        Ok(self.apply(look, Some(queue)).await?.backlog.unwrap_or_default())
     }
 
     /// Counts everything.
@@ -147,6 +174,9 @@ fn verdicts(command: &Command) -> Option<usize> {
         Command::Settle(settle) => Some(settle.acks.len() + settle.retries.len() + settle.releases.len()),
         Command::Extend(extend) => Some(extend.leases.len()),
         Command::Declare(declaration) => Some(declaration.queues.len()),
+        Command::Remove(remove) => Some(remove.messages.len()),
+        // They make room, and are few.
+        Command::Purge(_) => Some(1),
         _ => None,
     }
 }

@@ -36,6 +36,8 @@ const PATIENCE_MAX: Duration = Duration::from_secs(1);
 const DELIVERY_BYTES: u64 = 8 << 20;
 /// Bodies beyond so many bytes wait for the next commit: dead letters come on top of what a group holds.
 const COMMIT_BYTES: usize = 8 << 20;
+/// Between two looks that move low marks on, while there are commits, milliseconds.
+const MARKS_MS: u64 = 2000;
 /// What tests shorten.
 const TIMES: Times = Times { commit_max: Duration::from_secs(30), heartbeat_ms: 60_000 };
 
@@ -119,6 +121,7 @@ fn start_with(store: FjallStore, times: Times) -> Result<(Handle, Ended), Engine
     let watchdog =
         Watchdog::start(times.commit_max, move || stuck.end(Err(EngineError::Stuck(times.commit_max))))
             .map_err(no_thread)?;
+    let volume = Arc::clone(store.volume());
     let mut engine = Engine {
         store: Arc::new(store),
         committed: core.now(),
@@ -133,17 +136,22 @@ fn start_with(store: FjallStore, times: Times) -> Result<(Handle, Ended), Engine
         abandoned: Vec::new(),
         directory,
         published: 0,
+        looked: Looked::default(),
     };
     engine.publish();
     let run = move || {
         // Release builds abort instead. The engine is dropped, so nobody sees what a panic left half done.
         let result = catch_unwind(AssertUnwindSafe(|| engine.run())).unwrap_or(Err(EngineError::Panicked));
         engine.watchdog.end();
+        if result.is_err() {
+            // The process is to end: a storage engine that failed may take its time to close.
+            return ending.end(result);
+        }
         drop(engine);
         ending.end(result);
     };
     std::thread::Builder::new().name("engine".to_owned()).spawn(run).map_err(no_thread)?;
-    Ok((Handle::new(lanes, published), ended))
+    Ok((Handle::new(lanes, published, volume), ended))
 }
 
 /// Tells the end of the engine: once, by the engine's thread or by its watchdog.
@@ -207,6 +215,14 @@ struct Engine {
     directory: watch::Sender<Arc<Directory>>,
     /// Queues in the directory.
     published: usize,
+    looked: Looked,
+}
+
+/// When low marks were last moved on, and how many commits there were.
+#[derive(Default)]
+struct Looked {
+    at: u64,
+    commits: u64,
 }
 
 impl Engine {
@@ -276,7 +292,7 @@ impl Engine {
         for queue in std::mem::take(&mut self.awake) {
             // A queue that delivers nothing says so at once.
             match self.deliverable(queue) {
-                Some(ready) => due.extend(self.waiters.due(queue, ready, now)),
+                Some((ready, most)) => due.extend(self.waiters.due(queue, ready, most, now)),
                 None => due.extend(self.waiters.all(queue)),
             }
         }
@@ -333,12 +349,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Messages of a queue that may be leased now; `None` when its pulls are to be refused.
-    fn deliverable(&self, queue: QueueId) -> Option<u64> {
+    /// Messages of a queue that may be leased now, and to how many pulls; `None` when its pulls are to be refused.
+    fn deliverable(&self, queue: QueueId) -> Option<(u64, usize)> {
         let view = self.core.view(queue)?;
         let consumer = view.policy.consumer.as_ref()?;
         let room = limits::LEASED_MAX.saturating_sub(view.state.leased);
-        (!view.retained && !view.policy.paused && !consumer.paused).then_some(view.state.ready.min(room))
+        let delivers = !view.retained && !view.policy.paused && !consumer.paused;
+        delivers.then(|| (view.state.ready.min(room), view.pulls_left.unwrap_or(usize::MAX)))
     }
 
     fn answer_pull(&mut self, reply: oneshot::Sender<Outcome>, outcome: Outcome) {
@@ -369,10 +386,26 @@ impl Engine {
         if beat || self.core.next_due().is_some_and(|due| due <= now) {
             self.awake.extend(self.core.apply(Command::Tick, now, &mut transaction)?.woken);
         }
-        if beat && transaction.is_empty() {
+        let moved = self.move_marks(now, &transaction)?;
+        if (beat || moved || self.store.wants_commit()) && transaction.is_empty() {
             self.core.flush(&mut transaction);
         }
         self.finish(transaction, round)
+    }
+
+    /// Now and then moves the low marks of all queues: the store gives back the space below them when they are committed.
+    fn move_marks(&mut self, now: u64, transaction: &Transaction<'_>) -> Result<bool, EngineError> {
+        let Commits { buffered, synced } = self.commits();
+        let commits = buffered + synced;
+        if commits == self.looked.commits || now.saturating_sub(self.looked.at) < MARKS_MS {
+            return Ok(false);
+        }
+        self.looked = Looked { at: now, commits };
+        let queues: Vec<QueueId> = self.core.views().map(|view| view.id).collect();
+        for queue in queues {
+            self.core.oldest_sent_at(queue, transaction)?;
+        }
+        Ok(self.core.has_changes())
     }
 
     /// Commits, and only then answers.

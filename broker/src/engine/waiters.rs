@@ -72,18 +72,18 @@ impl Waiters {
         self.queues.contains_key(&queue)
     }
 
-    /// Takes the pulls of a queue that are to be answered now, with `ready` messages to share.
-    pub(super) fn due(&mut self, queue: QueueId, mut ready: u64, now: u64) -> Vec<WaitingPull> {
+    /// Takes the pulls of a queue that are to be answered now, `most` of them, with `ready` messages to share.
+    pub(super) fn due(&mut self, queue: QueueId, mut ready: u64, most: usize, now: u64) -> Vec<WaitingPull> {
         let Some(waiting) = self.queues.get_mut(&queue) else {
             return Vec::new();
         };
-        let mut due = Vec::new();
+        let (mut due, mut left) = (Vec::new(), most);
         for (id, waiter) in waiting.iter_mut() {
             if waiter.pull.reply.is_closed() {
                 due.push(*id);
                 continue;
             }
-            if ready == 0 {
+            if ready == 0 || left == 0 {
                 break;
             }
             let wanted = waiter.pull.pull.count as u64;
@@ -96,6 +96,7 @@ impl Waiters {
                 waiter.gather_until = Some(until);
             }
             ready = ready.saturating_sub(wanted);
+            left -= 1;
         }
         self.take(queue, &due)
     }
@@ -139,6 +140,7 @@ mod tests {
     use super::*;
 
     const QUEUE: QueueId = QueueId(1);
+    const MANY: usize = usize::MAX;
 
     fn pull(count: usize, wait: u64, idle: u64) -> (WaitingPull, oneshot::Receiver<Outcome>) {
         let (reply, answer) = oneshot::channel();
@@ -158,9 +160,9 @@ mod tests {
             waiters.add(pull, 0);
             answer
         });
-        assert_eq!(counts(&waiters.due(QUEUE, 0, 0)), [0; 0]);
-        assert_eq!(counts(&waiters.due(QUEUE, 5, 0)), [3, 2]);
-        assert_eq!(counts(&waiters.due(QUEUE, 1, 0)), [1]);
+        assert_eq!(counts(&waiters.due(QUEUE, 0, MANY, 0)), [0; 0]);
+        assert_eq!(counts(&waiters.due(QUEUE, 5, MANY, 0)), [3, 2]);
+        assert_eq!(counts(&waiters.due(QUEUE, 1, MANY, 0)), [1]);
         drop(answers);
     }
 
@@ -170,7 +172,7 @@ mod tests {
         let (pull, _answer) = pull(10, 100, 1000);
         waiters.add(pull, 0);
         assert_eq!(waiters.next_deadline(), Some(1000));
-        assert!(waiters.due(QUEUE, 1, 500).is_empty());
+        assert!(waiters.due(QUEUE, 1, MANY, 500).is_empty());
         assert_eq!(waiters.next_deadline(), Some(600));
         assert!(waiters.expired(599).is_empty());
         assert_eq!(waiters.expired(600).len(), 1);
@@ -193,7 +195,7 @@ mod tests {
         waiters.add(first, 0);
         waiters.add(second, 0);
         drop(answer);
-        assert_eq!(counts(&waiters.due(QUEUE, 1, 0)), [2]);
+        assert_eq!(counts(&waiters.due(QUEUE, 1, MANY, 0)), [2]);
         assert_eq!(waiters.next_deadline(), None);
     }
 
@@ -202,7 +204,7 @@ mod tests {
     enum Step {
         Add { queue: u32, count: usize, wait: u64, idle: u64 },
         GoAway(usize),
-        Due { queue: u32, ready: u64 },
+        Due { queue: u32, ready: u64, most: usize },
         Pass(u64),
         All(u32),
     }
@@ -216,7 +218,7 @@ mod tests {
                 idle
             }),
             any::<usize>().prop_map(Step::GoAway),
-            (0..3u32, 0..8u64).prop_map(|(queue, ready)| Step::Due { queue, ready }),
+            (0..3u32, 0..8u64, 0..4usize).prop_map(|(queue, ready, most)| Step::Due { queue, ready, most }),
             (1..60u64).prop_map(Step::Pass),
             (0..3u32).prop_map(Step::All),
         ]
@@ -250,9 +252,9 @@ mod tests {
                         }
                         Vec::new()
                     }
-                    Step::Due { queue, ready } => {
-                        let due = waiters.due(QueueId(queue), ready, now);
-                        prop_assert!(ready > 0 || due.is_empty());
+                    Step::Due { queue, ready, most } => {
+                        let due = waiters.due(QueueId(queue), ready, most, now);
+                        prop_assert!(due.len() <= most && (ready > 0 || due.is_empty()));
                         prop_assert!(due.is_sorted_by_key(|one| one.pull.bytes), "the oldest first");
                         due
                     }

@@ -66,12 +66,17 @@ fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
             dead_lettered: totals.dead_lettered,
             dropped: totals.dropped,
             expired: totals.expired,
+            purged: totals.purged,
         },
     })
 }
 
 fn storage(state: &AppState) -> Option<StorageState> {
-    let volume = rustix::fs::statvfs(state.data.as_ref()).ok()?;
-    let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
-    Some(StorageState { capacity_bytes: bytes(volume.f_blocks), available_bytes: bytes(volume.f_bavail) })
+    let usage = state.engine.volume().usage()?;
+    Some(StorageState {
+        capacity_bytes: usage.capacity,
+        available_bytes: usage.available,
+        reserve_bytes: usage.reserve,
+        used_bytes: usage.used,
+    })
 }

@@ -7,12 +7,15 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use super::AppState;
 use super::refused::Refused;
 use crate::broker::Ports;
 use crate::engine::{Commits, QueueSnapshot, Snapshot};
+use crate::store::Usage;
 
 const LABELS: [&str; 2] = ["namespace", "queue"];
 const MESSAGES: [&str; 3] = ["namespace", "queue", "state"];
@@ -22,15 +25,24 @@ const EVENTS: [&str; 3] = ["namespace", "queue", "event"];
 pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
     let snapshot = state.engine.snapshot().await?;
     let sidecars = state.sidecars.load(Ordering::Relaxed);
-    let text = write(&snapshot, sidecars, &state.connections).map_err(|error| {
+    let usage = state.engine.volume().usage();
+    let text = write(&snapshot, sidecars, &state.connections, usage).map_err(|error| {
         tracing::error!(%error, "metrics cannot be written");
         super::unexpected()
     })?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
-fn write(snapshot: &Snapshot, sidecars: usize, ports: &Ports) -> prometheus::Result<Vec<u8>> {
+fn write(
+    snapshot: &Snapshot,
+    sidecars: usize,
+    ports: &Ports,
+    usage: Option<Usage>,
+) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
+    if let Some(usage) = usage {
+        storage(usage, &registry)?;
+    }
     registry.register(Box::new(Families::of(&snapshot.queues)?))?;
     registry.register(Box::new(commits(snapshot.commits)?))?;
     let (open, refused) = connections(ports)?;
@@ -47,6 +59,26 @@ fn write(snapshot: &Snapshot, sidecars: usize, ports: &Ports) -> prometheus::Res
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
+}
+
+/// The volume. Nothing of it where the file system does not tell its size.
+fn storage(usage: Usage, registry: &Registry) -> prometheus::Result<()> {
+    let Usage { capacity, available, reserve, used, ballast, refused } = usage;
+    for (name, help, bytes) in [
+        ("capstan_store_volume_bytes", "Size of the volume.", capacity),
+        ("capstan_store_available_bytes", "Bytes that are free on the volume.", available),
+        ("capstan_store_reserve_bytes", "Sends are refused while fewer bytes are free.", reserve),
+        ("capstan_store_used_bytes", "Bytes of the store's journals and tables.", used),
+        ("capstan_store_ballast_bytes", "Bytes held back to open the store on a full volume.", ballast),
+    ] {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        registry.register(Box::new(gauge))?;
+    }
+    let help = "Sends refused since the broker's start because the volume is nearly full.";
+    let counter = IntCounter::new("capstan_store_sends_refused_total", help)?;
+    counter.inc_by(refused);
+    registry.register(Box::new(counter))
 }
 
 fn connections(ports: &Ports) -> prometheus::Result<(IntGaugeVec, IntCounterVec)> {
@@ -107,7 +139,7 @@ const fn counts(snapshot: &QueueSnapshot) -> [(&'static str, u64); 4] {
     [("ready", ready), ("delayed", delayed), ("leased", leased), ("dead", dead)]
 }
 
-const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 9] {
+const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 10] {
     let totals = &snapshot.totals;
     [
         ("sent", totals.sent),
@@ -119,6 +151,7 @@ const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 9] {
         ("dead_lettered", totals.dead_lettered),
         ("dropped", totals.dropped),
         ("expired", totals.expired),
+        ("purged", totals.purged),
     ]
 }
 

@@ -7,6 +7,7 @@ mod metrics;
 mod place;
 mod pull;
 mod pulls;
+mod purge;
 mod queue;
 mod queues;
 mod refused;
@@ -15,7 +16,6 @@ mod settle;
 mod token;
 mod workloads;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -41,7 +41,6 @@ use token::Tokens;
 pub(crate) struct AppState {
     engine: Handle,
     tokens: Tokens,
-    data: Arc<Path>,
     pulls: Pulls,
     budgets: Budgets,
     connections: Ports,
@@ -52,15 +51,10 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(
-        engine: Handle,
-        data: Arc<Path>,
-        connections: Ports,
-        ending: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(engine: Handle, connections: Ports, ending: CancellationToken) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
         let (pulls, budgets, sidecars) = Default::default();
-        Self { engine, tokens, data, pulls, budgets, connections, ending, sidecars }
+        Self { engine, tokens, pulls, budgets, connections, ending, sidecars }
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {
@@ -84,6 +78,8 @@ pub(crate) fn data(state: AppState) -> Router {
         .route("/messages/pull", post(pull::pull))
         .route("/messages/pull/cancel", post(pull::cancel))
         .route("/messages/peek", post(pull::peek))
+        .route("/purge", post(purge::start).get(purge::status))
+        .route("/messages/purge", post(purge::remove))
         .route("/messages/ack", post(settle::ack))
         .route("/messages/extend", post(settle::extend));
     Router::new()

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use capstan_api::ErrorCode;
-use capstan_api::control::{ConsumerPolicy, QueuePolicy};
+use capstan_api::control::ConsumerPolicy;
 use capstan_api::envelope::{Envelope, ResultInfo};
 use capstan_api::message::Metrics;
 use serde_json::{Value, json};
@@ -27,8 +27,7 @@ pub(super) async fn list(
     let directory = state.engine.directory();
     let wanted =
         |entry: &&Entry| !entry.retained && (names.is_empty() || names.contains(&entry.policy.name.as_str()));
-    let queues: Vec<Value> =
-        directory.of_namespace(&namespace).filter(wanted).map(|e| shown(&e.policy)).collect();
+    let queues: Vec<Value> = directory.of_namespace(&namespace).filter(wanted).map(shown).collect();
     Ok(Json(paged(queues, page, per_page)))
 }
 
@@ -50,7 +49,7 @@ pub(super) async fn get(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Value>>, Refused> {
-    Ok(Json(Envelope::success(shown(&state.find(names)?.entry()?.policy))))
+    Ok(Json(Envelope::success(shown(state.find(names)?.entry()?))))
 }
 
 /// The consumers of a queue: none or one.
@@ -59,8 +58,8 @@ pub(super) async fn consumers(
     InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Vec<Value>>>, Refused> {
     let found = state.find(names)?;
-    let policy = &found.entry()?.policy;
-    let consumers = policy.consumer.iter().map(|consumer| shown_consumer(policy, consumer)).collect();
+    let entry = found.entry()?;
+    let consumers = entry.policy.consumer.iter().map(|consumer| shown_consumer(entry, consumer)).collect();
     Ok(Json(whole(consumers)))
 }
 
@@ -70,13 +69,13 @@ pub(super) async fn consumer(
     InPath((namespace, queue, name)): InPath<(String, String, String)>,
 ) -> Result<Json<Envelope<Value>>, Refused> {
     let found = state.find((namespace, queue))?;
-    let policy = &found.entry()?.policy;
-    let consumer = policy.consumer.as_ref().filter(|consumer| consumer.name.as_str() == name);
+    let entry = found.entry()?;
+    let consumer = entry.policy.consumer.as_ref().filter(|consumer| consumer.name.as_str() == name);
     let consumer = consumer.ok_or_else(|| {
         let message = format!("queue {:?} has no consumer of that name", found.name());
         Refused::new(ErrorCode::ConsumerNotFound, message)
     })?;
-    Ok(Json(Envelope::success(shown_consumer(policy, consumer))))
+    Ok(Json(Envelope::success(shown_consumer(entry, consumer))))
 }
 
 /// A queue's backlog.
@@ -85,10 +84,8 @@ pub(super) async fn metrics(
     InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Metrics>>, Refused> {
     let found = state.find(names)?;
-    // A peek of nothing costs nothing and carries the backlog.
-    let look = capstan_core::Command::Peek(capstan_core::Peek { queue: found.id, count: 0, bytes: 0 });
-    let outcome = state.engine.apply(look, Some(found.id)).await?;
-    Ok(Json(Envelope::success(metrics_of(outcome.backlog))))
+    let backlog = state.engine.backlog(found.id).await?;
+    Ok(Json(Envelope::success(metrics_of(Some(backlog)))))
 }
 
 /// What every change of a queue or consumer answers.
@@ -116,12 +113,16 @@ fn count(list: &[Value]) -> u32 {
     u32::try_from(list.len()).unwrap_or(u32::MAX)
 }
 
-fn shown(policy: &QueuePolicy) -> Value {
+/// A queue in Cloudflare's form.
+pub(super) fn shown(entry: &Entry) -> Value {
+    let policy = &entry.policy;
     let consumers: Vec<Value> =
-        policy.consumer.iter().map(|consumer| shown_consumer(policy, consumer)).collect();
+        policy.consumer.iter().map(|consumer| shown_consumer(entry, consumer)).collect();
     json!({
         "queue_id": policy.name,
         "queue_name": policy.name,
+        "created_on": timestamp(entry.times.created_at),
+        "modified_on": timestamp(entry.times.modified_at),
         "producers": [],
         "producers_total_count": 0,
         "consumers_total_count": consumers.len(),
@@ -134,10 +135,18 @@ fn shown(policy: &QueuePolicy) -> Value {
     })
 }
 
-fn shown_consumer(policy: &QueuePolicy, consumer: &ConsumerPolicy) -> Value {
+/// A time in the form of the API, RFC 3339 in milliseconds.
+pub(super) fn timestamp(millis: u64) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    time.map(|time| format!("{time:.3}")).unwrap_or_default()
+}
+
+fn shown_consumer(entry: &Entry, consumer: &ConsumerPolicy) -> Value {
+    let policy = &entry.policy;
     let dead_letter_queue = consumer.dead_letter_queue.as_ref().map_or("", |name| name.as_str());
     let mut shown = json!({
         "consumer_id": consumer.name,
+        "created_on": timestamp(entry.times.consumer_at),
         "queue_name": policy.name,
         "dead_letter_queue": dead_letter_queue,
     });
@@ -148,7 +157,7 @@ fn shown_consumer(policy: &QueuePolicy, consumer: &ConsumerPolicy) -> Value {
             "batch_size": push.max_batch_size,
             "max_retries": consumer.max_retries,
             "max_wait_time_ms": push.max_wait_ms,
-            "max_concurrency": null,
+            "max_concurrency": consumer.max_concurrency,
             "retry_delay": consumer.retry_delay_ms / 1000,
         });
         (own, settings)

@@ -46,6 +46,7 @@ impl From<Unavailable> for Refused {
                 ErrorCode::QueueOverloaded,
                 "too much is waiting in the broker; try again after Retry-After",
             ),
+            Unavailable::NearlyFull(full) => Self::new(ErrorCode::StorageLimitExceeded, full.to_string()),
             Unavailable::Ended => {
                 let message = "the broker is ending; whether the request took effect is unknown: try again";
                 Self::new(ErrorCode::ShuttingDown, message)

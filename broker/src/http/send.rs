@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
 use capstan_api::limits;
@@ -15,19 +16,27 @@ use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::{AppState, encoding, metrics_of};
 
+/// Headers of W3C Trace Context that become attributes, so that a consumer continues the producer's trace.
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
+/// What follows in a header's name is an attribute's.
+const ATTRIBUTE_PREFIX: &str = "capstan-attr-";
+
 type Answer = Result<Json<Envelope<Sent>>, Refused>;
 
 /// Takes one message.
 pub(super) async fn one(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
+    headers: HeaderMap,
     SendBody(body): SendBody,
 ) -> Answer {
     let found = state.find(names)?;
+    let common = attributes_of(&headers)?;
     let message: Send = body.read()?;
     // From here on the engine counts its bytes.
     drop(body);
-    let item = item(&found, message, "")?;
+    let item = item(&found, message, &common, "")?;
     store(&state, &found, vec![item]).await
 }
 
@@ -35,9 +44,11 @@ pub(super) async fn one(
 pub(super) async fn batch(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
+    headers: HeaderMap,
     SendBody(body): SendBody,
 ) -> Answer {
     let found = state.find(names)?;
+    let common = attributes_of(&headers)?;
     let batch: SendBatch = body.read()?;
     drop(body);
     let count = batch.messages.len();
@@ -49,7 +60,7 @@ pub(super) async fn batch(
     let batch_delay = delay(batch.delay_seconds, ErrorCode::BatchDelayInvalid, "")?;
     let mut items = Vec::with_capacity(count);
     for (index, message) in batch.messages.into_iter().enumerate() {
-        let mut item = item(&found, message, &format!("/messages/{index}"))?;
+        let mut item = item(&found, message, &common, &format!("/messages/{index}"))?;
         item.delay = item.delay.or(batch_delay);
         items.push(item);
     }
@@ -71,11 +82,11 @@ async fn store(state: &AppState, found: &Found, items: Vec<SendItem>) -> Answer 
     }
 }
 
-/// Checks one message; `at` is its place in the body.
-fn item(found: &Found, message: Send, at: &str) -> Result<SendItem, Refused> {
+/// Checks one message; `at` is its place in the body, `common` what the request's headers say of all of them.
+fn item(found: &Found, message: Send, common: &Attributes, at: &str) -> Result<SendItem, Refused> {
     let content_type = content_type(message.content_type.as_deref(), at)?;
     let delay = delay(message.delay_seconds, ErrorCode::MessageMetadataInvalid, at)?;
-    let attributes = attributes(message.attributes.unwrap_or_default(), at)?;
+    let attributes = attributes(message.attributes.unwrap_or_default(), common, at)?;
     let body = encoding::stored(content_type, &message.body, at)?;
     let limit = found.entry()?.policy.max_message_bytes;
     if body.len() > limit as usize {
@@ -107,7 +118,37 @@ fn delay(seconds: Option<Whole>, code: ErrorCode, at: &str) -> Result<Option<u64
     Ok(Some(seconds * 1000))
 }
 
-fn attributes(attributes: Attributes, at: &str) -> Result<Vec<(String, String)>, Refused> {
+/// Attributes in the request's headers: the trace's, and `capstan-attr-NAME`.
+fn attributes_of(headers: &HeaderMap) -> Result<Attributes, Refused> {
+    let mut attributes = Attributes::new();
+    for (header, value) in headers {
+        let name = match header.as_str() {
+            name @ (TRACE_PARENT | TRACE_STATE) => name,
+            header => match header.strip_prefix(ATTRIBUTE_PREFIX) {
+                Some(name) => name,
+                None => continue,
+            },
+        };
+        let value = value.to_str().map_err(|_| {
+            let message = format!(
+                "header {header}: its value must be visible ASCII; other text can be sent in attributes"
+            );
+            Refused::new(ErrorCode::MessageMetadataInvalid, message)
+        })?;
+        attributes.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(attributes)
+}
+
+/// A message's own attributes, and those of the headers that it does not name itself.
+fn attributes(
+    mut attributes: Attributes,
+    common: &Attributes,
+    at: &str,
+) -> Result<Vec<(String, String)>, Refused> {
+    for (name, value) in common {
+        attributes.entry(name.clone()).or_insert_with(|| value.clone());
+    }
     let wrong = |problem: String| {
         let message = format!("attributes: {problem}");
         Err(Refused::at(ErrorCode::MessageMetadataInvalid, format!("{at}/attributes"), message))

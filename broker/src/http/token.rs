@@ -32,6 +32,12 @@ impl Tokens {
         self.write(REFERENCE, queue, seq, 0)
     }
 
+    /// The message of a ref to this queue.
+    pub(super) fn read_reference(self, queue: QueueId, text: &str) -> Option<Seq> {
+        let (of, seq, _) = self.read(REFERENCE, text)?;
+        (of == queue).then_some(seq)
+    }
+
     fn write(self, kind: u8, queue: QueueId, seq: Seq, nonce: u64) -> String {
         let mut bytes = Vec::with_capacity(LENGTH);
         bytes.push(kind);
@@ -76,7 +82,10 @@ mod tests {
             prop_assert_eq!(tokens.read_lease(&text), Some(lease));
             let other = Tokens { incarnation: incarnation.wrapping_add(1) };
             prop_assert_eq!(other.read_lease(&text), None, "another store's");
-            prop_assert_eq!(tokens.read_lease(&tokens.reference(QueueId(queue), Seq(seq))), None, "another kind");
+            let reference = tokens.reference(QueueId(queue), Seq(seq));
+            prop_assert_eq!(tokens.read_lease(&reference), None, "another kind");
+            prop_assert_eq!(tokens.read_reference(QueueId(queue), &reference), Some(Seq(seq)));
+            prop_assert_eq!(tokens.read_reference(QueueId(queue ^ 1), &reference), None, "another queue");
         }
 
         #[test]

@@ -3,8 +3,8 @@
 //! A change of any of these is a new format version.
 
 use capstan_core::{
-    Clock, ContentType, Delivery, Key, Message, MessageId, Meta, Order, Origin, Place, QueueId, QueueRecord,
-    Record, Seq, State, Table, Timer,
+    Clock, ContentType, Delivery, Key, Message, MessageId, Meta, Order, Origin, Place, PurgeRecord, QueueId,
+    QueueRecord, Record, Seq, State, Table, Timer, Times,
 };
 
 /// Bytes end early, or hold what no record holds.
@@ -19,12 +19,18 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
             w.number(next_queue.0.into());
             w.bytes(revision.as_bytes());
         }
-        Record::Queue(QueueRecord { label, retained, document }) => {
+        Record::Queue(QueueRecord { label, retained, times, document }) => {
+            let Times { created_at, modified_at, consumer_at } = times;
             w.bytes(label.as_bytes());
             w.0.push(u8::from(*retained));
+            w.numbers(&[*created_at, *modified_at, *consumer_at]);
             w.bytes(document);
         }
         Record::State(state) => encode_state(&mut w, state),
+        Record::Purge(purge) => {
+            let PurgeRecord { fresh, parked, delivery, returned, dead, end, order_end } = purge;
+            w.numbers(&[fresh.0, parked.0, delivery.0, returned.0, dead.0, end.0, order_end.0]);
+        }
         Record::Clock(Clock { committed, outage, timer_head: (due, queue, seq) }) => {
             w.numbers(&[*committed, *outage, *due, queue.0.into(), seq.0]);
         }
@@ -47,9 +53,19 @@ pub(super) fn decode(key: Key, bytes: &[u8]) -> Result<Record, Invalid> {
         Key::Queue(_) => Record::Queue(QueueRecord {
             label: r.text()?,
             retained: r.flag()?,
+            times: Times { created_at: r.number()?, modified_at: r.number()?, consumer_at: r.number()? },
             document: r.bytes()?.to_vec(),
         }),
         Key::State(_) => Record::State(decode_state(&mut r)?),
+        Key::Purge(_) => Record::Purge(PurgeRecord {
+            fresh: Seq(r.number()?),
+            parked: Seq(r.number()?),
+            delivery: Seq(r.number()?),
+            returned: Order(r.number()?),
+            dead: Order(r.number()?),
+            end: Seq(r.number()?),
+            order_end: Order(r.number()?),
+        }),
         Key::Clock => {
             let (committed, outage) = (r.number()?, r.number()?);
             Record::Clock(Clock {
@@ -70,10 +86,10 @@ fn encode_state(w: &mut Writer, state: &State) {
     let State {
         tail, cursor, fresh_low, parked_low, returned_head, dead_head, next_order, leases_made, ..
     } = state;
-    let State { ready, delayed, leased, dead, bytes, .. } = state;
+    let State { purged_at, ready, delayed, leased, dead, bytes, .. } = state;
     let positions = [tail.0, cursor.0, fresh_low.0, parked_low.0, returned_head.0, dead_head.0, next_order.0];
     w.numbers(&positions);
-    w.numbers(&[*leases_made, *ready, *delayed, *leased, *dead, *bytes]);
+    w.numbers(&[*leases_made, *purged_at, *ready, *delayed, *leased, *dead, *bytes]);
 }
 
 fn decode_state(r: &mut Reader<'_>) -> Result<State, Invalid> {
@@ -86,6 +102,7 @@ fn decode_state(r: &mut Reader<'_>) -> Result<State, Invalid> {
         dead_head: Order(r.number()?),
         next_order: Order(r.number()?),
         leases_made: r.number()?,
+        purged_at: r.number()?,
         ready: r.number()?,
         delayed: r.number()?,
         leased: r.number()?,
@@ -147,23 +164,22 @@ fn encode_delivery(w: &mut Writer, delivery: &Delivery) {
     let Delivery { table, bytes, attempts, releases, place, reason } = delivery;
     w.0.push(table_byte(*table));
     w.numbers(&[*bytes, (*attempts).into(), (*releases).into()]);
-    let (kind, a, b) = match *place {
-        Place::Leased { until, nonce } => (0, until, nonce),
-        Place::Returned { order } => (1, order.0, 0),
-        Place::Waiting { due } => (2, due, 0),
-        Place::Dead { order } => (3, order.0, 0),
+    let (kind, numbers) = match *place {
+        Place::Leased { until, nonce, batch } => (0, [until, nonce, batch]),
+        Place::Returned { order } => (1, [order.0, 0, 0]),
+        Place::Waiting { due } => (2, [due, 0, 0]),
+        Place::Dead { order } => (3, [order.0, 0, 0]),
     };
     w.0.push(kind);
-    w.number(a);
-    w.number(b);
+    w.numbers(&numbers);
     w.bytes(reason.as_bytes());
 }
 
 fn decode_delivery(r: &mut Reader<'_>) -> Result<Delivery, Invalid> {
     let (table, bytes, attempts, releases) = (r.table()?, r.number()?, r.short()?, r.short()?);
-    let (kind, a, b) = (r.byte()?, r.number()?, r.number()?);
+    let (kind, a, b, c) = (r.byte()?, r.number()?, r.number()?, r.number()?);
     let place = match kind {
-        0 => Place::Leased { until: a, nonce: b },
+        0 => Place::Leased { until: a, nonce: b, batch: c },
         1 => Place::Returned { order: Order(a) },
         2 => Place::Waiting { due: a },
         3 => Place::Dead { order: Order(a) },
@@ -306,10 +322,10 @@ mod tests {
 
     fn delivery() -> impl Strategy<Value = Record> {
         let tables = prop::sample::select(vec![Table::Fresh, Table::Parked]);
-        (tables, any::<u64>(), any::<(u32, u32)>(), 0..4u8, any::<(u64, u64)>(), ".{0,9}").prop_map(
-            |(table, bytes, (attempts, releases), kind, (a, b), reason)| {
+        (tables, any::<u64>(), any::<(u32, u32)>(), 0..4u8, any::<(u64, u64, u64)>(), ".{0,9}").prop_map(
+            |(table, bytes, (attempts, releases), kind, (a, b, c), reason)| {
                 let place = match kind {
-                    0 => Place::Leased { until: a, nonce: b },
+                    0 => Place::Leased { until: a, nonce: b, batch: c },
                     1 => Place::Returned { order: Order(a) },
                     2 => Place::Waiting { due: a },
                     _ => Place::Dead { order: Order(a) },
@@ -320,7 +336,7 @@ mod tests {
     }
 
     fn small() -> impl Strategy<Value = (Key, Record)> {
-        (0..5u8, any::<[u64; 13]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
+        (0..6u8, any::<[u64; 14]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
             |(kind, n, queue, text, flag)| {
                 let id = QueueId(queue);
                 match kind {
@@ -329,13 +345,16 @@ mod tests {
                     }
                     1 => {
                         let document = text.clone().into_bytes();
-                        (Key::Queue(id), Record::Queue(QueueRecord { label: text, retained: flag, document }))
+                        let times = Times { created_at: n[0], modified_at: n[1], consumer_at: n[2] };
+                        let record = QueueRecord { label: text, retained: flag, times, document };
+                        (Key::Queue(id), Record::Queue(record))
                     }
                     2 => (Key::State(id), Record::State(decode_state(&mut Reader(&numbers(&n))).unwrap())),
                     3 => {
                         let timer_head = (n[2], id, Seq(n[3]));
                         (Key::Clock, Record::Clock(Clock { committed: n[0], outage: n[1], timer_head }))
                     }
+                    4 => (Key::Purge(id), decode(Key::Purge(id), &numbers(&n[..7])).unwrap()),
                     _ => (Key::Returned(id, Order(n[0])), Record::Entry(Seq(n[1]))),
                 }
             },

@@ -7,13 +7,15 @@
 //! | `02` | queue | [`capstan_core::QueueRecord`] |
 //! | `03` | queue | [`capstan_core::State`] |
 //! | `04` | – | [`capstan_core::Clock`] |
+//! | `05` | – | the last commit's number and the last one known synced, u64 each |
+//! | `06` | queue | [`capstan_core::PurgeRecord`] |
 //! | `10` fresh, `11` parked | queue, seq | [`capstan_core::Message`] |
 //! | `20` | queue, seq | [`capstan_core::Delivery`] |
 //! | `30` returned, `31` dead | queue, order | seq |
 //! | `40` | due, queue, seq | [`capstan_core::Timer`] |
 //!
 //! Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
-//! said at [`Key`].
+//! said at [`Key`]. `00` and `05` are the store's own: the core does not know them.
 
 use capstan_core::{Key, Order, QueueId, Seq};
 
@@ -22,6 +24,8 @@ const META: u8 = 0x01;
 const QUEUE: u8 = 0x02;
 const STATE: u8 = 0x03;
 const CLOCK: u8 = 0x04;
+pub(super) const COMMIT: u8 = 0x05;
+const PURGE: u8 = 0x06;
 const FRESH: u8 = 0x10;
 const PARKED: u8 = 0x11;
 const DELIVERY: u8 = 0x20;
@@ -36,6 +40,7 @@ pub(super) fn encode(key: Key) -> Vec<u8> {
         Key::Clock => bytes.push(CLOCK),
         Key::Queue(queue) => put(&mut bytes, QUEUE, queue, &[]),
         Key::State(queue) => put(&mut bytes, STATE, queue, &[]),
+        Key::Purge(queue) => put(&mut bytes, PURGE, queue, &[]),
         Key::Fresh(queue, seq) => put(&mut bytes, FRESH, queue, &[seq.0]),
         Key::Parked(queue, seq) => put(&mut bytes, PARKED, queue, &[seq.0]),
         Key::Delivery(queue, seq) => put(&mut bytes, DELIVERY, queue, &[seq.0]),
@@ -67,6 +72,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Key> {
         (CLOCK, 0) => Some(Key::Clock),
         (QUEUE, 4) => Some(Key::Queue(queue(rest)?)),
         (STATE, 4) => Some(Key::State(queue(rest)?)),
+        (PURGE, 4) => Some(Key::Purge(queue(rest)?)),
         (FRESH, 12) => Some(Key::Fresh(queue(rest)?, Seq(number(rest, 4)?))),
         (PARKED, 12) => Some(Key::Parked(queue(rest)?, Seq(number(rest, 4)?))),
         (DELIVERY, 12) => Some(Key::Delivery(queue(rest)?, Seq(number(rest, 4)?))),
@@ -92,7 +98,7 @@ mod tests {
     use super::*;
 
     pub(crate) fn keys() -> impl Strategy<Value = Key> {
-        (0..10u8, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(kind, queue, a, b)| {
+        (0..11u8, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(kind, queue, a, b)| {
             let (queue, seq, order) = (QueueId(queue), Seq(a), Order(a));
             match kind {
                 0 => Key::Meta,
@@ -104,6 +110,7 @@ mod tests {
                 6 => Key::Delivery(queue, seq),
                 7 => Key::Returned(queue, order),
                 8 => Key::Dead(queue, order),
+                9 => Key::Purge(queue),
                 _ => Key::Timer(b, queue, seq),
             }
         })

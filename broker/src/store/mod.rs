@@ -3,26 +3,45 @@
 //! One keyspace, because one too small to flush would pin the journals of all. A failed commit leaves fjall poisoned;
 //! the caller ends the process and the next one recovers.
 
+mod ballast;
 mod codec;
+mod commit;
+mod dead;
+mod format;
+mod journal;
+mod keeper;
 mod key;
+mod space;
 mod transaction;
+mod volume;
 
+use std::error::Error;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::compaction::Leveled;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
+use ballast::Ballast;
+use commit::{Batch, Commit, Commits};
+use format::VERSION;
+pub use journal::{Damage, Problem};
+use keeper::Keeper;
 pub use transaction::Transaction;
+pub(crate) use volume::{NearlyFull, Usage, Volume};
+pub use volume::{Reserve, TooSmall};
 
-/// Written at the key `00` when a store is made. Another version is refused.
-const FORMAT_VERSION: u32 = 1;
-const FORMAT_KEY: [u8; 1] = [key::FORMAT];
 /// Blocks of tables kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Small memtables: smoother commits and a quick replay.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Checked at each flush; the least that the storage engine takes.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+
+/// What to do with a folder that is damaged.
+const ADVICE: &str = "Change nothing in the folder: first copy it whole, as it is, and look at the disk and at the log lines \
+    before this one. Then put back a backup or snapshot of the whole folder, never single files; or, to give up its \
+    messages, begin with an empty folder";
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +51,7 @@ pub enum StoreError {
     #[error("{path} is in use by another broker; one process at a time can own a store")]
     Locked { path: PathBuf },
     #[error(
-        "the store in {path} has format {found}, this program reads format {FORMAT_VERSION}: use the version that wrote it"
+        "the store in {path} has format {found}, this program reads format {VERSION}: use the version that wrote it"
     )]
     Format { path: PathBuf, found: String },
     #[error(
@@ -41,13 +60,19 @@ pub enum StoreError {
     NoFormat { path: PathBuf },
     #[error(
         "the store in {path} cannot be opened: {source}. A file below {path}/store, most likely the journal (*.jnl), is \
-         damaged or cannot be read. Change nothing there: first copy {path} as it is, and look at the disk and at the log \
-         lines before this one. Then put back a backup or snapshot of the whole folder, never single files; or, to give up \
-         its messages, begin with an empty folder"
+         damaged or cannot be read. {ADVICE}"
     )]
     Open { path: PathBuf, source: fjall::Error },
+    #[error("the store in {path} is not opened, because messages would be missing: {damage}. {ADVICE}")]
+    Journal { path: PathBuf, damage: Damage },
+    #[error("a table of the store is damaged: {0}. {ADVICE}")]
+    Table(fjall::Error),
+    #[error("{path} cannot be the store's folder: {reason}")]
+    TooSmall { path: PathBuf, reason: TooSmall },
+    #[error("cannot start a thread that watches the volume: {0}")]
+    Thread(std::io::Error),
     #[error("the storage engine failed: {0}")]
-    Engine(#[from] fjall::Error),
+    Engine(fjall::Error),
     #[error("the record at key {key} cannot be read: {reason}")]
     Record { key: String, reason: &'static str },
 }
@@ -74,8 +99,12 @@ pub(crate) type Gate = Box<dyn Fn(Durability) -> Result<(), StoreError> + Send +
 
 /// An open store.
 pub struct FjallStore {
+    /// Ends before the store is closed.
+    keeper: Keeper,
+    volume: Arc<Volume>,
     database: Database,
     keyspace: Keyspace,
+    commits: Commits,
     counts: Counts,
     #[cfg(test)]
     gate: Option<Gate>,
@@ -84,14 +113,27 @@ pub struct FjallStore {
 }
 
 impl FjallStore {
-    /// Opens the store in `path`, or makes it.
+    /// Opens the store in `path`, or makes it; a torn end of its journal is cut off first. Of the volume it keeps
+    /// [`Reserve::LEAST`] from sends.
     ///
     /// # Errors
-    /// [`StoreError`] when the folder cannot be used, is in use, or holds another format.
+    /// [`StoreError`] when the folder cannot be used, is in use, is damaged, or holds another format.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Reserve::LEAST)
+    }
+
+    /// The same, with a reserve of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the volume is too small.
+    pub fn open_with(path: &Path, reserve: Reserve) -> Result<Self, StoreError> {
         let folder = |source| StoreError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(folder)?;
         let lock = lock(path)?;
+        // Before anything that changes files: they may be another version's.
+        format::check(path)?;
+        let end = journal::check(&path.join("store")).map_err(|error| StoreError::journal(path, error))?;
+        let volume = volume(path, reserve)?;
         let opening = |source| StoreError::Open { path: path.to_owned(), source };
         let database = Database::builder(path.join("store"))
             .cache_size(CACHE_BYTES)
@@ -101,38 +143,46 @@ impl FjallStore {
             .journal_compression(fjall::CompressionType::None)
             .open()
             .map_err(opening)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let sizes = volume.sizes();
+        // Small memtables and tables: smoother commits, a quick replay, and little room to compact in. What a store was
+        // made with stays.
+        let options = || {
+            let tables = Leveled::default().with_table_target_size(sizes.table);
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(sizes.memtable)
+                .compaction_strategy(Arc::new(tables))
+        };
         let keyspace = database.keyspace("queues", options).map_err(opening)?;
+        let stored = format::commit(&keyspace, path)?;
+        if let Some(end) = end {
+            end.expect(stored).map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
+        }
+        let keeper = Keeper::start(Arc::clone(&volume), database.clone(), keyspace.clone());
         let store = Self {
+            keeper: keeper.map_err(StoreError::Thread)?,
+            volume,
             database,
             keyspace,
+            commits: Commits::after(stored),
             counts: Counts::default(),
             #[cfg(test)]
             gate: None,
             _lock: lock,
         };
-        store.check_format(path)?;
+        if stored == 0 {
+            format::write(&store)?;
+        }
         Ok(store)
     }
 
-    fn check_format(&self, path: &Path) -> Result<(), StoreError> {
-        match self.keyspace.get(FORMAT_KEY)? {
-            // Only a new store has none. A range, as `is_empty` would be one too.
-            None if self.keyspace.iter().next().is_some() => {
-                Err(StoreError::NoFormat { path: path.to_owned() })
-            }
-            None => {
-                let mut batch = self.batch(Durability::Synced, 1);
-                batch.insert(&self.keyspace, FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
-                Ok(batch.commit()?)
-            }
-            Some(found) if *found == FORMAT_VERSION.to_be_bytes() => Ok(()),
-            Some(found) => {
-                let number = found.as_ref().try_into().map(u32::from_be_bytes);
-                let found = number.map_or_else(|_| "unknown".to_owned(), |n| n.to_string());
-                Err(StoreError::Format { path: path.to_owned(), found })
-            }
-        }
+    /// The volume that the store is on.
+    pub(crate) const fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Whether a commit is wanted although there is nothing to write: files of dropped tables go with the next one.
+    pub(crate) fn wants_commit(&self) -> bool {
+        self.keeper.wants_commit()
     }
 
     /// Begins to collect writes.
@@ -160,14 +210,45 @@ impl FjallStore {
         Self { gate: Some(gate), ..self }
     }
 
-    /// The only maker of batches: fjall's default would leave a commit in this process's memory.
-    fn batch(&self, durability: Durability, capacity: usize) -> fjall::OwnedWriteBatch {
-        let mode = match durability {
-            Durability::Buffered => PersistMode::Buffer,
-            Durability::Synced => PersistMode::SyncData,
-        };
-        fjall::OwnedWriteBatch::with_capacity(self.database.clone(), capacity).durability(Some(mode))
+    /// The only maker of batches.
+    fn batch(&self, durability: Durability, capacity: usize) -> Batch<'_> {
+        Batch::new(self, durability, capacity)
     }
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(error: fjall::Error) -> Self {
+        match &error {
+            // What is below it failed to be read or written; anything else is about bytes that were read.
+            fjall::Error::Storage(inner) if inner.source().is_none() => Self::Table(error),
+            _ => Self::Engine(error),
+        }
+    }
+}
+
+impl StoreError {
+    fn journal(path: &Path, error: journal::JournalError) -> Self {
+        match error {
+            journal::JournalError::Damaged(damage) => Self::Journal { path: path.to_owned(), damage },
+            journal::JournalError::Io { file, source } => Self::Folder { path: file, source },
+        }
+    }
+}
+
+/// Looks at the volume, and makes room to open a store on a full one.
+fn volume(path: &Path, reserve: Reserve) -> Result<Arc<Volume>, StoreError> {
+    let too_small = |reason| StoreError::TooSmall { path: path.to_owned(), reason };
+    let volume = Volume::open(path, reserve).map_err(too_small)?;
+    let ballast = Ballast::of(path);
+    if volume.available() < volume.sizes().ballast && ballast.held() > 0 {
+        tracing::warn!(
+            available = volume.available(),
+            "the volume is full: its ballast is released to open the store"
+        );
+        ballast.release().map_err(|source| StoreError::Folder { path: path.to_owned(), source })?;
+        volume.look();
+    }
+    Ok(Arc::new(volume))
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
@@ -223,38 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn records_without_a_format_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        {
-            let store = FjallStore::open(folder.path()).unwrap();
-            let mut transaction = store.transaction();
-            transaction.put(Key::Clock, clock(1));
-            transaction.commit(Durability::Synced).unwrap();
-            let mut batch = store.batch(Durability::Synced, 1);
-            batch.remove(&store.keyspace, FORMAT_KEY);
-            batch.commit().unwrap();
-        }
-        let error = FjallStore::open(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("no format version"), "{error}");
-    }
-
-    #[test]
     fn a_damaged_store_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        {
-            let store = FjallStore::open(folder.path()).unwrap();
-            let mut batch = store.batch(Durability::Synced, 1);
-            batch.insert(&store.keyspace, [0xff], [b'x'; 1000]);
-            batch.commit().unwrap();
-        }
+        drop(FjallStore::open(folder.path()).unwrap());
         let files = fs::read_dir(folder.path().join("store")).unwrap().map(|entry| entry.unwrap().path());
-        let journals: Vec<PathBuf> =
-            files.filter(|path| path.extension().is_some_and(|e| e == "jnl")).collect();
-        assert_eq!(journals.len(), 1, "the text names these files");
-        let mut bytes = fs::read(&journals[0]).unwrap();
-        let place = bytes.windows(500).position(|part| part.iter().all(|byte| *byte == b'x')).unwrap();
-        bytes[place + 250] = b'y';
-        fs::write(&journals[0], bytes).unwrap();
+        let journals = files.filter(|path| path.extension().is_some_and(|e| e == "jnl"));
+        assert_eq!(journals.count(), 1, "the text names these files");
+        fs::write(folder.path().join("store/version"), b"fjall").unwrap();
         let error = FjallStore::open(folder.path()).err().unwrap();
         let text = error.to_string();
         assert!(matches!(error, StoreError::Open { .. }), "{text}");
@@ -275,18 +331,5 @@ mod tests {
             transaction.commit(durability).unwrap();
         }
         assert_eq!((store.commits(Durability::Synced), store.commits(Durability::Buffered)), (2, 1));
-    }
-
-    #[test]
-    fn another_format_is_refused_by_its_number() {
-        let folder = tempfile::tempdir().unwrap();
-        {
-            let store = FjallStore::open(folder.path()).unwrap();
-            let mut batch = store.batch(Durability::Synced, 1);
-            batch.insert(&store.keyspace, FORMAT_KEY, 9u32.to_be_bytes());
-            batch.commit().unwrap();
-        }
-        let error = FjallStore::open(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("format 9") && error.contains("format 1"), "{error}");
     }
 }

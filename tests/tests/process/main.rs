@@ -1,12 +1,16 @@
 //! The programs as processes: crashes, restarts, bad input, other people's clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod attributes;
+mod concurrency;
 mod connections;
 mod crash;
+mod damage;
 mod durable;
 mod fixture;
 mod input;
 mod ports;
+mod purge;
 mod restart;
 mod sdk;
 mod waiting;

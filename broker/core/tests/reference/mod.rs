@@ -24,6 +24,8 @@ struct Message {
     attempts: u32,
     releases: u32,
     lease: Option<Lease>,
+    /// The number of the pull that leased it last.
+    pull: u64,
     /// All leases it ever had here: a late ack counts by any of them.
     leases: Vec<Lease>,
 }
@@ -50,6 +52,7 @@ impl Model {
             attempts,
             releases,
             lease,
+            pull: 0,
             leases,
         });
     }
@@ -58,7 +61,7 @@ impl Model {
         &mut self,
         queue: QueueId,
         id: MessageId,
-        lease: Lease,
+        (lease, pull): (Lease, u64),
         attempt: u32,
         until: u64,
     ) {
@@ -68,6 +71,7 @@ impl Model {
         assert_eq!(attempt, message.attempts + 1, "attempts count deliveries that ended in failure");
         message.state = State::Leased { until };
         message.lease = Some(lease);
+        message.pull = pull;
         message.leases.push(lease);
     }
 
@@ -109,6 +113,24 @@ impl Model {
 
     fn held(&mut self, lease: Lease) -> Option<&mut Message> {
         self.messages.iter_mut().find(|m| m.lease == Some(lease))
+    }
+
+    /// Pulls of which messages are leased.
+    pub(crate) fn pulls_open(&self, queue: QueueId) -> usize {
+        let leased = |m: &&Message| m.queue == queue && matches!(m.state, State::Leased { .. });
+        self.messages.iter().filter(leased).map(|m| m.pull).collect::<std::collections::BTreeSet<_>>().len()
+    }
+
+    pub(crate) fn purged(&mut self, queue: QueueId) {
+        self.messages.retain(|m| m.queue != queue);
+    }
+
+    pub(crate) fn removed(&mut self, queue: QueueId, id: MessageId) {
+        self.messages.retain(|m| m.queue != queue || m.id != id);
+    }
+
+    pub(crate) fn ids(&self, queue: QueueId) -> Vec<MessageId> {
+        self.messages.iter().filter(|m| m.queue == queue).map(|m| m.id).collect()
     }
 
     /// Downtime moves the ends of leases.

@@ -34,7 +34,7 @@ pub(super) fn changes(facts: &Facts, before: Option<&BrokerState>, now: &BrokerS
 /// A message may be delivered and fail several times within a moment; all else happens to it once.
 fn counted_as(verb: &str, count: u64) -> String {
     match verb {
-        "sent" | "acknowledged" | "expired" | "dead-lettered" | "dropped" => messages(count),
+        "sent" | "acknowledged" | "expired" | "purged" | "dead-lettered" | "dropped" => messages(count),
         _ if count == 1 => messages(1),
         _ => format!("{count} deliveries"),
     }
@@ -49,6 +49,7 @@ fn counted(facts: &QueueFacts, before: &QueueTotals, now: &QueueTotals) -> Vec<C
         ("sent", Tone::Sent, more(|t| t.sent), none()),
         ("lease ended", Tone::Retry, more(|t| t.lease_expired), ", not acknowledged in time".to_owned()),
         ("expired", Tone::Bad, more(|t| t.expired), ", older than messageRetention".to_owned()),
+        ("purged", Tone::Quiet, more(|t| t.purged), none()),
     ];
     // A sidecar tells the rest, with names and reasons.
     if !facts.push {

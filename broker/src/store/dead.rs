@@ -1,0 +1,144 @@
+//! Which keys are dead: those below every queue's low marks, as a committed snapshot says.
+//!
+//! They are all removed already. Their tables still hold them, and may give them back when a table with their removals
+//! is dropped; so nothing reads below a low mark, and only marks that are on disk count here.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use capstan_core::{Clock, Key, Order, QueueId, Record, Seq, State};
+
+use super::{StoreError, codec, key};
+
+/// The marks of all queues.
+#[derive(Debug)]
+pub(super) struct Marks {
+    queues: BTreeMap<QueueId, State>,
+    /// Queues below this that are not there were forgotten, and their ids are never used again.
+    next_queue: QueueId,
+    clock: Clock,
+}
+
+/// Keys from the first to below the second.
+pub(super) type Keys = Range<Vec<u8>>;
+
+impl Marks {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub(super) fn read(
+        snapshot: &fjall::Snapshot,
+        keyspace: &fjall::Keyspace,
+    ) -> Result<Option<Self>, StoreError> {
+        use fjall::Readable;
+        let get = |key: Key| -> Result<Option<Record>, StoreError> {
+            let found = snapshot.get(keyspace, key::encode(key))?;
+            found.map(|bytes| read(key, &bytes)).transpose()
+        };
+        let (Some(Record::Meta(meta)), Some(Record::Clock(clock))) = (get(Key::Meta)?, get(Key::Clock)?)
+        else {
+            return Ok(None);
+        };
+        let mut queues = BTreeMap::new();
+        let states = key::encode(Key::State(QueueId(0)))..key::encode(Key::State(QueueId(u32::MAX)));
+        for item in snapshot.range(keyspace, states) {
+            let (stored, value) = item.into_inner()?;
+            if let Some(key @ Key::State(id)) = key::decode(&stored)
+                && let Record::State(state) = read(key, &value)?
+            {
+                queues.insert(id, state);
+            }
+        }
+        Ok(Some(Self { queues, next_queue: meta.next_queue, clock }))
+    }
+
+    /// Bytes of bodies and attributes of all messages.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.queues.values().map(|state| state.bytes).sum()
+    }
+
+    /// The ranges of dead keys, in order.
+    pub(super) fn dead(&self) -> Vec<Keys> {
+        type Low = (fn(QueueId, u64) -> Key, fn(&State) -> u64);
+        let kinds: [Low; 5] = [
+            (|id, n| Key::Fresh(id, Seq(n)), |state| state.fresh_low.0),
+            (|id, n| Key::Parked(id, Seq(n)), |state| state.parked_low.0),
+            (|id, n| Key::Delivery(id, Seq(n)), |state| state.fresh_low.min(state.parked_low).0),
+            (|id, n| Key::Returned(id, Order(n)), |state| state.returned_head.0),
+            (|id, n| Key::Dead(id, Order(n)), |state| state.dead_head.0),
+        ];
+        let mut ranges = Vec::new();
+        let mut put = |from: Key, to: Key| {
+            if from < to {
+                ranges.push(key::encode(from)..key::encode(to));
+            }
+        };
+        for (at, low) in kinds {
+            // A queue's dead keys, with those of forgotten queues before it.
+            let mut from = QueueId(0);
+            for (id, state) in &self.queues {
+                put(at(from, 0), at(*id, low(state)));
+                from = QueueId(id.0.saturating_add(1));
+            }
+            put(at(from, 0), at(self.next_queue, 0));
+        }
+        let (due, queue, seq) = self.clock.timer_head;
+        put(Key::Timer(0, QueueId(0), Seq(0)), Key::Timer(due, queue, seq));
+        ranges
+    }
+}
+
+fn read(key: Key, bytes: &[u8]) -> Result<Record, StoreError> {
+    codec::decode(key, bytes)
+        .map_err(|_| StoreError::Record { key: format!("{key:?}"), reason: "its bytes are no such record" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(low: u64) -> State {
+        State {
+            tail: Seq(100),
+            cursor: Seq(50),
+            fresh_low: Seq(low),
+            parked_low: Seq(low + 5),
+            returned_head: Order(low + 1),
+            dead_head: Order(low + 2),
+            next_order: Order(90),
+            leases_made: 0,
+            purged_at: 0,
+            ready: 0,
+            delayed: 0,
+            leased: 0,
+            dead: 0,
+            bytes: 7,
+        }
+    }
+
+    #[test]
+    fn dead_is_what_lies_below_the_marks_and_what_belonged_to_forgotten_queues() {
+        let clock = Clock { committed: 0, outage: 0, timer_head: (9, QueueId(4), Seq(3)) };
+        let queues = BTreeMap::from([(QueueId(2), state(10)), (QueueId(5), state(20))]);
+        let marks = Marks { queues, next_queue: QueueId(8), clock };
+        assert_eq!(marks.live_bytes(), 14);
+        let dead = marks.dead();
+        assert!(dead.is_sorted_by(|a, b| a.end < b.start), "in order, and apart");
+        let is_dead = |key: Key| dead.iter().any(|range| range.contains(&key::encode(key)));
+        let seqs = |make: fn(QueueId, Seq) -> Key, id: u32| {
+            (0..200).filter(|n| is_dead(make(QueueId(id), Seq(*n)))).count()
+        };
+        assert_eq!([1, 2, 3, 5, 6, 8].map(|id| seqs(Key::Fresh, id)), [200, 10, 200, 20, 200, 0]);
+        assert_eq!([2, 5].map(|id| seqs(Key::Parked, id)), [15, 25]);
+        assert_eq!([2, 5].map(|id| seqs(Key::Delivery, id)), [10, 20], "while either table has it");
+        let orders = |make: fn(QueueId, Order) -> Key, id: u32| {
+            (0..200).filter(|n| is_dead(make(QueueId(id), Order(*n)))).count()
+        };
+        assert_eq!((orders(Key::Returned, 2), orders(Key::Dead, 2)), (11, 12));
+        assert!(is_dead(Key::Timer(9, QueueId(4), Seq(2))) && !is_dead(Key::Timer(9, QueueId(4), Seq(3))));
+        for key in [Key::Meta, Key::Clock, Key::Queue(QueueId(1)), Key::State(QueueId(1))] {
+            assert!(!is_dead(key), "{key:?}");
+        }
+    }
+}

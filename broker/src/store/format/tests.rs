@@ -1,0 +1,99 @@
+//! Stores of each format: ours opens, others are refused by their number.
+//!
+//! `broker/tests/fixtures` has a store of each format, written by the broker that used it. From now on one is added when
+//! the format changes, and none is ever removed or made again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use capstan_core::{Key, QueueId, Record, Seq, Store};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder with the fixture of format `version`.
+fn fixture(version: u32) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let file = File::open(fixtures.join(format!("format-{version}.tar"))).unwrap();
+    tar::Archive::new(file).unpack(folder.path()).unwrap();
+    folder
+}
+
+/// Each file below `folder` and its bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.insert(entry.path(), fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+fn refusal(folder: &Path) -> String {
+    let before = files(folder);
+    assert!(before.len() > 1, "{before:?}");
+    let error = FjallStore::open(folder).err().unwrap();
+    assert!(matches!(error, StoreError::Format { .. }), "{error}");
+    assert!(files(folder) == before, "refused, but changed");
+    error.to_string()
+}
+
+#[test]
+fn format_1_is_refused_by_its_number_and_keeps_every_byte() {
+    let text = refusal(fixture(1).path());
+    assert!(text.contains("format 1 ") && text.contains("format 2"), "{text}");
+}
+
+#[test]
+fn format_2_is_read() {
+    let folder = fixture(2);
+    let store = FjallStore::open(folder.path()).unwrap();
+    let transaction = store.transaction();
+    let (queue, all) = (QueueId(1), |seq| Key::Fresh(QueueId(1), Seq(seq)));
+    let messages = transaction.scan(all(0), all(u64::MAX), 100).unwrap();
+    let bodies = messages.iter().map(|(_, record)| match record {
+        Record::Message(message) => String::from_utf8(message.body.clone()).unwrap(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(bodies.collect::<Vec<_>>(), [r#"{"order":1}"#, r#"{"order":2}"#, r#"{"order":3}"#]);
+    assert!(matches!(transaction.get(Key::Delivery(queue, Seq(1))).unwrap(), Some(Record::Delivery(_))));
+}
+
+#[test]
+fn another_format_is_refused_by_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(FjallStore::open(folder.path()).unwrap());
+    let file = folder.path().join(FILE);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "2\n");
+    for (bytes, named) in [("9\n", "format 9,"), ("", "format ,"), (&"x".repeat(1_000), "format x")] {
+        fs::write(&file, bytes).unwrap();
+        let text = refusal(folder.path());
+        assert!(text.contains(named) && text.contains("format 2") && text.len() < 300, "{text}");
+    }
+}
+
+/// The file is of this version, what is stored is not: somebody put files together.
+#[test]
+fn the_key_must_agree_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FjallStore::open(folder.path()).unwrap();
+    let mut batch = store.batch(Durability::Synced, 1);
+    batch.insert(&store.keyspace, KEY, 9u32.to_be_bytes());
+    batch.commit().unwrap();
+    drop(store);
+    let text = FjallStore::open(folder.path()).err().unwrap().to_string();
+    assert!(text.contains("format 9") && text.contains("format 2"), "{text}");
+
+    let store = tempfile::tempdir().unwrap();
+    let open = FjallStore::open(store.path()).unwrap();
+    let mut batch = open.batch(Durability::Synced, 1);
+    batch.remove(&open.keyspace, KEY);
+    batch.commit().unwrap();
+    drop(open);
+    let text = FjallStore::open(store.path()).err().unwrap().to_string();
+    assert!(text.contains("no format version"), "{text}");
+}

@@ -1,0 +1,225 @@
+//! The check of fjall's journal before fjall opens it: a torn end is cut off, any other damage is refused.
+//!
+//! fjall itself drops what lies behind a damaged header, in the middle of a file too, and says so at debug level only.
+//! Here each batch must be whole and carry the commit number that follows the one before it. Where that ends:
+//!
+//! * only zeros follow: the end, as files are made of zeros;
+//! * in a file that is not the newest: refused, since fjall syncs a file before it begins the next;
+//! * a whole batch follows that knows of a synced commit behind the last good one: refused;
+//! * otherwise nobody was answered about anything behind it: the file is cut there. A commit that needs no disk (a lease)
+//!   may be torn while the next one, on its way to the disk when the power went, is whole; it goes too.
+//!
+//! What no check can tell: damage in the last synced batch, or in a lease's right before it, looks like a torn write; a
+//! file cut between two batches, or the oldest one missing, looks like one that is whole, unless the tables know more.
+
+mod record;
+mod window;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use record::Batch;
+use window::Window;
+
+/// Looking for whole batches behind damage reads or hashes at most this many times the file, whatever it holds.
+const SEARCH_FACTOR: u64 = 64;
+
+/// Where a journal is wrong.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JournalError {
+    #[error(transparent)]
+    Damaged(Damage),
+    #[error("{file}: {source}")]
+    Io { file: PathBuf, source: io::Error },
+}
+
+/// A place in a journal, and what is wrong with it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file} is damaged at byte {offset}: {problem}", file = file.display())]
+pub struct Damage {
+    pub file: PathBuf,
+    /// In bytes.
+    pub offset: u64,
+    pub problem: Problem,
+}
+
+/// What is wrong with a journal.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("its name is not that of a journal")]
+    Name,
+    #[error("the file before it, {0}.jnl, is missing")]
+    Missing(u64),
+    #[error("this batch is not whole ({0}), in a file that was complete")]
+    Sealed(&'static str),
+    #[error(
+        "this batch is not whole ({flaw}), and a later one, at byte {later}, was written when it was on disk"
+    )]
+    Middle { flaw: &'static str, later: u64 },
+    #[error("this batch is not whole ({0}), and what follows is too much to tell whether it is a torn write")]
+    Unclear(&'static str),
+    #[error("this batch has sequence number {found}, which is not above the {last} before it")]
+    Order { found: u64, last: u64 },
+    #[error("this batch has no commit number")]
+    Unnumbered,
+    #[error("this batch is commit {found}, but commit {last} comes before it")]
+    Gap { found: u64, last: u64 },
+    #[error("the journal ends here with commit {last}, but the store's tables hold commit {stored}")]
+    Behind { last: u64, stored: u64 },
+}
+
+/// Where a whole journal ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    file: PathBuf,
+    offset: u64,
+    seqno: u64,
+    commit: u64,
+}
+
+impl End {
+    /// Compares with what fjall makes of the journal and its tables: commit `stored`.
+    pub(super) fn expect(&self, stored: u64) -> Result<(), Damage> {
+        if stored == self.commit {
+            return Ok(());
+        }
+        let problem = Problem::Behind { last: self.commit, stored };
+        Err(Damage { file: self.file.clone(), offset: self.offset, problem })
+    }
+}
+
+/// Checks all journals in `folder`, and cuts off a torn end. `None` when they hold no batch.
+pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
+    let files = files(folder)?;
+    let mut last = None;
+    for (place, file) in files.iter().enumerate() {
+        let newest = place + 1 == files.len();
+        let failed = |source| JournalError::Io { file: file.clone(), source };
+        let mut window = Window::open(file).map_err(failed)?;
+        let Some((offset, flaw)) = follow(&mut window, file, &mut last)? else {
+            continue;
+        };
+        let end = window.zeros(offset).map_err(failed)?;
+        if end == offset {
+            continue;
+        }
+        let damaged = |problem| JournalError::Damaged(Damage { file: file.clone(), offset, problem });
+        if !newest {
+            return Err(damaged(Problem::Sealed(flaw)));
+        }
+        if let Some(problem) = behind(&mut window, offset..end, last.as_ref(), flaw).map_err(failed)? {
+            return Err(damaged(problem));
+        }
+        cut(folder, file, offset).map_err(failed)?;
+        tracing::warn!(
+            file = %file.display(), offset, bytes = end - offset, flaw,
+            "the journal ended in a torn write, which was cut off; nobody was told that it was stored"
+        );
+    }
+    Ok(last)
+}
+
+/// The journals in the order of their numbers.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let failed = |source| JournalError::Io { file: folder.to_owned(), source };
+    let mut numbers = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let file = entry.map_err(failed)?.path();
+        if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jnl")) {
+            let stem = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            match stem {
+                Some(number) if folder.join(name(number)) == file => numbers.push(number),
+                _ => return Err(JournalError::Damaged(Damage { file, offset: 0, problem: Problem::Name })),
+            }
+        }
+    }
+    numbers.sort_unstable();
+    for pair in numbers.windows(2) {
+        if pair[0] + 1 != pair[1] {
+            let (file, problem) = (folder.join(name(pair[1])), Problem::Missing(pair[1] - 1));
+            return Err(JournalError::Damaged(Damage { file, offset: 0, problem }));
+        }
+    }
+    Ok(numbers.into_iter().map(|number| folder.join(name(number))).collect())
+}
+
+fn name(number: u64) -> String {
+    format!("{number}.jnl")
+}
+
+/// Goes from batch to batch. Answers where there is none, and why; `None` at the file's end.
+fn follow(
+    window: &mut Window,
+    file: &Path,
+    last: &mut Option<End>,
+) -> Result<Option<(u64, &'static str)>, JournalError> {
+    let mut offset = 0;
+    while offset < window.length() {
+        let read = record::read(window, offset);
+        let batch = match read.map_err(|source| JournalError::Io { file: file.to_owned(), source })? {
+            Ok(batch) => batch,
+            Err(flaw) => return Ok(Some((offset, flaw))),
+        };
+        let commit = successor(&batch, last.as_ref())
+            .map_err(|problem| JournalError::Damaged(Damage { file: file.to_owned(), offset, problem }))?;
+        offset = batch.end;
+        *last = Some(End { file: file.to_owned(), offset, seqno: batch.seqno, commit });
+    }
+    Ok(None)
+}
+
+/// The number of a batch that belongs behind `last`. fjall makes none of its own as long as nobody clears a keyspace.
+fn successor(batch: &Batch, last: Option<&End>) -> Result<u64, Problem> {
+    let commit = batch.commit.ok_or(Problem::Unnumbered)?.number;
+    match last {
+        Some(last) if batch.seqno <= last.seqno => {
+            Err(Problem::Order { found: batch.seqno, last: last.seqno })
+        }
+        Some(last) if commit != last.commit + 1 => Err(Problem::Gap { found: commit, last: last.commit }),
+        _ => Ok(commit),
+    }
+}
+
+/// What speaks against taking the bytes in `range` for a torn write.
+fn behind(
+    window: &mut Window,
+    range: std::ops::Range<u64>,
+    last: Option<&End>,
+    flaw: &'static str,
+) -> io::Result<Option<Problem>> {
+    let (seqno, commit) = last.map_or((None, 0), |last| (Some(last.seqno), last.commit));
+    let work_max = window.work() + SEARCH_FACTOR * window.length();
+    let mut from = range.start + 1;
+    while let Some(at) = window.find(record::START, from, range.end)? {
+        from = at + 1;
+        if let Ok(batch) = record::read(window, at)?
+            && let Some(found) = batch.commit
+            && seqno.is_none_or(|seqno| batch.seqno > seqno)
+        {
+            if found.synced > commit {
+                return Ok(Some(Problem::Middle { flaw, later: at }));
+            }
+            from = batch.end;
+        }
+        if window.work() > work_max {
+            return Ok(Some(Problem::Unclear(flaw)));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the cut durable before fjall appends to the file.
+fn cut(folder: &Path, file: &Path, offset: u64) -> io::Result<()> {
+    let journal = File::options().write(true).open(file)?;
+    journal.set_len(offset)?;
+    journal.sync_all()?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

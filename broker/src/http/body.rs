@@ -180,6 +180,9 @@ fn pointer(path: &Path) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use capstan_api::message::SendBatch;
 

@@ -127,7 +127,10 @@ func (c *client) purge() told {
 	_, err := start(false)
 	t["unconfirmed"] = refused(err)
 	t["start"] = must(start(true)).QueueID
-	status := must(c.service.Purge.Status(c.context, c.queue, queues.PurgeStatusParams{AccountID: cloudflare.F(c.account)}))
+	status := &queues.PurgeStatusResponse{}
+	for n := 0; n < 100 && status.Completed != "true"; n++ {
+		status = must(c.service.Purge.Status(c.context, c.queue, queues.PurgeStatusParams{AccountID: cloudflare.F(c.account)}))
+	}
 	t["status"] = told{"completed": status.Completed, "started_at": status.StartedAt}
 	t["left"] = c.metrics().BacklogCount
 	return t

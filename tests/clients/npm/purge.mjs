@@ -17,6 +17,8 @@ told.unconfirmed = await purge.start(queue, { account_id, delete_messages_perman
   (error) => ({ status: error.status, code: error.errors[0].code }),
 );
 told.start = await purge.start(queue, { account_id, delete_messages_permanently: true });
-told.status = await purge.status(queue, { account_id });
+for (let n = 0; n < 100 && told.status?.completed !== 'true'; n += 1) {
+  told.status = await purge.status(queue, { account_id });
+}
 told.left = await left();
 print(told);

@@ -153,6 +153,17 @@ impl Broker {
         matches!(self.starting.child.try_wait(), Ok(None))
     }
 
+    /// Bytes of memory that it has for itself and its share of what others have too.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn memory(&self) -> u64 {
+        let file = format!("/proc/{}/smaps_rollup", self.starting.child.id());
+        let text = std::fs::read_to_string(file).expect("the process is there");
+        let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")?.strip_suffix("kB"));
+        pss.and_then(|text| text.trim().parse::<u64>().ok()).expect("a line Pss") * 1024
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone.
     pub fn kill(self) {
         self.starting.kill();

@@ -1,6 +1,7 @@
 //! Cloudflare's official SDKs as clients, with nothing changed but their base URL.
 
 mod go;
+mod purge;
 mod traps;
 
 use e2e::process::{node, python};

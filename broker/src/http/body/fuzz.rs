@@ -115,7 +115,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
-    Body { bytes: bytes.to_vec(), _held: None }.read()
+    Body::of(bytes.to_vec()).read()
 }
 
 /// What every reader makes of the bytes.

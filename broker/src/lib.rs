@@ -9,6 +9,8 @@ pub mod config;
 pub mod descriptors;
 mod directory;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod http;
 mod policy;
 mod port;

@@ -3,6 +3,8 @@
 mod body;
 mod control;
 mod encoding;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod metrics;
 mod place;
 mod pull;

@@ -8,6 +8,8 @@ mod codec;
 mod commit;
 mod dead;
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod journal;
 mod keeper;
 mod key;

@@ -26,6 +26,16 @@ pub fn python(script: &str, arguments: &[&str]) -> Value {
     run(Command::new(python).arg(folder().join("python").join(script)).args(arguments))
 }
 
+/// Runs the program of `tests/clients/go`, which speaks with Cloudflare's Go SDK.
+///
+/// # Panics
+/// When it was not built, or fails.
+pub fn go(arguments: &[&str]) -> Value {
+    let program = cache().join("clients-go/tour");
+    assert!(program.is_file(), "{} is missing: run `cargo xtask setup`", program.display());
+    run(Command::new(program).args(arguments))
+}
+
 fn run(command: &mut Command) -> Value {
     // Both would send a request for this machine elsewhere, if they are set.
     command.env_remove("HTTP_PROXY").env_remove("http_proxy");

@@ -1,57 +1,12 @@
 //! Clients that take too much: connections without end, and requests that are never finished.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::TcpStream;
 
 use capstan_api::ClientError;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::fixture::{Fixture, NAMESPACE, message_of, name, queue, until};
-
-/// Of an answer that must come.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A connection that lasts.
-struct Connection(BufReader<TcpStream>);
-
-impl Connection {
-    fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// Writes the head of a POST to `orders`, and `body`.
-    fn begin(&mut self, action: &str, length: usize, body: &[u8]) {
-        let path = format!("/client/v4/accounts/{NAMESPACE}/queues/orders/{action}");
-        let head = format!("POST {path} HTTP/1.1\r\nhost: broker\r\ncontent-length: {length}\r\n\r\n");
-        self.0.get_mut().write_all(head.as_bytes()).unwrap();
-        self.0.get_mut().write_all(body).unwrap();
-    }
-
-    /// Posts; answers the status.
-    fn post(&mut self, action: &str, body: &Value) -> u16 {
-        let body = body.to_string();
-        self.begin(action, body.len(), body.as_bytes());
-        let mut line = || {
-            let mut line = String::new();
-            self.0.read_line(&mut line).unwrap();
-            line.trim_end().to_ascii_lowercase()
-        };
-        let status = line().split(' ').nth(1).expect("a status line").parse().unwrap();
-        let mut length = 0;
-        loop {
-            let line = line();
-            if line.is_empty() {
-                break;
-            }
-            length = line.strip_prefix("content-length: ").map_or(length, |text| text.parse().unwrap());
-        }
-        self.0.read_exact(&mut vec![0; length]).unwrap();
-        status
-    }
-}
+use crate::wire::Connection;
 
 #[tokio::test]
 async fn connections_without_end_do_not_take_the_stores_files() {
@@ -59,7 +14,7 @@ async fn connections_without_end_do_not_take_the_stores_files() {
     let mut first = Connection::open(fixture.broker.address());
     // Enough for the store to write tables, for which it opens files.
     let batch = json!({ "messages": vec![json!({ "body": "x".repeat(120_000) }); 2] });
-    assert_eq!(first.post("messages/batch", &batch), 200);
+    assert_eq!(first.post("messages/batch", &batch).0, 200);
     let others: Vec<TcpStream> =
         (0..150).map(|_| TcpStream::connect(fixture.broker.address()).unwrap()).collect();
     let refused = "capstan_connections_refused_total{port=\"api\"}";
@@ -70,7 +25,7 @@ async fn connections_without_end_do_not_take_the_stores_files() {
     let open = until("the broker has seen all connections", all_seen).await;
     assert!((2.0..32.0).contains(&open), "{open} connections of 64 descriptors");
     for round in 0..80 {
-        assert_eq!(first.post("messages/batch", &batch), 200, "round {round}:\n{}", fixture.broker.log());
+        assert_eq!(first.post("messages/batch", &batch).0, 200, "round {round}:\n{}", fixture.broker.log());
     }
     assert!(fixture.broker.is_running());
     drop(others);

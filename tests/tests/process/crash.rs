@@ -16,14 +16,16 @@ use crate::fixture::{declaration, queue};
 use history::History;
 use load::{Consumer, Moment, NAMESPACE, Producer, Target};
 
-const KILLS: usize = 50;
+/// Of the suite; `CAPSTAN_KILLS` takes another number for a long run.
+const KILLS: usize = 200;
 const PRODUCERS: u32 = 8;
 const CONSUMERS: u32 = 2;
 const MAX_RETRIES: u32 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_kills_lose_nothing_and_make_nothing_up() {
-    let seed = std::env::var("CAPSTAN_SEED").ok().map_or_else(rand::random, |seed| seed.parse().unwrap());
+async fn kills_lose_nothing_and_make_nothing_up() {
+    let seed = number("CAPSTAN_SEED").unwrap_or_else(rand::random);
+    let kills = number("CAPSTAN_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap());
     progress(&format!("crash: seed {seed} (CAPSTAN_SEED={seed} makes the same choices again)"));
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path());
@@ -43,8 +45,8 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
         .collect();
     let mut random = StdRng::seed_from_u64(seed);
     let mut broker = Some(broker);
-    for kill in 1..=KILLS {
-        let load = Duration::from_millis(random.random_range(50..500));
+    for kill in 1..=kills {
+        let load = Duration::from_millis(random.random_range(20..220));
         tokio::time::sleep(load).await;
         kill_under(&target, broker.take().unwrap(), kill, &history).await;
         // Every fifth time the next process is killed too, somewhere in its recovery.
@@ -56,8 +58,8 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
         let next = tokio::task::block_in_place(|| Broker::start(folder.path()));
         target.point_at(&next);
         broker = Some(next);
-        if kill % 10 == 0 {
-            progress(&format!("crash: {kill} of {KILLS} kills, {history}"));
+        if kill % 50 == 0 {
+            progress(&format!("crash: {kill} of {kills} kills, {history}"));
         }
     }
     target.stop_sending();
@@ -78,6 +80,11 @@ async fn fifty_kills_lose_nothing_and_make_nothing_up() {
     progress(&format!("crash: {history}"));
     history.check(MAX_RETRIES);
     broker.stop();
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
 /// Kills a broker, in turn at any moment and at the moment of an answer: what it says then must be on disk already.

@@ -3,6 +3,7 @@
 
 mod attributes;
 mod changes;
+mod clock;
 mod concurrency;
 mod connections;
 mod crash;
@@ -10,9 +11,14 @@ mod damage;
 mod durable;
 mod fixture;
 mod full;
+mod heads;
 mod input;
+mod polls;
 mod ports;
 mod purge;
 mod restart;
 mod sdk;
+mod slow;
+mod unread;
 mod waiting;
+mod wire;

@@ -1,5 +1,9 @@
 //! Cloudflare's official SDKs as clients, with nothing changed but their base URL.
 
+mod go;
+mod purge;
+mod traps;
+
 use e2e::process::{node, python};
 use serde_json::{Value, json};
 
@@ -131,11 +135,17 @@ async fn the_python_sdk_and_its_floats_are_understood() {
     let told = python("tour.py", &[&fixture.base_url(), NAMESPACE, "orders"]);
     assert_eq!(told["list"], json!(["orders"]));
     assert_eq!(told["get"], "orders");
+    assert_eq!(told["unknown_age"], json!([0.0, 0.0]));
+    assert_eq!(told["consumer"], json!({"type": "http_pull", "same": true, "max_retries": 3.0}));
     assert_eq!((&told["push"], &told["bulk_push"]), (&json!(1.0), &json!(3.0)));
+    let peeked: Vec<(&str, Value)> = told["peek"].as_array().unwrap().iter().map(shown).collect();
+    assert_eq!(peeked, [("json", json!({"n": 1})), ("text", json!("two"))]);
+    assert!(told["peek"].as_array().unwrap().iter().all(|message| message["has_ref"] == true));
     let pulled: Vec<(&str, Value)> = told["pull"].as_array().unwrap().iter().map(shown).collect();
     assert_eq!(pulled, [("json", json!({"n": 1})), ("text", json!("two"))]);
     assert_eq!(told["ack"], json!({"ack_count": 1.0, "retry_count": 1.0, "warnings": {}}));
     assert_eq!(told["again"], json!([2.0]));
+    assert_eq!(told["ack_twice"], 1);
     assert_eq!(told["metrics"], 1.0, "the delayed one");
     assert_eq!(told["unknown_queue"], json!({"class": "NotFoundError", "status": 404, "code": 10104}));
     assert_eq!(told["half_a_message"], json!({"class": "BadRequestError", "status": 400, "code": 10207}));

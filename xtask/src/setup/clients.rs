@@ -40,6 +40,18 @@ pub fn python(progress: &mut Progress) -> Result<()> {
     })
 }
 
+/// A program with Cloudflare's SDK for Go, into the cache. Go itself knows what has changed; the first time takes minutes.
+///
+/// # Errors
+/// Go fails.
+pub fn go(progress: &mut Progress) -> Result<()> {
+    let program = repo::cache()?.join("clients-go/tour");
+    progress.note(&format!("building {}: minutes the first time", program.display()));
+    let mut go = Command::new("go");
+    go.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".");
+    run::output(go.current_dir(repo::root().join("tests/clients/go"))).map(drop)
+}
+
 /// Installs into `folder` unless that was done for this very list of versions.
 fn once(list: &Path, folder: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
     let stamp = folder.join(STAMP);

@@ -74,6 +74,7 @@ pub fn install(levels: &[Level], existing: bool, progress: &mut Progress) -> Res
     }
     if levels.contains(&Level::Process) {
         clients::python(progress)?;
+        clients::go(progress)?;
     }
     Ok(())
 }

@@ -21,6 +21,10 @@ pub fn problems(level: Level, existing: bool) -> Vec<String> {
         let kubernetes = "Kubernetes and Helm are built from source";
         problems.extend(program("go", "version", GO).map(|problem| format!("{kubernetes}: {problem}")));
     }
+    if level == Level::Process {
+        let client = "a client with Cloudflare's Go SDK is built";
+        problems.extend(program("go", "version", GO).map(|problem| format!("{client}: {problem}")));
+    }
     if level == Level::Node && existing {
         problems.extend(program("kubectl", "help", (0, 0)));
         problems.extend(program("helm", "version", (3, 0)));

@@ -26,6 +26,8 @@ struct Events {
     /// Sends whose answer never came.
     unknown: u64,
     deliveries: Vec<Delivery>,
+    /// Given back without an attempt, or perhaps: the answer need not have come.
+    released: BTreeSet<(Message, u32)>,
     /// Acknowledged with effect: when the answer was there.
     acknowledged: BTreeMap<Message, Moment>,
 }
@@ -38,6 +40,8 @@ pub(super) struct Delivery {
     pub(super) attempt: u32,
     /// When the pull was sent.
     pub(super) asked: Moment,
+    /// When its answer was there.
+    pub(super) answered: Moment,
 }
 
 impl History {
@@ -62,6 +66,11 @@ impl History {
         self.events().deliveries.push(delivery);
     }
 
+    /// Deliveries that are about to be released.
+    pub(super) fn releasing(&self, deliveries: impl IntoIterator<Item = (Message, u32)>) {
+        self.events().released.extend(deliveries);
+    }
+
     pub(super) fn acknowledged(&self, messages: impl IntoIterator<Item = Message>) {
         let now = self.now();
         let mut events = self.events();
@@ -73,11 +82,24 @@ impl History {
     /// Checks everything that a broker promises.
     pub(super) fn check(&self, max_retries: u32) {
         let events = self.events();
-        let Events { attempted, stored, unknown, deliveries, acknowledged } = &*events;
+        let Events { stored, unknown, acknowledged, .. } = &*events;
         // A run that met nothing proves nothing.
         assert!(stored.len() > 500 && acknowledged.len() > 500, "too little happened: {self}");
         assert!(*unknown > 20, "the kills met hardly a send: {self}");
+        events.check_messages();
+        events.check_acknowledged();
+        events.check_attempts(max_retries);
+    }
 
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap()
+    }
+}
+
+impl Events {
+    /// Every answered message was delivered, under the id of its answer, and no other one was.
+    fn check_messages(&self) {
+        let Self { attempted, stored, deliveries, .. } = self;
         let delivered: BTreeSet<Message> = deliveries.iter().map(|one| one.message).collect();
         let lost: Vec<_> = stored.keys().filter(|message| !delivered.contains(message)).collect();
         assert!(lost.is_empty(), "{} answered and never delivered: {:?}", lost.len(), first(&lost));
@@ -86,24 +108,48 @@ impl History {
 
         let mut ids: BTreeMap<&str, Message> = BTreeMap::new();
         let mut names: BTreeMap<Message, &str> = BTreeMap::new();
-        for one in deliveries {
-            let Delivery { message, id, queue, attempt, asked } = one;
+        for Delivery { message, id, .. } in deliveries {
             let known = *ids.entry(id).or_insert(*message);
             assert_eq!(known, *message, "id {id} names two messages");
             let name = *names.entry(*message).or_insert(id);
             assert_eq!(name, id, "{message:?} was stored twice");
-            let most = if *queue == "orders" { max_retries + 1 } else { u32::MAX };
-            assert!((1..=most).contains(attempt), "attempt {attempt} of {message:?} in {queue}");
-            let again = acknowledged.get(message).is_some_and(|answered| answered < asked);
-            assert!(!again, "{message:?} was acknowledged, and delivered to a pull that was made later");
         }
         for (message, id) in stored {
             assert_eq!(names.get(message), Some(&id.as_str()), "the id in the answer to {message:?}");
         }
     }
 
-    fn events(&self) -> MutexGuard<'_, Events> {
-        self.events.lock().unwrap()
+    fn check_acknowledged(&self) {
+        for Delivery { message, asked, .. } in &self.deliveries {
+            let again = self.acknowledged.get(message).is_some_and(|answered| answered < asked);
+            assert!(!again, "{message:?} was acknowledged, and delivered to a pull that was made later");
+        }
+    }
+
+    /// In each queue a message's attempts never fall, end at the limit, and none is delivered twice unless it was
+    /// released: there are at most `max_retries` + 1 deliveries, and one of a dead letter.
+    fn check_attempts(&self, max_retries: u32) {
+        let mut by_message: BTreeMap<(Message, &str), Vec<&Delivery>> = BTreeMap::new();
+        for one in &self.deliveries {
+            by_message.entry((one.message, one.queue)).or_default().push(one);
+        }
+        for ((message, queue), deliveries) in by_message {
+            let most = if queue == "orders" { max_retries + 1 } else { 1 };
+            for (index, later) in deliveries.iter().enumerate() {
+                let attempt = later.attempt;
+                assert!((1..=most).contains(&attempt), "attempt {attempt} of {message:?} in {queue}");
+                for earlier in deliveries.iter().take(index) {
+                    // What overlaps has no order.
+                    let (earlier, later) =
+                        if earlier.asked < later.asked { (earlier, later) } else { (later, earlier) };
+                    let (before, after) = (earlier.attempt, later.attempt);
+                    let fell = earlier.answered < later.asked && after < before;
+                    assert!(!fell, "{message:?} in {queue}: attempt {after} came after {before}");
+                    let twice = after == before && !self.released.contains(&(message, after));
+                    assert!(!twice, "{message:?} in {queue}: attempt {after} was delivered twice");
+                }
+            }
+        }
     }
 }
 
@@ -116,7 +162,7 @@ impl std::fmt::Display for History {
         let Ok(events) = self.events.try_lock() else {
             return f.write_str("…");
         };
-        let Events { attempted, stored, unknown, deliveries, acknowledged } = &*events;
+        let Events { attempted, stored, unknown, deliveries, acknowledged, .. } = &*events;
         let (attempted, stored) = (attempted.len(), stored.len());
         let (deliveries, acknowledged) = (deliveries.len(), acknowledged.len());
         write!(

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::MAX_RETRIES;
 use super::history::{Delivery, History, Message};
 use crate::fixture::{json_of, message_of, name};
 
@@ -261,9 +262,16 @@ async fn pull(
             return None;
         }
     };
+    let answered = history.now();
     for one in &pulled {
-        let (message, id) = (message(one), one.id.clone());
-        history.delivered(Delivery { message, id, queue, attempt: one.attempts, asked });
+        let (message, id, attempt) = (message(one), one.id.clone(), one.attempts);
+        history.delivered(Delivery { message, id, queue, attempt, asked, answered });
+        if queue == "letters" {
+            let told =
+                (&one.metadata["capstan-dead-letter-queue"], &one.metadata["capstan-dead-letter-attempts"]);
+            let expected = ("orders".to_owned(), (MAX_RETRIES + 1).to_string());
+            assert_eq!(told, (&expected.0, &expected.1), "what {message:?} tells of its death");
+        }
     }
     Some(pulled)
 }
@@ -276,6 +284,9 @@ async fn settle_all(
     history: &History,
     target: Option<&Target>,
 ) {
+    let released =
+        |one: &&PulledMessage| settle.releases.iter().any(|release| release.lease_id == one.lease_id);
+    history.releasing(pulled.iter().filter(released).map(|one| (message(one), one.attempts)));
     let settled = match client.settle(&name(NAMESPACE), &name(queue), &settle).await {
         Ok(settled) => settled,
         Err(error) => {

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +32,10 @@ pub(crate) struct Connections {
     open: AtomicUsize,
     refused: AtomicU64,
 }
+
+/// What a handler knows of the connection of its request: how to end it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Connection(pub(crate) CancellationToken);
 
 /// An open connection; counted until it is dropped.
 struct Place(Arc<Connections>);
@@ -107,10 +114,18 @@ async fn connection(
     prepare(&stream);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(silence).max_buf_size(BUFFER_BYTES);
-    let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let own = Connection::default();
+    let cut = own.0.clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(own.clone());
+        router.call(request)
+    });
+    let served = http.serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
+        () = cut.cancelled() => return,
         () = ending.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await

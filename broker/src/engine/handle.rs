@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::lanes::{Depths, Full, Lanes};
 use super::waiters::WaitingPull;
-use super::{Backlog, Changed, Job, Outcome, Snapshot, Version};
+use super::{Answers, Backlog, Changed, Job, Outcome, Snapshot, Version};
 use crate::directory::Directory;
 use crate::store::{NearlyFull, Volume};
 
@@ -34,22 +34,15 @@ impl From<Full> for Unavailable {
 /// A way to the engine.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    lanes: Arc<Lanes>,
-    directory: watch::Receiver<Arc<Directory>>,
-    version: watch::Receiver<Version>,
-    volume: Arc<Volume>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) directory: watch::Receiver<Arc<Directory>>,
+    pub(super) version: watch::Receiver<Version>,
+    pub(super) pulled: Answers,
+    pub(super) peeked: Answers,
+    pub(super) volume: Arc<Volume>,
 }
 
 impl Handle {
-    pub(super) const fn new(
-        lanes: Arc<Lanes>,
-        directory: watch::Receiver<Arc<Directory>>,
-        version: watch::Receiver<Version>,
-        volume: Arc<Volume>,
-    ) -> Self {
-        Self { lanes, directory, version, volume }
-    }
-
     /// The volume that the store is on.
     #[must_use]
     pub(crate) fn volume(&self) -> &Volume {
@@ -87,7 +80,7 @@ impl Handle {
             Some(size) => self.lanes.push_verdict(job, size)?,
             None => self.lanes.push_work(job, bytes)?,
         }
-        answer.await.map_err(|_| Unavailable::Ended)
+        answer.await.map_err(|_| Unavailable::Ended)?
     }
 
     /// Leases messages; gathers `wait` milliseconds after the first, waits `idle` milliseconds for it.
@@ -139,6 +132,12 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.lanes.push_verdict(Job::Changes(since, reply), 1)?;
         answer.await.map_err(|_| Unavailable::Ended)
+    }
+
+    /// Bytes in answers that clients have not taken yet.
+    #[must_use]
+    pub(crate) fn unread(&self) -> u64 {
+        self.pulled.bytes() + self.peeked.bytes()
     }
 
     /// What waits for the engine.

@@ -4,6 +4,7 @@
 //! commits: leases of pulls, unsynced, because losing one in a power cut only makes its messages ready again; then
 //! everything else with one fsync. Pulls come first, so nothing is delivered before it is durable.
 
+mod answers;
 mod changes;
 mod count;
 mod handle;
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::stats::Stats;
 use crate::store::{Durability, FjallStore, StoreError, Transaction};
+pub(crate) use answers::{Answers, Held};
 use changes::Changes;
 pub(crate) use changes::Version;
 use count::backlog;
@@ -37,6 +39,8 @@ use watchdog::Watchdog;
 
 /// The engine looks at the clock at least this often.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// While too many answers are unread, it looks so often whether some were taken.
+const UNREAD_LOOK: Duration = Duration::from_millis(10);
 /// Most body and attribute bytes that are leased in one commit, and so held twice.
 const DELIVERY_BYTES: u64 = 8 << 20;
 /// Bodies beyond so many bytes wait for the next commit: dead letters come on top of what a group holds.
@@ -61,7 +65,7 @@ enum Job {
     Apply {
         command: Command,
         backlog: Option<QueueId>,
-        reply: oneshot::Sender<Outcome>,
+        reply: oneshot::Sender<Result<Outcome, Unavailable>>,
     },
     Pull(WaitingPull),
     /// Count everything.
@@ -79,6 +83,8 @@ enum Job {
 pub(crate) struct Outcome {
     pub(crate) reply: Reply,
     pub(crate) backlog: Option<Backlog>,
+    /// For delivered messages: to be kept until the client has them.
+    pub(crate) held: Option<Held>,
 }
 
 /// Why the engine ended. What was not answered may or may not be stored.
@@ -114,6 +120,8 @@ struct Engine {
     times: Times,
     lanes: Arc<Lanes>,
     waiters: Waiters,
+    pulled: Answers,
+    peeked: Answers,
     /// Whether pulls may still wait.
     waiting: bool,
     /// Queues whose waiting pulls are to be looked at.
@@ -152,8 +160,12 @@ impl Engine {
 
     /// How long nothing needs to be done, as far as is known.
     fn patience(&mut self) -> Duration {
-        if !self.awake.is_empty() || !self.abandoned.is_empty() {
+        if !self.abandoned.is_empty() {
             return Duration::ZERO;
+        }
+        if !self.awake.is_empty() {
+            // Nobody says when a client has taken its answer.
+            return if self.pulled.is_full() { UNREAD_LOOK } else { Duration::ZERO };
         }
         let due = [self.core.next_due(), self.waiters.next_deadline()].into_iter().flatten().min();
         let now = self.clock.now();
@@ -189,7 +201,8 @@ impl Engine {
         for queue in self.waiters.queues() {
             let backlog = backlog(&mut self.core, queue, &transaction)?;
             for pull in self.waiters.all(queue) {
-                let outcome = Outcome { reply: Reply::Delivered(Vec::new()), backlog: Some(backlog) };
+                let outcome =
+                    Outcome { reply: Reply::Delivered(Vec::new()), backlog: Some(backlog), held: None };
                 let _ = pull.reply.send(outcome);
             }
         }
@@ -198,6 +211,10 @@ impl Engine {
 
     /// The first commit of a round: leases for the pulls that are to be answered now.
     fn deliver(&mut self, now: u64) -> Result<(), EngineError> {
+        if self.pulled.is_full() {
+            self.pulled.cut_stalled();
+            return self.put_off(now);
+        }
         let mut due = Vec::new();
         for queue in std::mem::take(&mut self.awake) {
             // A queue that delivers nothing says so at once.
@@ -210,6 +227,17 @@ impl Engine {
         let mut due = due.into_iter().peekable();
         while due.peek().is_some() {
             self.deliver_some(&mut due, now)?;
+        }
+        Ok(())
+    }
+
+    /// Too many answers are unread: pulls go on waiting, and those whose time is over get nothing.
+    fn put_off(&mut self, now: u64) -> Result<(), EngineError> {
+        let store = Arc::clone(&self.store);
+        let transaction = store.transaction();
+        for WaitingPull { pull, reply, .. } in self.waiters.expired(now) {
+            let backlog = Some(backlog(&mut self.core, pull.queue, &transaction)?);
+            let _ = reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog, held: None });
         }
         Ok(())
     }
@@ -228,15 +256,18 @@ impl Engine {
         {
             let (queue, wanted) = (pull.queue, pull.count);
             let effects = self.core.apply(Command::Pull(pull), now, &mut transaction)?;
+            let mut held = None;
             if let Reply::Delivered(delivered) = &effects.reply {
-                bytes += delivered.iter().map(|one| one.message.bytes()).sum::<u64>();
+                let leased = delivered.iter().map(|one| one.message.bytes()).sum::<u64>();
+                bytes += leased;
+                held = Some(self.pulled.hold(leased));
                 // It left some of what was meant for it, by its limit of bytes: the next one may have them.
                 if !delivered.is_empty() && delivered.len() < wanted && self.waiters.has(queue) {
                     self.awake.insert(queue);
                 }
             }
             let backlog = backlog(&mut self.core, queue, &transaction)?;
-            answers.push((reply, Outcome { reply: effects.reply, backlog: Some(backlog) }));
+            answers.push((reply, Outcome { reply: effects.reply, backlog: Some(backlog), held }));
         }
         if !transaction.is_empty() {
             self.commit(transaction, Durability::Buffered)?;
@@ -334,7 +365,7 @@ impl Engine {
             self.awake.extend(self.waiters.queues());
         }
         for (reply, outcome) in round.answers {
-            let _ = reply.send(outcome);
+            let _ = reply.send(Ok(outcome));
         }
         for (reply, queues) in round.snapshots {
             let (commits, pulls_waiting) = (self.commits(), self.waiters.count());
@@ -361,6 +392,12 @@ impl Engine {
         round: &mut Round,
     ) -> Result<(), EngineError> {
         match job {
+            Job::Apply { command: Command::Peek(peek), reply, .. }
+                if peek.count > 0 && self.peeked.is_full() =>
+            {
+                self.peeked.cut_stalled();
+                let _ = reply.send(Err(Unavailable::Overloaded));
+            }
             Job::Apply { command, backlog: of, reply } => {
                 round.declared |= matches!(command, Command::Declare(_));
                 if let Command::Settle(settle) = &command
@@ -372,7 +409,13 @@ impl Engine {
                 let effects = self.core.apply(command, now, transaction)?;
                 self.awake.extend(effects.woken);
                 let backlog = of.map(|queue| backlog(&mut self.core, queue, transaction)).transpose()?;
-                round.answers.push((reply, Outcome { reply: effects.reply, backlog }));
+                let held = match &effects.reply {
+                    Reply::Peeked(peeked) => {
+                        Some(self.peeked.hold(peeked.iter().map(|one| one.message.bytes()).sum()))
+                    }
+                    _ => None,
+                };
+                round.answers.push((reply, Outcome { reply: effects.reply, backlog, held }));
             }
             Job::Snapshot(reply) => {
                 round.snapshots.push((reply, count::all(&mut self.core, now, transaction)?));
@@ -409,7 +452,7 @@ impl Engine {
 /// What a round's second commit owes.
 #[derive(Default)]
 struct Round {
-    answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    answers: Vec<(oneshot::Sender<Result<Outcome, Unavailable>>, Outcome)>,
     snapshots: Vec<(oneshot::Sender<Snapshot>, Vec<QueueSnapshot>)>,
     changes: Vec<(oneshot::Sender<Changed>, Changed)>,
     declared: bool,

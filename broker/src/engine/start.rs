@@ -12,7 +12,7 @@ use super::handle::Handle;
 use super::lanes::Lanes;
 use super::waiters::Waiters;
 use super::watchdog::Watchdog;
-use super::{Engine, EngineError, Looked, TIMES, Times};
+use super::{Answers, Engine, EngineError, Looked, TIMES, Times};
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::stats::Stats;
@@ -41,6 +41,7 @@ pub(super) fn start_with(
     let lanes = Arc::new(Lanes::default());
     let (directory, published) = watch::channel(Arc::new(Directory::default()));
     let (changes, version) = Changes::new();
+    let (pulled, peeked) = (Answers::of_pulls(), Answers::of_peeks());
     let (ending, ended) = Ending::new(Arc::clone(&lanes));
     let no_thread = |e| EngineError::Core(format!("cannot start a thread: {e}"));
     let (core, clock) = open(&store)?;
@@ -59,6 +60,8 @@ pub(super) fn start_with(
         times,
         lanes: Arc::clone(&lanes),
         waiters: Waiters::default(),
+        pulled: pulled.clone(),
+        peeked: peeked.clone(),
         waiting: true,
         awake: BTreeSet::new(),
         abandoned: Vec::new(),
@@ -80,7 +83,7 @@ pub(super) fn start_with(
         ending.end(result);
     };
     std::thread::Builder::new().name("engine".to_owned()).spawn(run).map_err(no_thread)?;
-    Ok((Handle::new(lanes, published, version, volume), ended))
+    Ok((Handle { lanes, directory: published, version, pulled, peeked, volume }, ended))
 }
 
 /// Tells the end of the engine: once, by the engine's thread or by its watchdog.

@@ -47,12 +47,14 @@ fn write(
     registry.register(Box::new(commits(snapshot.commits)?))?;
     registry.register(Box::new(clock_offset(snapshot.clock_offset_ms)?))?;
     let depths = state.engine.depths();
+    let unread = usize::try_from(state.engine.unread()).unwrap_or(usize::MAX);
     let (open, refused) = connections(&state.connections)?;
     registry.register(Box::new(open))?;
     registry.register(Box::new(refused))?;
     for (name, help, count) in [
         ("capstan_pulls_waiting", "Pulls that wait for messages.", snapshot.pulls_waiting),
         ("capstan_sidecars_waiting", "Sidecars that wait for news of their configuration.", sidecars),
+        ("capstan_answers_unread_bytes", "Messages in answers that clients have not taken yet.", unread),
         ("capstan_verdicts_waiting", "Requests with verdicts that wait for the engine.", depths.verdicts),
         ("capstan_work_waiting", "Sends, pulls and looks that wait for the engine.", depths.work),
         ("capstan_work_waiting_bytes", "Bodies of the sends that wait for the engine.", depths.work_bytes),

@@ -1,5 +1,6 @@
 //! The HTTP side: routes of the data port and of the admin port.
 
+mod answer;
 mod body;
 mod control;
 mod encoding;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::{Extension, Json};
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
 use capstan_api::limits;
@@ -18,16 +19,18 @@ use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
-use super::{AppState, encoding, metrics_of};
+use super::{AppState, answer, encoding, metrics_of};
 use crate::engine::Outcome;
+use crate::port::Connection;
 
 /// Leases messages; waits for them if asked to.
 pub(super) async fn pull(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
+    Extension(connection): Extension<Connection>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Envelope<Pulled>>, Refused> {
+) -> Result<Response, Refused> {
     let found = state.find(names)?;
     let pull: Pull = body.read()?;
     // It may wait for long.
@@ -40,14 +43,14 @@ pub(super) async fn pull(
     let outcome = tokio::select! {
         biased;
         outcome = state.engine.pull(command, wait, idle) => outcome?,
-        () = open.called_off() => Outcome { reply: Reply::Delivered(Vec::new()), backlog: None },
+        () = open.called_off() => Outcome { reply: Reply::Delivered(Vec::new()), backlog: None, held: None },
     };
     match outcome.reply {
         Reply::Delivered(delivered) => {
             let metrics = metrics_of(outcome.backlog);
             let messages = delivered.into_iter().map(|one| pulled(one, state.tokens)).collect();
             let (message_backlog_count, metadata) = (metrics.backlog_count, Metadata { metrics });
-            Ok(Json(Envelope::success(Pulled { message_backlog_count, messages, metadata })))
+            answer::counted(Pulled { message_backlog_count, messages, metadata }, outcome.held, &connection)
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),
@@ -94,16 +97,18 @@ fn check_consumer(found: &Found, headers: &HeaderMap) -> Result<(), Refused> {
 pub(super) async fn peek(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
+    Extension(connection): Extension<Connection>,
     body: Body,
-) -> Result<Json<Envelope<Peeked>>, Refused> {
+) -> Result<Response, Refused> {
     let found = state.find(names)?;
     let peek: Peek = body.read()?;
     let count = batch_size(peek.batch_size)?;
     let command = Command::Peek(capstan_core::Peek { queue: found.id, count, bytes: limits::PULL_BYTES_MAX });
-    match state.engine.apply(command, None).await?.reply {
+    let outcome = state.engine.apply(command, None).await?;
+    match outcome.reply {
         Reply::Peeked(peeked) => {
             let messages = peeked.into_iter().map(|one| shown(one, &found, state.tokens)).collect();
-            Ok(Json(Envelope::success(Peeked { messages })))
+            answer::counted(Peeked { messages }, outcome.held, &connection)
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),

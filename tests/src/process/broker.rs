@@ -98,7 +98,10 @@ impl Starting {
     /// # Panics
     /// When it does not within 30 seconds.
     pub fn ended(mut self) -> (ExitStatus, Log) {
-        (wait(&mut self.child, &self.log), self.log.clone())
+        let status = wait(&mut self.child, &self.log);
+        // Its last lines may not have been read yet; the channel ends with them.
+        while self.lines.recv_timeout(END_MAX).is_ok() {}
+        (status, self.log.clone())
     }
 
     /// Kills the process (SIGKILL) and waits until it is gone.

@@ -1,0 +1,64 @@
+//! An answer with messages: its bytes count as held until the connection has taken them all.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use capstan_api::envelope::Envelope;
+use serde::Serialize;
+
+use super::refused::Refused;
+use crate::engine::Held;
+use crate::port::Connection;
+
+/// The bytes of an answer, and what they count for.
+struct Counted {
+    bytes: Vec<u8>,
+    _held: Option<Held>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Writes `result` in its envelope; `connection` takes it.
+pub(super) fn counted<T: Serialize>(
+    result: T,
+    held: Option<Held>,
+    connection: &Connection,
+) -> Result<Response, Refused> {
+    let bytes = serde_json::to_vec(&Envelope::success(result)).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be written");
+        super::unexpected()
+    })?;
+    if let Some(held) = &held {
+        held.sent(connection.0.clone());
+    }
+    // The connection keeps these bytes, not a copy: what they count for goes with the last of them.
+    let body = Body::from(Bytes::from_owner(Counted { bytes, _held: held }));
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, json)], body).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+    use crate::engine::Answers;
+
+    #[tokio::test]
+    async fn bytes_count_until_the_last_of_them_is_taken() {
+        let answers = Answers::of_pulls();
+        let connection = Connection::default();
+        let response = counted("text", Some(answers.hold(7)), &connection).unwrap();
+        assert_eq!(answers.bytes(), 7);
+        let taken = to_bytes(response.into_body(), 1000).await.unwrap();
+        assert_eq!(answers.bytes(), 7, "they are in a buffer still");
+        assert!(taken.ends_with(b"\"result\":\"text\"}"), "{taken:?}");
+        drop(taken);
+        assert_eq!(answers.bytes(), 0);
+    }
+}

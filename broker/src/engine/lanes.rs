@@ -44,6 +44,14 @@ struct Inner {
     work: VecDeque<(Job, usize)>,
     work_bytes: usize,
     closed: bool,
+    /// The engine waits for a job. While it does not, waking it would be a system call for nothing.
+    idle: bool,
+}
+
+impl Inner {
+    fn is_empty(&self) -> bool {
+        self.verdicts.is_empty() && self.work.is_empty() && !self.closed
+    }
 }
 
 /// What waits in the lanes.
@@ -72,7 +80,7 @@ impl Lanes {
             return Err(Full::Closed);
         }
         inner.verdicts.push_back((job, size));
-        self.arrived.notify_one();
+        self.wake(inner);
         Ok(())
     }
 
@@ -87,7 +95,7 @@ impl Lanes {
         }
         inner.work_bytes += bytes;
         inner.work.push_back((job, bytes));
-        self.arrived.notify_one();
+        self.wake(inner);
         Ok(())
     }
 
@@ -111,9 +119,13 @@ impl Lanes {
 
     /// Takes a bounded group of what waits, oldest first; waits up to `patience` for a first one.
     pub(super) fn take(&self, patience: Duration) -> Group {
-        let idle = |inner: &mut Inner| inner.verdicts.is_empty() && inner.work.is_empty() && !inner.closed;
-        let waited = self.arrived.wait_timeout_while(self.lock(), patience, idle);
-        let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut inner = self.lock();
+        if inner.is_empty() && !patience.is_zero() {
+            inner.idle = true;
+            let waited = self.arrived.wait_timeout_while(inner, patience, |inner| inner.is_empty());
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+            inner.idle = false;
+        }
         let (mut jobs, mut taken) = (Vec::new(), 0);
         while taken < VERDICTS_PER_GROUP {
             let Some((job, size)) = inner.verdicts.pop_front() else {
@@ -132,6 +144,14 @@ impl Lanes {
             jobs.push(job);
         }
         Group { jobs, closed: inner.closed && inner.verdicts.is_empty() && inner.work.is_empty() }
+    }
+
+    fn wake(&self, mut inner: MutexGuard<'_, Inner>) {
+        let idle = std::mem::take(&mut inner.idle);
+        drop(inner);
+        if idle {
+            self.arrived.notify_one();
+        }
     }
 
     pub(super) fn depths(&self) -> Depths {

@@ -160,10 +160,11 @@ fn damage_in_a_file_that_is_not_the_newest_is_refused() {
     assert_eq!(open(zeros.path()), Ok(LAST), "fjall makes files of zeros, and cuts only the newest");
 
     // What would be a torn write in the newest.
-    let changes: [fn(&mut Vec<u8>); 3] = [
+    let changes: [fn(&mut Vec<u8>); 4] = [
         |bytes| bytes.truncate(bytes.len() - 1),
         |bytes| *bytes.last_mut().unwrap() ^= 1,
         |bytes| bytes.extend_from_slice(b"garbage"),
+        |bytes| bytes.push(1),
     ];
     for change in changes {
         let folder = divided(&[5, 4, 3]);

@@ -1,5 +1,7 @@
 //! The engine over a real store: what is answered when, and who gets what.
 
+mod space;
+
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -101,6 +101,13 @@ impl Full {
         assert!(there <= most && there + unknown.len() as u64 >= most, "{there} of {most}");
     }
 
+    async fn metric(&self, series: &str) -> f64 {
+        let url = format!("{}/metrics", self.broker.admin_url());
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in:\n{text}")).parse().unwrap()
+    }
+
     async fn refuses(&self) {
         let refused = self.send("orders").await.expect_err("the volume is nearly full");
         assert_eq!(refused.code(), Some(10251), "{refused}");
@@ -139,6 +146,12 @@ async fn a_full_volume_refuses_sends_serves_verdicts_and_comes_back() {
     step(&format!("{} messages fill the volume, {} MiB are free", full.kept.sent.len(), volume.free() >> 20));
     assert!(full.kept.sent.len() * BODY > 100 << 20, "refused too early");
     full.check().await;
+    let refused = full.metric("capstan_store_sends_refused_total").await;
+    assert!(refused >= SENDERS as f64, "{refused}");
+    assert!(
+        full.metric("capstan_store_available_bytes").await
+            > 0.5 * full.metric("capstan_store_reserve_bytes").await
+    );
     full.consume().await.unwrap();
     let peek = Peek { batch_size: Some(Whole(5)) };
     let peeked = full.broker.client().peek(&name(NAMESPACE), &name("orders"), &peek).await.unwrap();

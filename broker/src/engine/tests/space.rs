@@ -1,0 +1,110 @@
+//! Disk use under a steady backlog that is consumed and sent again, and of a queue that was emptied.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const BODY: usize = 1024;
+const BATCH: usize = 100;
+const WORKERS: usize = 4;
+/// Two journals, and tables that compaction has not come to yet.
+const BASE: u64 = 160 * MIB;
+/// What stays when nothing lives: the running journal, and a few tables.
+const LEFT_MAX: u64 = 100 * MIB;
+/// Between two looks at the disk.
+const STEP: u64 = 16 * MIB;
+
+/// A number from the environment: a long run is `CAPSTAN_CHURN_BACKLOG=1000000 CAPSTAN_CHURN_MIB=40000`.
+fn setting(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
+/// Bytes that the files below a folder really take. Files may go meanwhile.
+fn disk(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .filter_map(|entry| entry.ok())
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => disk(&entry.path()),
+            Ok(found) => found.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+impl Running {
+    /// Sends a batch of pieces of `noise`, which do not compress.
+    async fn send_batch(&self, noise: &[u8]) {
+        let item = |_| {
+            let at = rand::random_range(0..noise.len() - BODY);
+            let body = noise[at..at + BODY].to_vec();
+            SendItem { delay: None, content_type: ContentType::Bytes, attributes: Vec::new(), body }
+        };
+        let items = (0..BATCH).map(item).collect();
+        let sent =
+            self.engine.apply(Command::Send(Send { queue: self.queue, items }), Some(self.queue)).await;
+        assert!(matches!(sent.unwrap().reply, Reply::Sent(_)));
+    }
+
+    /// Acknowledges up to a batch; answers how many there were.
+    async fn consume(&self) -> usize {
+        let acks: Vec<Lease> = self.pull_now().await.iter().map(|one| one.lease).collect();
+        let count = acks.len();
+        let settle = Settle { queue: self.queue, acks, retries: Vec::new(), releases: Vec::new() };
+        self.settle(settle).await.unwrap().unwrap();
+        count
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disk_use_follows_what_lives_and_not_what_went_through() {
+    let backlog = setting("CAPSTAN_CHURN_BACKLOG", 20_000);
+    let through = setting("CAPSTAN_CHURN_MIB", 448) * MIB;
+    let live = backlog * BODY as u64;
+    let most = 3 * live + BASE;
+    assert!(2 * through > 3 * most, "too little to tell");
+    let run = Running::start(TIMES).await;
+    let store = run._folder.path().join("store");
+    let began = Instant::now();
+    let mut noise = vec![0; 1 << 16];
+    rand::fill(&mut noise[..]);
+    let work = |batches: u64, consumes: bool| {
+        let (run, noise) = (&run, &noise);
+        async move {
+            for _ in 0..batches / WORKERS as u64 {
+                if consumes {
+                    assert_eq!(run.consume().await, BATCH);
+                }
+                run.send_batch(noise).await;
+            }
+        }
+    };
+    let all = |batches, consumes| futures::future::join_all((0..WORKERS).map(|_| work(batches, consumes)));
+    let batch_bytes = (BATCH * BODY) as u64;
+    all(backlog / BATCH as u64, false).await;
+    let (mut seen, mut went) = (Vec::new(), 0);
+    while went < through {
+        all(STEP / batch_bytes, true).await;
+        went += STEP;
+        seen.push(disk(&store) / MIB);
+    }
+    let seconds = began.elapsed().as_secs();
+    println!(
+        "MiB on disk after each 16 MiB that went through, {seconds} s, {} MiB live: {seen:?}",
+        live / MIB
+    );
+    let worst = seen.iter().copied().max().unwrap();
+    assert!(worst <= most / MIB, "{worst} MiB for {} MiB that live", live / MIB);
+
+    while run.consume().await > 0 {}
+    let emptied = Instant::now();
+    let mut left = disk(&store);
+    while left > LEFT_MAX {
+        assert!(emptied.elapsed() < DEADLINE, "{} MiB stay of an emptied queue", left / MIB);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        left = disk(&store);
+    }
+    println!("emptied: {} MiB after {:.1} s", left / MIB, emptied.elapsed().as_secs_f64());
+}

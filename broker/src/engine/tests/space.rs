@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 
 const MIB: u64 = 1 << 20;
-const BODY: usize = 1024;
+const BODY: usize = 8 << 10;
 const BATCH: usize = 100;
 const WORKERS: usize = 4;
 /// Two journals, and tables that compaction has not come to yet.
@@ -14,9 +14,9 @@ const BASE: u64 = 160 * MIB;
 /// What stays when nothing lives: the running journal, and a few tables.
 const LEFT_MAX: u64 = 100 * MIB;
 /// Between two looks at the disk.
-const STEP: u64 = 16 * MIB;
+const STEP: u64 = 32 * MIB;
 
-/// A number from the environment: a long run is `CAPSTAN_CHURN_BACKLOG=1000000 CAPSTAN_CHURN_MIB=40000`.
+/// A number from the environment: a long run is `CAPSTAN_CHURN_BACKLOG=200000 CAPSTAN_CHURN_MIB=40000`.
 fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
 }
@@ -60,15 +60,15 @@ impl Running {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disk_use_follows_what_lives_and_not_what_went_through() {
-    let backlog = setting("CAPSTAN_CHURN_BACKLOG", 20_000);
-    let through = setting("CAPSTAN_CHURN_MIB", 448) * MIB;
+    let backlog = setting("CAPSTAN_CHURN_BACKLOG", 10_000);
+    let through = setting("CAPSTAN_CHURN_MIB", 800) * MIB;
     let live = backlog * BODY as u64;
-    let most = 3 * live + BASE;
+    let most = 2 * live + BASE;
     assert!(2 * through > 3 * most, "too little to tell");
     let run = Running::start(TIMES).await;
     let store = run._folder.path().join("store");
     let began = Instant::now();
-    let mut noise = vec![0; 1 << 16];
+    let mut noise = vec![0; 1 << 20];
     rand::fill(&mut noise[..]);
     let work = |batches: u64, consumes: bool| {
         let (run, noise) = (&run, &noise);
@@ -92,7 +92,7 @@ async fn disk_use_follows_what_lives_and_not_what_went_through() {
     }
     let seconds = began.elapsed().as_secs();
     println!(
-        "MiB on disk after each 16 MiB that went through, {seconds} s, {} MiB live: {seen:?}",
+        "MiB on disk after each 32 MiB that went through, {seconds} s, {} MiB live: {seen:?}",
         live / MIB
     );
     let worst = seen.iter().copied().max().unwrap();

@@ -1,5 +1,6 @@
 //! `capstan-broker` as a process.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use capstan_api::{Client, ControlClient};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
+use super::clock::Clock;
 use super::program::{Log, program};
 
 /// A start that takes longer has failed: it replays a journal of tens of megabytes at most.
@@ -29,7 +31,15 @@ impl Starting {
     /// # Panics
     /// When there is no such program, or it cannot be started.
     pub fn spawn(data: &Path) -> Self {
-        Self::after("", data)
+        Self::after("", data, &[])
+    }
+
+    /// The same, with a wall clock that `clock` steps.
+    ///
+    /// # Panics
+    /// As [`Self::spawn`].
+    pub fn with_clock(data: &Path, clock: &Clock) -> Self {
+        Self::after("", data, &clock.environment())
     }
 
     /// The same, with at most `count` files and connections open at once.
@@ -37,10 +47,10 @@ impl Starting {
     /// # Panics
     /// As [`Self::spawn`].
     pub fn with_open_files(data: &Path, count: u64) -> Self {
-        Self::after(&format!("ulimit -n {count};"), data)
+        Self::after(&format!("ulimit -n {count};"), data, &[])
     }
 
-    fn after(script: &str, data: &Path) -> Self {
+    fn after(script: &str, data: &Path, environment: &[(&str, OsString)]) -> Self {
         // A file that may not grow then fails the write, as a full disk does, instead of killing the process.
         let script = format!("{script} trap '' XFSZ; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
@@ -51,6 +61,7 @@ impl Starting {
                 command.env_remove(name);
             }
         }
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a broker starts");
         let (log, lines) = Log::follow(child.stderr.take().expect("its stderr is a pipe"));
         Self { child, log, lines }

@@ -37,7 +37,8 @@ impl Fixture {
         Self::of(|data| Starting::with_open_files(data, count), queues).await
     }
 
-    async fn of(start: impl FnOnce(&Path) -> Starting, queues: &[Value]) -> Self {
+    /// The same, of a broker that is started in another way.
+    pub(crate) async fn of(start: impl FnOnce(&Path) -> Starting, queues: &[Value]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let broker = start(folder.path()).ready();
         let (client, control) = (broker.client(), broker.control());
@@ -53,9 +54,14 @@ impl Fixture {
 
     /// Ends the process with `end` and starts another over the same folder.
     pub(crate) fn again(self, end: impl FnOnce(Broker)) -> Self {
+        self.again_as(end, Starting::spawn)
+    }
+
+    /// The same, with another way to start.
+    pub(crate) fn again_as(self, end: impl FnOnce(Broker), start: impl FnOnce(&Path) -> Starting) -> Self {
         let Self { broker, folder, .. } = self;
         end(broker);
-        let broker = Broker::start(folder.path());
+        let broker = start(folder.path()).ready();
         let (client, control) = (broker.client(), broker.control());
         Self { broker, client, control, folder }
     }

@@ -18,8 +18,12 @@ const fn package(name: &'static str, proof: &'static [&'static str]) -> Package 
     Package { name, proof }
 }
 
-/// For other people's clients.
-const CLIENTS: &[Package] = &[package("python3", &["python3"]), package("python3-venv", &[PYTHON_VENV])];
+/// For other people's clients, and for programs whose clock is stepped.
+const CLIENTS: &[Package] = &[
+    package("python3", &["python3"]),
+    package("python3-venv", &[PYTHON_VENV]),
+    package("faketime", &["faketime"]),
+];
 /// Part of Debian's python3-venv; elsewhere it comes with Python. Asked of Python itself.
 const PYTHON_VENV: &str = "python3:ensurepip";
 

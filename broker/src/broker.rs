@@ -15,6 +15,7 @@ use crate::descriptors::{self, Shares};
 use crate::engine::{self, EngineError};
 use crate::http::{self, AppState};
 use crate::port::{self, Connections};
+use crate::stats::Stats;
 use crate::store::{FjallStore, Reserve, StoreError};
 
 /// How long open requests may take to end before the engine is closed under them.
@@ -29,6 +30,8 @@ pub enum BrokerError {
     Engine(#[from] EngineError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error("a metric cannot be made: {0}")]
+    Metrics(#[from] prometheus::Error),
     #[error("the engine's thread panicked")]
     Panicked,
 }
@@ -86,12 +89,15 @@ impl Broker {
         let began = Instant::now();
         let path = folder.to_owned();
         // Opening replays the journal: it may take seconds, and blocks.
-        let opened = tokio::task::spawn_blocking(move || start(&path, reserve)).await;
+        let stats = Arc::new(Stats::new()?);
+        let measured = Arc::clone(&stats);
+        let opened = tokio::task::spawn_blocking(move || start(&path, reserve, measured)).await;
         let (engine, ended) = opened.map_err(|_| BrokerError::Panicked)??;
+        stats.recovered(began.elapsed());
         tracing::info!(data = %folder.display(), seconds = began.elapsed().as_secs_f64(), "store recovered");
         let ending = CancellationToken::new();
         let connections = Ports::new();
-        let state = AppState::new(engine.clone(), connections.clone(), ending.clone());
+        let state = AppState::new(engine.clone(), connections.clone(), stats, ending.clone());
         let (data, admin) = (bind(listen).await?, bind(admin_listen).await?);
         Ok(Self { state, engine, ended, ending, connections, data, admin })
     }
@@ -146,8 +152,8 @@ impl Broker {
 
 type Started = (engine::Handle, engine::Ended);
 
-fn start(folder: &Path, reserve: Reserve) -> Result<Started, BrokerError> {
-    Ok(engine::start(FjallStore::open_with(folder, reserve)?)?)
+fn start(folder: &Path, reserve: Reserve, stats: Arc<Stats>) -> Result<Started, BrokerError> {
+    Ok(engine::start(FjallStore::open_with(folder, reserve)?, stats)?)
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {

@@ -22,6 +22,12 @@ impl Clock {
         Self { now: wall().max(committed), read_at: Instant::now() }
     }
 
+    /// How far the wall clock is ahead of this one, milliseconds; it wears off.
+    #[must_use]
+    pub(crate) fn offset(&mut self) -> i64 {
+        difference(wall(), self.now())
+    }
+
     /// The time now.
     pub(crate) fn now(&mut self) -> u64 {
         let read_at = Instant::now();

@@ -14,6 +14,7 @@ pub mod fuzz;
 mod http;
 mod policy;
 mod port;
+mod stats;
 pub mod store;
 
 pub use broker::{Broker, BrokerError};

@@ -6,7 +6,9 @@ use reqwest::{RequestBuilder, Response, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::control::{BrokerState, DECLARATION_PATH, Declaration, Declared, STATE_PATH};
+use crate::control::{
+    BrokerState, CHANGES_PATH, Changes, DECLARATION_PATH, Declaration, Declared, STATE_PATH,
+};
 use crate::envelope::Envelope;
 use crate::error::ErrorEntry;
 use crate::message::{
@@ -353,6 +355,17 @@ impl ControlClient {
     /// [`ClientError`].
     pub async fn state(&self) -> Result<BrokerState, ClientError> {
         plain(self.http.get(self.url(STATE_PATH)?).timeout(REQUEST_TIMEOUT).send().await?).await
+    }
+
+    /// Waits up to `wait` for queues to change after version `since` (empty at first), and reads those that did.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn changes(&self, since: &str, wait: Duration) -> Result<Changes, ClientError> {
+        let query = [("since", since.to_owned()), ("wait_ms", wait.as_millis().to_string())];
+        let mut url = self.url(CHANGES_PATH)?;
+        url.query_pairs_mut().extend_pairs(query);
+        plain(self.http.get(url).timeout(wait.saturating_add(REQUEST_TIMEOUT)).send().await?).await
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {

@@ -14,6 +14,10 @@ use crate::workload::{Endpoint, Workload};
 pub const DECLARATION_PATH: &str = "/control/v1/declaration";
 /// Path of `GET` → [`BrokerState`].
 pub const STATE_PATH: &str = "/control/v1/state";
+/// Path of the long poll for changes of queues on the admin port.
+pub const CHANGES_PATH: &str = "/control/v1/changes";
+/// Longest time that a request for changes waits for some.
+pub const CHANGES_WAIT_MS_MAX: u64 = 60_000;
 
 /// Body of `PUT /control/v1/declaration`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +133,18 @@ pub struct BrokerState {
     #[serde(default)]
     pub storage: Option<StorageState>,
     /// All queues, declared and retained, ordered by namespace and name.
+    pub queues: Vec<QueueState>,
+}
+
+/// Answer of `GET /control/v1/changes?since=VERSION&wait_ms=N`: what changed after that version. With an old version, or one
+/// of another start of the broker, everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// To ask with the next time. Opaque.
+    pub version: String,
+    /// `queues` are all there are: one that is missing is gone.
+    pub whole: bool,
+    /// Ordered by namespace and name when they are all, in no order otherwise.
     pub queues: Vec<QueueState>,
 }
 

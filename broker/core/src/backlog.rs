@@ -56,8 +56,10 @@ impl Core {
             Some((seq, message)) => (seq, Some(Oldest { table, seq, sent_at: message.sent_at })),
             None => (queue.state.tail, None),
         };
-        queue.set_low(table, low);
-        self.touched.insert(id);
+        if queue.low(table) != low {
+            queue.set_low(table, low);
+            self.touched.insert(id);
+        }
         Ok(oldest)
     }
 }

@@ -2,7 +2,7 @@
 
 use capstan_core::{Core, QueueId};
 
-use super::EngineError;
+use super::{EngineError, Version};
 use crate::store::Transaction;
 
 /// What is in a queue.
@@ -26,6 +26,18 @@ pub(crate) struct Snapshot {
     pub(crate) commits: Commits,
     /// Pulls that wait for messages.
     pub(crate) pulls_waiting: usize,
+    /// The wall clock less the broker's time, milliseconds.
+    pub(crate) clock_offset_ms: i64,
+}
+
+/// What changed since a version.
+#[derive(Debug, Clone)]
+pub(crate) struct Changed {
+    /// To ask with the next time.
+    pub(crate) version: Version,
+    /// These are all queues; one that is missing is gone.
+    pub(crate) whole: bool,
+    pub(crate) queues: Vec<QueueSnapshot>,
 }
 
 /// Commits since the start.
@@ -50,12 +62,22 @@ pub(crate) struct QueueSnapshot {
 }
 
 /// Counts every queue.
-pub(super) fn queues(
+pub(super) fn all(
     core: &mut Core,
     now: u64,
     transaction: &Transaction<'_>,
 ) -> Result<Vec<QueueSnapshot>, EngineError> {
-    let ids: Vec<QueueId> = core.views().map(|view| view.id).collect();
+    let ids = core.views().map(|view| view.id).collect();
+    queues(core, ids, now, transaction)
+}
+
+/// Counts some queues; those that are gone are left out.
+pub(super) fn queues(
+    core: &mut Core,
+    ids: Vec<QueueId>,
+    now: u64,
+    transaction: &Transaction<'_>,
+) -> Result<Vec<QueueSnapshot>, EngineError> {
     let mut snapshots = Vec::with_capacity(ids.len());
     for id in ids {
         let oldest = core.oldest_sent_at(id, transaction)?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use capstan_core::{Command, Peek, Pull, QueueId, Reply, SendItem};
 use tokio::sync::{oneshot, watch};
 
-use super::lanes::{Full, Lanes};
+use super::lanes::{Depths, Full, Lanes};
 use super::waiters::WaitingPull;
-use super::{Backlog, Job, Outcome, Snapshot};
+use super::{Backlog, Changed, Job, Outcome, Snapshot, Version};
 use crate::directory::Directory;
 use crate::store::{NearlyFull, Volume};
 
@@ -36,6 +36,7 @@ impl From<Full> for Unavailable {
 pub(crate) struct Handle {
     lanes: Arc<Lanes>,
     directory: watch::Receiver<Arc<Directory>>,
+    version: watch::Receiver<Version>,
     volume: Arc<Volume>,
 }
 
@@ -43,9 +44,10 @@ impl Handle {
     pub(super) const fn new(
         lanes: Arc<Lanes>,
         directory: watch::Receiver<Arc<Directory>>,
+        version: watch::Receiver<Version>,
         volume: Arc<Volume>,
     ) -> Self {
-        Self { lanes, directory, volume }
+        Self { lanes, directory, version, volume }
     }
 
     /// The volume that the store is on.
@@ -121,6 +123,28 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.lanes.push_verdict(Job::Snapshot(reply), 1)?;
         answer.await.map_err(|_| Unavailable::Ended)
+    }
+
+    /// Tells of commits that changed queues.
+    #[must_use]
+    pub(crate) fn versions(&self) -> watch::Receiver<Version> {
+        self.version.clone()
+    }
+
+    /// Counts the queues that changed after a version; all of them when it is none of this engine's.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub(crate) async fn changes(&self, since: Option<Version>) -> Result<Changed, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.lanes.push_verdict(Job::Changes(since, reply), 1)?;
+        answer.await.map_err(|_| Unavailable::Ended)
+    }
+
+    /// What waits for the engine.
+    #[must_use]
+    pub(crate) fn depths(&self) -> Depths {
+        self.lanes.depths()
     }
 
     /// Answers all waiting pulls; later ones do not wait.

@@ -46,6 +46,17 @@ struct Inner {
     closed: bool,
 }
 
+/// What waits in the lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Depths {
+    /// Requests with verdicts.
+    pub(crate) verdicts: usize,
+    /// Sends, pulls and looks.
+    pub(crate) work: usize,
+    /// Of the sends' bodies.
+    pub(crate) work_bytes: usize,
+}
+
 /// What the engine takes in one round.
 pub(super) struct Group {
     pub(super) jobs: Vec<Job>,
@@ -123,10 +134,16 @@ impl Lanes {
         Group { jobs, closed: inner.closed && inner.verdicts.is_empty() && inner.work.is_empty() }
     }
 
+    pub(super) fn depths(&self) -> Depths {
+        let inner = self.lock();
+        let (verdicts, work) = (inner.verdicts.len(), inner.work.len());
+        Depths { verdicts, work, work_bytes: inner.work_bytes }
+    }
+
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        let inner = self.lock();
-        inner.verdicts.len() + inner.work.len()
+        let Depths { verdicts, work, .. } = self.depths();
+        verdicts + work
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -4,29 +4,34 @@
 //! commits: leases of pulls, unsynced, because losing one in a power cut only makes its messages ready again; then
 //! everything else with one fsync. Pulls come first, so nothing is delivered before it is durable.
 
+mod changes;
 mod count;
 mod handle;
 mod lanes;
+mod start;
 #[cfg(test)]
 mod tests;
 mod waiters;
 mod watchdog;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use capstan_core::{Command, Core, Fault, Lease, QueueId, Reply, Settle, limits};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::directory::Directory;
+use crate::stats::Stats;
 use crate::store::{Durability, FjallStore, StoreError, Transaction};
+use changes::Changes;
+pub(crate) use changes::Version;
 use count::backlog;
-pub(crate) use count::{Backlog, Commits, QueueSnapshot, Snapshot};
+pub(crate) use count::{Backlog, Changed, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
 use lanes::Lanes;
+pub(crate) use start::{Ended, start};
 use waiters::{Waiters, WaitingPull};
 use watchdog::Watchdog;
 
@@ -61,6 +66,8 @@ enum Job {
     Pull(WaitingPull),
     /// Count everything.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Count what changed since.
+    Changes(Option<Version>, oneshot::Sender<Changed>),
     /// A pull went away: give back what was leased for it, and let others have what it gathered.
     Abandoned(QueueId, Vec<Lease>),
     /// Answer all waiting pulls, and let no more wait.
@@ -96,106 +103,6 @@ impl From<Fault<StoreError>> for EngineError {
     }
 }
 
-/// Starts the engine on a thread of its own.
-///
-/// The receiver resolves when it ended: after [`Handle::close`], or by an error.
-///
-/// # Errors
-/// [`EngineError`] when the store does not hold together, or no thread can be made.
-pub(crate) fn start(store: FjallStore) -> Result<(Handle, Ended), EngineError> {
-    start_with(store, TIMES)
-}
-
-/// Resolves when the engine ended.
-pub(crate) type Ended = oneshot::Receiver<EngineResult>;
-
-type EngineResult = Result<(), EngineError>;
-
-fn start_with(store: FjallStore, times: Times) -> Result<(Handle, Ended), EngineError> {
-    let lanes = Arc::new(Lanes::default());
-    let (directory, published) = watch::channel(Arc::new(Directory::default()));
-    let (ending, ended) = Ending::new(Arc::clone(&lanes));
-    let no_thread = |e| EngineError::Core(format!("cannot start a thread: {e}"));
-    let (core, clock) = open(&store)?;
-    let stuck = ending.clone();
-    let watchdog =
-        Watchdog::start(times.commit_max, move || stuck.end(Err(EngineError::Stuck(times.commit_max))))
-            .map_err(no_thread)?;
-    let volume = Arc::clone(store.volume());
-    let mut engine = Engine {
-        store: Arc::new(store),
-        committed: core.now(),
-        core,
-        clock,
-        watchdog,
-        times,
-        lanes: Arc::clone(&lanes),
-        waiters: Waiters::default(),
-        waiting: true,
-        awake: BTreeSet::new(),
-        abandoned: Vec::new(),
-        directory,
-        published: 0,
-        looked: Looked::default(),
-    };
-    engine.publish();
-    let run = move || {
-        // Release builds abort instead. The engine is dropped, so nobody sees what a panic left half done.
-        let result = catch_unwind(AssertUnwindSafe(|| engine.run())).unwrap_or(Err(EngineError::Panicked));
-        engine.watchdog.end();
-        if result.is_err() {
-            // The process is to end: a storage engine that failed may take its time to close.
-            return ending.end(result);
-        }
-        drop(engine);
-        ending.end(result);
-    };
-    std::thread::Builder::new().name("engine".to_owned()).spawn(run).map_err(no_thread)?;
-    Ok((Handle::new(lanes, published, volume), ended))
-}
-
-/// Tells the end of the engine: once, by the engine's thread or by its watchdog.
-#[derive(Clone)]
-struct Ending {
-    lanes: Arc<Lanes>,
-    tell: Arc<Mutex<Option<oneshot::Sender<EngineResult>>>>,
-}
-
-impl Ending {
-    fn new(lanes: Arc<Lanes>) -> (Self, Ended) {
-        let (tell, ended) = oneshot::channel();
-        (Self { lanes, tell: Arc::new(Mutex::new(Some(tell))) }, ended)
-    }
-
-    fn end(&self, result: EngineResult) {
-        // Whoever waits for an answer learns that there will be none.
-        self.lanes.end();
-        let tell = self.tell.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(tell) = tell {
-            let _ = tell.send(result);
-        }
-    }
-}
-
-fn open(store: &FjallStore) -> Result<(Core, Clock), EngineError> {
-    let policy =
-        |document: &[u8]| crate::policy::read_document(document).map(|p| crate::policy::translate(&p));
-    let mut transaction = store.transaction();
-    let mut clock = Clock::start(committed(&transaction)?);
-    let core = Core::open(&mut transaction, clock.now(), rand::random(), policy)?;
-    transaction.commit(Durability::Synced)?;
-    Ok((core, clock))
-}
-
-/// When the last commit was made.
-fn committed(transaction: &Transaction<'_>) -> Result<u64, StoreError> {
-    use capstan_core::{Key, Record, Store};
-    Ok(match transaction.get(Key::Clock)? {
-        Some(Record::Clock(clock)) => clock.committed,
-        _ => 0,
-    })
-}
-
 struct Engine {
     store: Arc<FjallStore>,
     core: Core,
@@ -203,6 +110,7 @@ struct Engine {
     /// The time in the last commit.
     committed: u64,
     watchdog: Arc<Watchdog>,
+    stats: Arc<Stats>,
     times: Times,
     lanes: Arc<Lanes>,
     waiters: Waiters,
@@ -215,6 +123,8 @@ struct Engine {
     directory: watch::Sender<Arc<Directory>>,
     /// Queues in the directory.
     published: usize,
+    /// What subscribers have not seen yet.
+    changes: Changes,
     looked: Looked,
 }
 
@@ -344,8 +254,11 @@ impl Engine {
         durability: Durability,
     ) -> Result<(), EngineError> {
         self.core.flush(&mut transaction);
+        let began = Instant::now();
         self.watchdog.during(|| transaction.commit(durability))?;
+        self.stats.committed(durability, began.elapsed());
         self.committed = self.core.now();
+        self.changes.note(self.core.take_changed());
         Ok(())
     }
 
@@ -412,6 +325,7 @@ impl Engine {
     fn finish(&mut self, transaction: Transaction<'_>, round: Round) -> Result<(), EngineError> {
         if !transaction.is_empty() {
             self.commit(transaction, Durability::Synced)?;
+            self.stats.grouped(round.answers.len());
         }
         // A retained queue that is empty at last is forgotten without a declaration.
         if round.declared || self.published != self.core.queue_count() {
@@ -424,7 +338,11 @@ impl Engine {
         }
         for (reply, queues) in round.snapshots {
             let (commits, pulls_waiting) = (self.commits(), self.waiters.count());
-            let _ = reply.send(Snapshot { queues, commits, pulls_waiting });
+            let clock_offset_ms = self.clock.offset();
+            let _ = reply.send(Snapshot { queues, commits, pulls_waiting, clock_offset_ms });
+        }
+        for (reply, changed) in round.changes {
+            let _ = reply.send(changed);
         }
         Ok(())
     }
@@ -457,7 +375,16 @@ impl Engine {
                 round.answers.push((reply, Outcome { reply: effects.reply, backlog }));
             }
             Job::Snapshot(reply) => {
-                round.snapshots.push((reply, count::queues(&mut self.core, now, transaction)?));
+                round.snapshots.push((reply, count::all(&mut self.core, now, transaction)?));
+            }
+            Job::Changes(since, reply) => {
+                let (version, changed) = self.changes.since(since);
+                let whole = changed.is_none();
+                let queues = match changed {
+                    Some(ids) => count::queues(&mut self.core, ids, now, transaction)?,
+                    None => count::all(&mut self.core, now, transaction)?,
+                };
+                round.changes.push((reply, Changed { version, whole, queues }));
             }
             // Sorted out before.
             Job::Pull(_) | Job::Abandoned(..) | Job::StopWaiting => {}
@@ -469,6 +396,7 @@ impl Engine {
     fn publish(&mut self) {
         self.directory.send_replace(Arc::new(Directory::of(&self.core)));
         self.published = self.core.queue_count();
+        self.changes.note_all();
     }
 
     /// Gives back what nobody received, so that it is not leased to a process that is gone.
@@ -483,5 +411,6 @@ impl Engine {
 struct Round {
     answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     snapshots: Vec<(oneshot::Sender<Snapshot>, Vec<QueueSnapshot>)>,
+    changes: Vec<(oneshot::Sender<Changed>, Changed)>,
     declared: bool,
 }

@@ -1,6 +1,7 @@
 //! The engine over a real store: what is answered when, and who gets what.
 
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Instant;
@@ -77,7 +78,8 @@ impl Running {
         let passing = Arc::clone(&gate);
         let store = FjallStore::open(folder.path()).unwrap();
         let store = store.with_gate(Box::new(move |durability| passing.pass(durability)));
-        let (engine, ended) = start_with(store, times).unwrap();
+        let (engine, ended) =
+            super::start::start_with(store, Arc::new(Stats::new().unwrap()), times).unwrap();
         // A retention that no policy may have: a queue's messages expire while a test waits.
         let policy = Policy { retention, ..crate::policy::translate(&document()) };
         let queue = DeclaredQueue {

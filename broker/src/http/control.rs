@@ -1,18 +1,26 @@
 //! The control API on the admin port: declaration and state.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use capstan_api::ErrorCode;
 use capstan_api::Name;
-use capstan_api::control::{BrokerState, Declaration, Declared, QueueState, QueueTotals, StorageState};
+use capstan_api::control::{
+    BrokerState, CHANGES_WAIT_MS_MAX, Changes, Declaration, Declared, QueueState, QueueTotals, StorageState,
+};
 use capstan_api::limits;
 use capstan_core::Command;
 
 use super::AppState;
 use super::body::Body;
+use super::place::InQuery;
 use super::refused::Refused;
-use crate::engine::QueueSnapshot;
+use crate::engine::{Changed, QueueSnapshot, Version};
 use crate::policy;
+
+/// After a change, others are awaited for so long.
+const CHANGES_GATHER: Duration = Duration::from_millis(50);
 
 /// Replaces all policies.
 pub(super) async fn declare(
@@ -41,6 +49,46 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Json<BrokerStat
         storage: storage(&state),
         queues,
     }))
+}
+
+/// What a subscriber has seen, and how long it waits for more.
+#[derive(serde::Deserialize)]
+pub(super) struct Seen {
+    #[serde(default)]
+    since: String,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Answers when queues changed after the version that the subscriber has seen, or the time is over, or the broker ends.
+pub(super) async fn changes(
+    State(state): State<AppState>,
+    InQuery(seen): InQuery<Seen>,
+) -> Result<Json<Changes>, Refused> {
+    let (mut versions, since) = (state.engine.versions(), read_version(&seen.since));
+    let wait = Duration::from_millis(seen.wait_ms.min(CHANGES_WAIT_MS_MAX));
+    let over = tokio::time::sleep(wait);
+    let news = async {
+        // The sender lives as long as the engine, whose end is noticed below.
+        let _ = versions.wait_for(|now| Some(*now) != since).await;
+        // Under load each commit is a change: what follows at once comes along.
+        tokio::time::sleep(CHANGES_GATHER.min(wait)).await;
+    };
+    tokio::select! {
+        () = news => {}
+        () = over => {}
+        () = state.ending.cancelled() => {}
+    }
+    let Changed { version, whole, queues } = state.engine.changes(since).await?;
+    let queues = queues.iter().filter_map(queue_state).collect();
+    let version = format!("{:08x}-{}", version.epoch, version.number);
+    Ok(Json(Changes { version, whole, queues }))
+}
+
+/// `None` for what is no version of ours.
+fn read_version(text: &str) -> Option<Version> {
+    let (epoch, number) = text.split_once('-')?;
+    Some(Version { epoch: u32::from_str_radix(epoch, 16).ok()?, number: number.parse().ok()? })
 }
 
 fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {

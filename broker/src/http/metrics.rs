@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::AppState;
@@ -26,7 +26,7 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refus
     let snapshot = state.engine.snapshot().await?;
     let sidecars = state.sidecars.load(Ordering::Relaxed);
     let usage = state.engine.volume().usage();
-    let text = write(&snapshot, sidecars, &state.connections, usage).map_err(|error| {
+    let text = write(&state, &snapshot, sidecars, usage).map_err(|error| {
         tracing::error!(%error, "metrics cannot be written");
         super::unexpected()
     })?;
@@ -34,9 +34,9 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refus
 }
 
 fn write(
+    state: &AppState,
     snapshot: &Snapshot,
     sidecars: usize,
-    ports: &Ports,
     usage: Option<Usage>,
 ) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
@@ -45,12 +45,17 @@ fn write(
     }
     registry.register(Box::new(Families::of(&snapshot.queues)?))?;
     registry.register(Box::new(commits(snapshot.commits)?))?;
-    let (open, refused) = connections(ports)?;
+    registry.register(Box::new(clock_offset(snapshot.clock_offset_ms)?))?;
+    let depths = state.engine.depths();
+    let (open, refused) = connections(&state.connections)?;
     registry.register(Box::new(open))?;
     registry.register(Box::new(refused))?;
     for (name, help, count) in [
         ("capstan_pulls_waiting", "Pulls that wait for messages.", snapshot.pulls_waiting),
         ("capstan_sidecars_waiting", "Sidecars that wait for news of their configuration.", sidecars),
+        ("capstan_verdicts_waiting", "Requests with verdicts that wait for the engine.", depths.verdicts),
+        ("capstan_work_waiting", "Sends, pulls and looks that wait for the engine.", depths.work),
+        ("capstan_work_waiting_bytes", "Bodies of the sends that wait for the engine.", depths.work_bytes),
     ] {
         let waiting = IntGauge::new(name, help)?;
         waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -58,6 +63,7 @@ fn write(
     }
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    TextEncoder::new().encode(&state.stats.registry.gather(), &mut text)?;
     Ok(text)
 }
 
@@ -79,6 +85,13 @@ fn storage(usage: Usage, registry: &Registry) -> prometheus::Result<()> {
     let counter = IntCounter::new("capstan_store_sends_refused_total", help)?;
     counter.inc_by(refused);
     registry.register(Box::new(counter))
+}
+
+fn clock_offset(millis: i64) -> prometheus::Result<Gauge> {
+    let help = "How far the wall clock is ahead of the broker's time, which never jumps; it wears off.";
+    let offset = Gauge::new("capstan_clock_offset_seconds", help)?;
+    offset.set(millis as f64 / 1000.0);
+    Ok(offset)
 }
 
 fn connections(ports: &Ports) -> prometheus::Result<(IntGaugeVec, IntCounterVec)> {

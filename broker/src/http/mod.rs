@@ -24,14 +24,17 @@ use std::sync::atomic::AtomicUsize;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware::map_response_with_state;
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use capstan_api::ErrorCode;
-use capstan_api::control::{DECLARATION_PATH, STATE_PATH};
+use capstan_api::control::{CHANGES_PATH, DECLARATION_PATH, STATE_PATH};
 use capstan_api::message::Metrics;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Ports;
 use crate::engine::{Backlog, Handle};
+use crate::stats::Stats;
 use body::Budgets;
 use pulls::Pulls;
 use queue::{Found, Names};
@@ -46,6 +49,7 @@ pub(crate) struct AppState {
     pulls: Pulls,
     budgets: Budgets,
     connections: Ports,
+    stats: Arc<Stats>,
     /// Cancelled when the broker ends: whoever waits answers.
     ending: CancellationToken,
     /// Sidecars that wait for news of their configuration.
@@ -53,10 +57,15 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(engine: Handle, connections: Ports, ending: CancellationToken) -> Self {
+    pub(crate) fn new(
+        engine: Handle,
+        connections: Ports,
+        stats: Arc<Stats>,
+        ending: CancellationToken,
+    ) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
         let (pulls, budgets, sidecars) = Default::default();
-        Self { engine, tokens, pulls, budgets, connections, ending, sidecars }
+        Self { engine, tokens, pulls, budgets, connections, stats, ending, sidecars }
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {
@@ -96,6 +105,7 @@ pub(crate) fn data(state: AppState) -> Router {
         )
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
+        .layer(map_response_with_state(state.clone(), count_refusal))
         .with_state(state)
 }
 
@@ -107,8 +117,10 @@ pub(crate) fn admin(state: AppState) -> Router {
         .route("/metrics", get(metrics::get))
         .route(DECLARATION_PATH, put(control::declare))
         .route(STATE_PATH, get(control::get))
+        .route(CHANGES_PATH, get(control::changes))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
+        .layer(map_response_with_state(state.clone(), count_refusal))
         .with_state(state)
 }
 
@@ -118,6 +130,13 @@ async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the broker is ending");
     }
     (StatusCode::OK, "ok")
+}
+
+async fn count_refusal(State(state): State<AppState>, response: Response) -> Response {
+    if let Some(code) = response.extensions().get::<ErrorCode>() {
+        state.stats.refused(*code);
+    }
+    response
 }
 
 async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> Refused {

@@ -91,6 +91,8 @@ impl IntoResponse for Refused {
         let code = self.code;
         let mut response =
             (status, Json(Envelope::failure(code, self.message, self.pointer))).into_response();
+        // To be counted.
+        response.extensions_mut().insert(code);
         let headers = response.headers_mut();
         if retryable {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());

@@ -11,27 +11,51 @@ use super::{Commit, Durability, FjallStore, StoreError, key};
 /// Another version is refused. 1 had no commit numbers and no file `FORMAT`.
 pub(super) const VERSION: u32 = 2;
 const FILE: &str = "FORMAT";
+/// The same while the store is being made: its name changes when the first commit is on disk.
+const NEW: &str = "FORMAT.new";
 const KEY: [u8; 1] = [key::FORMAT];
 /// A longer file is none of ours.
 const FILE_BYTES_MAX: u64 = 32;
 
-/// Reads the file `FORMAT` in `path`, or makes it in a folder without a store.
-pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+/// What the folder of a store of this version holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing yet.
+    New,
+    /// At least the first commit.
+    Store,
+}
+
+/// Reads the file `FORMAT` in `path`, or begins a new store.
+pub(super) fn check(path: &Path) -> Result<Found, StoreError> {
     let failed = |source| StoreError::Folder { path: path.join(FILE), source };
-    let found = match File::open(path.join(FILE)) {
-        Ok(file) => {
-            let mut text = Vec::new();
-            file.take(FILE_BYTES_MAX).read_to_end(&mut text).map_err(failed)?;
-            String::from_utf8_lossy(&text).trim().to_owned()
-        }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        Err(_) if is_empty(&path.join("store")).map_err(failed)? => return make(path).map_err(failed),
-        Err(_) => "1 (it has no file FORMAT)".to_owned(),
-    };
-    if found == VERSION.to_string() {
-        return Ok(());
+    let of_format = |found| StoreError::Format { path: path.to_owned(), found };
+    match read(&path.join(FILE)).map_err(failed)? {
+        Some(found) if found == VERSION.to_string() => return Ok(Found::Store),
+        Some(found) => return Err(of_format(found)),
+        None => {}
     }
-    Err(StoreError::Format { path: path.to_owned(), found })
+    let (begun, store) = (path.join(NEW).try_exists().map_err(failed)?, path.join("store"));
+    if !is_empty(&store).map_err(failed)? {
+        if !begun {
+            return Err(of_format("1 (it has no file FORMAT)".to_owned()));
+        }
+        // Nobody was served from it, and fjall opens none that it has made only half of.
+        fs::remove_dir_all(store).map_err(failed)?;
+    }
+    begin(path).map_err(failed)?;
+    Ok(Found::New)
+}
+
+fn read(file: &Path) -> io::Result<Option<String>> {
+    let file = match File::open(file) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(Some(String::from_utf8_lossy(&text).trim().to_owned()))
 }
 
 fn is_empty(folder: &Path) -> io::Result<bool> {
@@ -42,13 +66,11 @@ fn is_empty(folder: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whole or not at all, and on disk before the store is made.
-fn make(path: &Path) -> io::Result<()> {
-    let new = path.join("FORMAT.new");
-    let mut file = File::create(&new)?;
+/// On disk before the store is.
+fn begin(path: &Path) -> io::Result<()> {
+    let mut file = File::create(path.join(NEW))?;
     writeln!(file, "{VERSION}")?;
     file.sync_all()?;
-    fs::rename(new, path.join(FILE))?;
     File::open(path)?.sync_all()
 }
 
@@ -74,11 +96,14 @@ pub(super) fn commit(keyspace: &Keyspace, path: &Path) -> Result<u64, StoreError
     Ok(commit.ok_or(missing)?.number)
 }
 
-/// The first commit of a new store.
-pub(super) fn write(store: &FjallStore) -> Result<(), StoreError> {
+/// Makes the first commit of a new store in `path`; from then on it is a mistake when there is none.
+pub(super) fn write(store: &FjallStore, path: &Path) -> Result<(), StoreError> {
     let mut batch = store.batch(Durability::Synced, 1);
     batch.insert(&store.keyspace, KEY, VERSION.to_be_bytes());
-    Ok(batch.commit()?)
+    batch.commit()?;
+    let failed = |source| StoreError::Folder { path: path.join(FILE), source };
+    fs::rename(path.join(NEW), path.join(FILE)).map_err(failed)?;
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use ballast::Ballast;
 use commit::{Batch, Commit, Commits};
-use format::VERSION;
+use format::{Found, VERSION};
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
 pub use transaction::Transaction;
@@ -133,11 +133,12 @@ impl FjallStore {
         fs::create_dir_all(path).map_err(folder)?;
         let lock = lock(path)?;
         // Before anything that changes files: they may be another version's.
-        format::check(path)?;
-        let end = journal::check(&path.join("store")).map_err(|error| StoreError::journal(path, error))?;
+        let found = format::check(path)?;
+        let journals = path.join("store");
+        let end = journal::check(&journals).map_err(|error| StoreError::journal(path, error))?;
         let volume = volume(path, reserve)?;
         let opening = |source| StoreError::Open { path: path.to_owned(), source };
-        let database = Database::builder(path.join("store"))
+        let database = Database::builder(&journals)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .max_cached_files(Some(crate::descriptors::shares().store))
@@ -156,9 +157,8 @@ impl FjallStore {
         };
         let keyspace = database.keyspace("queues", options).map_err(opening)?;
         let stored = format::commit(&keyspace, path)?;
-        if let Some(end) = end {
-            end.expect(stored).map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
-        }
+        journal::compare(&journals, end, stored, found == Found::New)
+            .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let keeper = Keeper::start(Arc::clone(&volume), database.clone(), keyspace.clone());
         let store = Self {
             keeper: keeper.map_err(StoreError::Thread)?,
@@ -171,8 +171,8 @@ impl FjallStore {
             gate: None,
             _lock: lock,
         };
-        if stored == 0 {
-            format::write(&store)?;
+        if found == Found::New {
+            format::write(&store, path)?;
         }
         Ok(store)
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod attributes;
+mod changes;
 mod clock;
 mod concurrency;
 mod connections;

@@ -76,6 +76,25 @@ fn another_format_is_refused_by_its_number() {
     }
 }
 
+/// A process that ended before its new store was complete leaves one that the next process makes.
+#[test]
+fn a_store_that_was_only_begun_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (new, done) = (folder.path().join(NEW), folder.path().join(FILE));
+    fs::write(&new, "").unwrap();
+    // At last the first commit was made, and once not all of the storage engine's own files.
+    for missing in [None, Some("store/version"), Some("store/0.jnl"), Some("store/keyspaces/1/current"), None]
+    {
+        if let Some(missing) = missing {
+            fs::remove_file(folder.path().join(missing)).unwrap();
+        }
+        drop(FjallStore::open(folder.path()).unwrap());
+        assert!(done.exists() && !new.exists());
+        drop(FjallStore::open(folder.path()).unwrap());
+        fs::rename(&done, &new).unwrap();
+    }
+}
+
 /// The file is of this version, what is stored is not: somebody put files together.
 #[test]
 fn the_key_must_agree_with_the_file() {

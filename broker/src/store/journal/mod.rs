@@ -9,8 +9,8 @@
 //! * otherwise nobody was answered about anything behind it: the file is cut there. A commit that needs no disk (a lease)
 //!   may be torn while the next one, on its way to the disk when the power went, is whole; it goes too.
 //!
-//! What no check can tell: damage in the last synced batch, or in a lease's right before it, looks like a torn write; a
-//! file cut between two batches, or the oldest one missing, looks like one that is whole, unless the tables know more.
+//! What no check can tell: damage in the last synced batch, or in a lease's right before it, looks like a torn write. A
+//! file cut in an older batch, or the newest or oldest one missing, looks like one that is whole, unless tables know more.
 
 mod record;
 mod window;
@@ -67,6 +67,8 @@ pub enum Problem {
     Gap { found: u64, last: u64 },
     #[error("the journal ends here with commit {last}, but the store's tables hold commit {stored}")]
     Behind { last: u64, stored: u64 },
+    #[error("neither a journal (*.jnl) nor a table in it holds a commit")]
+    Empty,
 }
 
 /// Where a whole journal ends.
@@ -78,14 +80,17 @@ pub(super) struct End {
     commit: u64,
 }
 
-impl End {
-    /// Compares with what fjall makes of the journal and its tables: commit `stored`.
-    pub(super) fn expect(&self, stored: u64) -> Result<(), Damage> {
-        if stored == self.commit {
-            return Ok(());
+/// Compares the journal's end with what fjall made of it and its tables: commit `stored`, 0 for none. Only a new store may
+/// hold nothing.
+pub(super) fn compare(folder: &Path, end: Option<End>, stored: u64, new: bool) -> Result<(), Damage> {
+    match end {
+        Some(End { file, offset, commit, .. }) if commit != stored => {
+            Err(Damage { file, offset, problem: Problem::Behind { last: commit, stored } })
         }
-        let problem = Problem::Behind { last: self.commit, stored };
-        Err(Damage { file: self.file.clone(), offset: self.offset, problem })
+        None if stored == 0 && !new => {
+            Err(Damage { file: folder.to_owned(), offset: 0, problem: Problem::Empty })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -189,6 +189,12 @@ fn missing_files_are_noticed_except_at_the_ends() {
     assert_eq!((damage.file, damage.problem), (journal(folder.path(), 3), Problem::Missing(2)));
     assert_eq!(open(without(&[3]).path()), Ok(9), "what no check can tell");
 
+    let folder = sample();
+    fs::remove_file(journal(folder.path(), 0)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(open(folder.path()).unwrap_err().problem, Problem::Empty, "the only one");
+    }
+
     let folder = divided(&[3, 3, 3, 3]);
     fs::write(journal(folder.path(), 1), b"").unwrap();
     assert_eq!(open(folder.path()).unwrap_err().problem, Problem::Gap { found: 7, last: 3 }, "an empty file");

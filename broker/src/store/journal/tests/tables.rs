@@ -71,6 +71,8 @@ fn compressed(numbered: bool) -> TempDir {
         batch.durability(Some(PersistMode::SyncAll)).commit().unwrap();
     }
     drop((keyspace, database));
+    // Cuts the journal to its batches.
+    drop(Database::builder(&path).journal_compression(CompressionType::Lz4).open().unwrap());
     folder
 }
 
@@ -86,8 +88,6 @@ fn compressed_values_are_checked_as_they_are_stored() {
     let folder = compressed(true);
     assert_eq!(checked(folder.path()).unwrap().unwrap().commit, 5);
     let mut bytes = bytes_of(folder.path());
-    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    bytes.truncate(used);
     let batch = batches(&bytes)[2].clone();
     assert!(batch.len() < 20_000 && bytes[batch.start + 15] == 1, "its first item is compressed");
     bytes[batch.start + 2_000] ^= 1;

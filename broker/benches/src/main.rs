@@ -51,7 +51,10 @@ async fn measure(args: &run::Args) -> Result<()> {
     // Says what is missing before anything is measured.
     machine::facts(&place, &args.peers(), &[])?;
     let samples = run::run(args).await?;
-    let facts = machine::facts(&place, &args.peers(), &samples)?;
+    let mut facts = machine::facts(&place, &args.peers(), &samples)?;
+    if args.quick {
+        facts += "A quick run: one second for each measurement, and a quarter of the backlogs that the rows name.\n";
+    }
     let tables = report::markdown(&samples);
     println!("\n{facts}\n{tables}");
     if let Some(path) = &args.output {

@@ -130,13 +130,14 @@ impl Crews {
                 Ok((load::end_to_end(self.first, second, batch, time * 5 / 3).await?, None))
             }
             (Load::Latency, Some(second)) => {
+                let ledger = Arc::clone(&self.first.ledger);
                 let millis = load::latency(self.first, second, time).await?;
                 let figure = |percent| -> Result<Figure> {
                     let value = percentile(&millis, percent).context("no message was delivered")?;
                     let title = format!("{}, p{percent}", cell.title);
                     Ok(Figure { title, value, unit: Unit::Millis, against: None })
                 };
-                let done = Done { messages: millis.len() as u64, seconds: time.as_secs_f64() };
+                let done = Done { messages: ledger.received(), seconds: time.as_secs_f64() };
                 Ok((done, Some(vec![figure(50)?, figure(99)?])))
             }
             _ => anyhow::bail!("this load is not for clients"),

@@ -1,6 +1,7 @@
 //! The repository's own commands: `cargo xtask COMMAND`.
 #![allow(unreachable_pub, reason = "nothing in a program can be reached from outside")]
 
+mod bench;
 mod cluster;
 mod compile;
 mod generate;
@@ -30,6 +31,8 @@ enum Command {
     /// Starts a Kubernetes of its own on this machine, and more.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Measures Capstan beside Redis, PostgreSQL and a bare HTTP server.
+    Bench(bench::Args),
     /// Writes the files that are generated from the Rust types.
     Generate,
 }
@@ -51,6 +54,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Setup(args) => args.run()?,
         Command::Images(args) => args.run()?,
         Command::Cluster(command) => command.run()?,
+        Command::Bench(args) => args.run()?,
         Command::Generate => generate::run()?,
     }
     Ok(ExitCode::SUCCESS)

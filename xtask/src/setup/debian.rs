@@ -41,13 +41,28 @@ const CLUSTER: &[Package] = &[
     package("e2fsprogs", &["mkfs.ext4"]),
 ];
 
-/// Installs what is missing.
+/// What the benchmark compares with; no test needs it.
+const REDIS: &[Package] = &[package("redis-server", &["redis-server"])];
+const POSTGRES: &[Package] = &[package("postgresql", &["/usr/lib/postgresql", "postgres"])];
+
+/// Installs what the tests need and is missing.
 ///
 /// # Errors
 /// Something is missing and this is not Debian, or not root; or the installation fails.
 pub fn install(clients: bool, cluster: bool, progress: &mut Progress) -> Result<()> {
-    let wanted = [(clients, CLIENTS), (cluster, CLUSTER)];
-    let wanted = wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).flat_map(|(_, packages)| packages);
+    install_of(&[(clients, CLIENTS), (cluster, CLUSTER)], progress)
+}
+
+/// Installs the servers that the benchmark needs and are missing.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_peers(redis: bool, postgres: bool, progress: &mut Progress) -> Result<()> {
+    install_of(&[(redis, REDIS), (postgres, POSTGRES)], progress)
+}
+
+fn install_of(wanted: &[(bool, &'static [Package])], progress: &mut Progress) -> Result<()> {
+    let wanted = wanted.iter().filter(|(is_wanted, _)| *is_wanted).flat_map(|(_, packages)| *packages);
     let missing: Vec<&str> =
         wanted.filter(|package| !is_there(package)).map(|package| package.name).collect();
     if missing.is_empty() {

@@ -79,6 +79,14 @@ pub fn install(levels: &[Level], existing: bool, progress: &mut Progress) -> Res
     Ok(())
 }
 
+/// Installs the servers that the benchmark compares with, where they are missing.
+///
+/// # Errors
+/// An installation fails.
+pub fn peers(redis: bool, postgres: bool, progress: &mut Progress) -> Result<()> {
+    debian::install_peers(redis, postgres, progress)
+}
+
 fn names(levels: &[Level]) -> String {
     levels.iter().map(|level| level.name()).collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,7 @@
 //! Every key of the store, in the order in which the store keeps them.
 //!
-//! The derived order is the order of the encoded bytes: kind first, then big-endian numbers.
+//! The derived order is the order of the encoded bytes: kind first, then big-endian numbers. What every commit rewrites comes
+//! last: new messages and these records then lie side by side, and the older messages before them stay out of compaction.
 
 use crate::id::{Millis, Order, QueueId, Seq};
 use crate::record::Table;
@@ -8,16 +9,6 @@ use crate::record::Table;
 /// The name of one record. What is said of each: its value, when it is written, when it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// [`crate::Meta`]: identity of the store and of its declaration. One; rewritten by a declaration.
-    Meta,
-    /// [`crate::QueueRecord`]: name and policy. Written by a declaration; goes when the queue is retained and empty.
-    Queue(QueueId),
-    /// [`crate::State`]: positions and counts. Written by every commit that touches the queue; goes with the queue.
-    State(QueueId),
-    /// [`crate::Clock`]: time of the last commit. One; written by every commit.
-    Clock,
-    /// [`crate::PurgeRecord`]: what a purge has left to remove. Written by a purge; goes when all is removed.
-    Purge(QueueId),
     /// [`crate::Message`] sent without a delay; never overwritten. Fresh ready ones are those from the cursor on.
     Fresh(QueueId, Seq),
     /// [`crate::Message`] sent with a delay, so that the cursor never meets it; never overwritten.
@@ -30,6 +21,16 @@ pub enum Key {
     Dead(QueueId, Order),
     /// [`crate::Timer`]: a delayed message and when it is due. Goes when it is due or gone.
     Timer(Millis, QueueId, Seq),
+    /// [`crate::Meta`]: identity of the store and of its declaration. One; rewritten by a declaration.
+    Meta,
+    /// [`crate::QueueRecord`]: name and policy. Written by a declaration; goes when the queue is retained and empty.
+    Queue(QueueId),
+    /// [`crate::State`]: positions and counts. Written by every commit that touches the queue; goes with the queue.
+    State(QueueId),
+    /// [`crate::Clock`]: time of the last commit. One; written by every commit.
+    Clock,
+    /// [`crate::PurgeRecord`]: what a purge has left to remove. Written by a purge; goes when all is removed.
+    Purge(QueueId),
 }
 
 impl Key {

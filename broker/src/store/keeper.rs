@@ -17,6 +17,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const COUNT_EVERY: u64 = 4;
 /// Looks between two passes that give space back.
 const SPACE_EVERY: u64 = 16;
+/// Bodies that were stored since the last pass, and make for another at the next look.
+const SPACE_AFTER: u64 = 64 << 20;
 
 /// A running keeper. Dropped, it ends, and waits for its end.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ struct Work {
 
 impl Work {
     fn run(self) {
-        let mut looks: u64 = 0;
+        let (mut looks, mut passed): (u64, u64) = (0, 0);
         self.count();
         while !self.wait() {
             looks += 1;
@@ -87,7 +89,9 @@ impl Work {
                 self.count();
                 self.hold_ballast();
             }
-            if looks.is_multiple_of(SPACE_EVERY) {
+            let stored = self.scans.stored();
+            if looks.is_multiple_of(SPACE_EVERY) || stored - passed >= SPACE_AFTER {
+                passed = stored;
                 self.give_back();
             }
         }

@@ -3,29 +3,29 @@
 //! | kind | key | value |
 //! |---|---|---|
 //! | `00` | – | format version, u32 |
-//! | `01` | – | [`capstan_core::Meta`] |
-//! | `02` | queue | [`capstan_core::QueueRecord`] |
-//! | `03` | queue | [`capstan_core::State`] |
-//! | `04` | – | [`capstan_core::Clock`] |
-//! | `05` | – | the last commit's number and the last one known synced, u64 each |
-//! | `06` | queue | [`capstan_core::PurgeRecord`] |
 //! | `10` fresh, `11` parked | queue, seq | [`capstan_core::Message`] |
 //! | `20` | queue, seq | [`capstan_core::Delivery`] |
 //! | `30` returned, `31` dead | queue, order | seq |
 //! | `40` | due, queue, seq | [`capstan_core::Timer`] |
+//! | `81` | – | [`capstan_core::Meta`] |
+//! | `82` | queue | [`capstan_core::QueueRecord`] |
+//! | `83` | queue | [`capstan_core::State`] |
+//! | `84` | – | [`capstan_core::Clock`] |
+//! | `85` | – | the last commit's number and the last one known synced, u64 each |
+//! | `86` | queue | [`capstan_core::PurgeRecord`] |
 //!
 //! Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
-//! said at [`Key`]. `00` and `05` are the store's own: the core does not know them.
+//! said at [`Key`]. `00` and `85` are the store's own: the core does not know them.
 
 use capstan_core::{Key, Order, QueueId, Seq};
 
 pub(super) const FORMAT: u8 = 0x00;
-const META: u8 = 0x01;
-const QUEUE: u8 = 0x02;
-const STATE: u8 = 0x03;
-const CLOCK: u8 = 0x04;
-pub(super) const COMMIT: u8 = 0x05;
-const PURGE: u8 = 0x06;
+const META: u8 = 0x81;
+const QUEUE: u8 = 0x82;
+const STATE: u8 = 0x83;
+const CLOCK: u8 = 0x84;
+pub(super) const COMMIT: u8 = 0x85;
+const PURGE: u8 = 0x86;
 const FRESH: u8 = 0x10;
 const PARKED: u8 = 0x11;
 const DELIVERY: u8 = 0x20;

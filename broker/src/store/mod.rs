@@ -144,6 +144,9 @@ impl FjallStore {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .max_cached_files(Some(crate::descriptors::shares().store))
+            // With more, the first one spins while the others compact: it puts compactions back in the queue, to be free for
+            // flushes (fjall 3.1.13, worker_pool.rs). That took a third of two cores under load.
+            .worker_threads(1)
             // Rot in a large value is then noticed by the journal's checksum instead of failing to decompress.
             .journal_compression(fjall::CompressionType::None)
             .open()

@@ -3,6 +3,7 @@
 //! Removals alone give little back: a queue's new keys never overlap its old ones, so compaction moves tables down
 //! without rewriting them, and a removal seldom meets what it removes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use fjall::{AbstractTree, Database, Keyspace, PersistMode};
@@ -13,14 +14,27 @@ use super::dead::{Keys, Marks};
 /// So many dead bytes are worth a call while the store is busy: it holds up compaction.
 const WORTH_BYTES: u64 = 32 << 20;
 
-/// Who reads over many keys at this moment: such a read needs the tables that there were when it began.
+/// Who reads over many keys at this moment: such a read needs the tables that there were when it began. And how much was
+/// stored: about as much has gone.
 #[derive(Debug, Default)]
-pub(super) struct Scans(RwLock<()>);
+pub(super) struct Scans {
+    reading: RwLock<()>,
+    stored: AtomicU64,
+}
 
 impl Scans {
     /// Held while one lasts.
     pub(super) fn open(&self) -> RwLockReadGuard<'_, ()> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.reading.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of bodies stored since the start.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_stored(&self, bytes: u64) {
+        self.stored.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Removes the files of tables that were compacted away or dropped. The storage engine does so when it rotates a
@@ -31,7 +45,7 @@ impl Scans {
     pub(super) fn forget_versions(&self, database: &Database, keyspace: &Keyspace) -> Result<(), StoreError> {
         // Nothing is being read now, so later reads are of this moment or after it.
         let now = {
-            let _none = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let _none = self.reading.write().unwrap_or_else(PoisonError::into_inner);
             database.visible_seqno()
         };
         let mut versions = keyspace.tree.get_version_history_lock();

@@ -51,6 +51,7 @@ impl<'a> Transaction<'a> {
             }
         }
         batch.commit()?;
+        self.store.scans.note_stored(self.bytes as u64);
         self.store.count(durability).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }

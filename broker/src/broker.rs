@@ -43,6 +43,7 @@ pub struct Broker {
     ended: engine::Ended,
     ending: CancellationToken,
     connections: Ports,
+    stats: Arc<Stats>,
     data: (TcpListener, SocketAddr),
     admin: (TcpListener, SocketAddr),
 }
@@ -97,9 +98,9 @@ impl Broker {
         tracing::info!(data = %folder.display(), seconds = began.elapsed().as_secs_f64(), "store recovered");
         let ending = CancellationToken::new();
         let connections = Ports::new();
-        let state = AppState::new(engine.clone(), connections.clone(), stats, ending.clone());
+        let state = AppState::new(engine.clone(), connections.clone(), Arc::clone(&stats), ending.clone());
         let (data, admin) = (bind(listen).await?, bind(admin_listen).await?);
-        Ok(Self { state, engine, ended, ending, connections, data, admin })
+        Ok(Self { state, engine, ended, ending, connections, stats, data, admin })
     }
 
     /// Where the HTTP API listens.
@@ -119,7 +120,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`] when the engine failed: the process must end, and the next one recovers.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), BrokerError> {
-        let Self { state, engine, mut ended, ending, connections, data, admin } = self;
+        let Self { state, engine, mut ended, ending, connections, stats, data, admin } = self;
         let servers = TaskTracker::new();
         let routers = [
             ("api", data, http::data(state.clone()), connections.api),
@@ -127,7 +128,8 @@ impl Broker {
         ];
         for (port, (listener, address), router, connections) in routers {
             tracing::info!(port, %address, "listening");
-            servers.spawn(port::serve(listener, router, connections, port::SILENCE_MAX, ending.clone()));
+            let (stats, ending) = (Arc::clone(&stats), ending.clone());
+            servers.spawn(port::serve(listener, router, connections, stats, port::SILENCE_MAX, ending));
         }
         servers.close();
         tokio::select! {

@@ -1,6 +1,7 @@
 //! The queues as the HTTP side knows them: published by the engine after each declaration.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use capstan_api::control::QueuePolicy;
 use capstan_api::workload::{Workload, WorkloadConsumer, WorkloadConsumers};
@@ -13,7 +14,7 @@ use crate::policy;
 pub(crate) struct Directory {
     pub(crate) incarnation: u64,
     pub(crate) revision: String,
-    queues: BTreeMap<String, Entry>,
+    queues: BTreeMap<String, Arc<Entry>>,
 }
 
 /// A queue.
@@ -33,7 +34,7 @@ impl Directory {
         let entry = |view: capstan_core::QueueView<'_>| {
             let policy = policy::read_document(view.document)?;
             let entry = Entry { id: view.id, retained: view.retained, times: view.times, policy };
-            Some((view.label.to_owned(), entry))
+            Some((view.label.to_owned(), Arc::new(entry)))
         };
         let queues = core.views().filter_map(entry).collect();
         Self { incarnation: core.incarnation(), revision: core.revision().to_owned(), queues }
@@ -41,13 +42,16 @@ impl Directory {
 
     /// The queue of a namespace by its name.
     #[must_use]
-    pub(crate) fn find(&self, namespace: &str, queue: &str) -> Option<&Entry> {
+    pub(crate) fn find(&self, namespace: &str, queue: &str) -> Option<&Arc<Entry>> {
         self.queues.get(&policy::label(namespace, queue))
     }
 
     /// All queues of a namespace, by name.
     pub(crate) fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Entry> {
-        self.queues.values().filter(move |entry| entry.policy.namespace.as_str() == namespace)
+        self.queues
+            .values()
+            .map(AsRef::as_ref)
+            .filter(move |entry| entry.policy.namespace.as_str() == namespace)
     }
 
     /// What a sidecar of `workload` consumes.

@@ -8,21 +8,29 @@ use capstan_broker::store::Reserve;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".into());
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     let config = Config::parse();
     capstan_broker::descriptors::raise();
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    match run(config).await {
+    let ended = runtime().map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(config)));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Leaves a processor to the engine's thread, which all requests wait for: with two of them, a second thread here would
+/// only take turns with it.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = processors.saturating_sub(1).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

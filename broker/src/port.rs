@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use capstan_api::ErrorCode;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,6 +15,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::stats::Stats;
 
 /// A connection may be idle, or write at the head of a request, for so long. Common clients keep an idle connection for
 /// 90 s at most: shorter, and a request would meet a connection that is just being closed.
@@ -78,6 +81,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     connections: Arc<Connections>,
+    stats: Arc<Stats>,
     silence: Duration,
     ending: CancellationToken,
 ) {
@@ -90,7 +94,14 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 if let Some(place) = connections.enter() {
-                    tasks.spawn(connection(stream, router.clone(), place, silence, ending.clone()));
+                    tasks.spawn(connection(
+                        stream,
+                        router.clone(),
+                        place,
+                        Arc::clone(&stats),
+                        silence,
+                        ending.clone(),
+                    ));
                 }
             }
             Err(error) => {
@@ -108,6 +119,7 @@ async fn connection(
     stream: TcpStream,
     router: Router,
     _place: Place,
+    stats: Arc<Stats>,
     silence: Duration,
     ending: CancellationToken,
 ) {
@@ -119,7 +131,14 @@ async fn connection(
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(own.clone());
-        router.call(request)
+        let (answer, stats) = (router.call(request), Arc::clone(&stats));
+        async move {
+            let answer = answer.await;
+            if let Ok(Some(code)) = answer.as_ref().map(|answer| answer.extensions().get::<ErrorCode>()) {
+                stats.refused(*code);
+            }
+            answer
+        }
     });
     let served = http.serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
@@ -158,7 +177,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, connections) = (listener.local_addr().unwrap(), Arc::new(Connections::new(most)));
         let router = Router::new().route("/", get(|| async { "here" }));
-        tokio::spawn(serve(listener, router, Arc::clone(&connections), silence, CancellationToken::new()));
+        tokio::spawn(serve(
+            listener,
+            router,
+            Arc::clone(&connections),
+            Arc::new(Stats::new().unwrap()),
+            silence,
+            CancellationToken::new(),
+        ));
         (address, connections)
     }
 

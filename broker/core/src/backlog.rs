@@ -51,7 +51,11 @@ impl Core {
         let Some(queue) = self.queues.get_mut(&id) else {
             return Ok(None);
         };
-        let first = store.messages(table, id, queue.low(table), 1)?.pop();
+        let none = table == Table::Parked && queue.no_parked;
+        let first = if none { None } else { store.messages(table, id, queue.low(table), 1)?.pop() };
+        if table == Table::Parked {
+            queue.no_parked = first.is_none();
+        }
         let (low, oldest) = match first {
             Some((seq, message)) => (seq, Some(Oldest { table, seq, sent_at: message.sent_at })),
             None => (queue.state.tail, None),

@@ -9,8 +9,8 @@ use crate::key::Key;
 use crate::limits;
 use crate::policy::Policy;
 use crate::queue::{Queue, Totals};
-use crate::record::{Clock, Meta, Place, Record, State, Times};
-use crate::store::Store;
+use crate::record::{Clock, Delivery, Meta, Place, Record, State, Times};
+use crate::store::{Store, Typed};
 
 /// All queues of a store.
 #[derive(Debug)]
@@ -161,8 +161,9 @@ impl Core {
                 if let Place::Leased { until, nonce, batch } = delivery.place {
                     let until = until.saturating_add(downtime);
                     let place = Place::Leased { until, nonce, batch };
-                    let moved = crate::record::Delivery { place, ..delivery.clone() };
+                    let moved = Delivery { place, ..delivery.clone() };
                     queue.enter_batch(batch);
+                    queue.leased.insert(*seq, moved.clone());
                     store.put(*key, Record::Delivery(moved));
                     self.leases.insert((until, id, *seq));
                 }
@@ -279,6 +280,24 @@ impl Core {
         let queue = self.queues.get_mut(&id).ok_or(Refusal::QueueUnknown)?;
         self.touched.insert(id);
         Ok(queue)
+    }
+
+    /// What happened to a message so far. What is leased is known without reading: verdicts are about that.
+    pub(crate) fn delivery<S: Store>(
+        &self,
+        id: QueueId,
+        seq: Seq,
+        store: &S,
+    ) -> Result<Option<Delivery>, Fault<S::Error>> {
+        let leased = self.queues.get(&id).and_then(|queue| queue.leased.get(&seq));
+        match leased {
+            Some(delivery) => {
+                let stored = || store.delivery(id, seq).ok().flatten();
+                debug_assert_eq!(stored().as_ref(), Some(delivery), "{id:?} {seq:?}");
+                Ok(Some(delivery.clone()))
+            }
+            None => store.delivery(id, seq),
+        }
     }
 
     /// Sets when to look for a queue's expired messages.

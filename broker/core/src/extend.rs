@@ -33,6 +33,9 @@ impl Core {
                 self.leases.insert((until, id, lease.seq));
                 delivery.place = Place::Leased { until, nonce, batch };
             }
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.leased.insert(lease.seq, delivery.clone());
+            }
             store.put(Key::Delivery(id, lease.seq), Record::Delivery(delivery));
             extended += 1;
         }

@@ -59,7 +59,10 @@ impl Core {
         }
         let (from, to) =
             (Key::Returned(pull.queue, queue.state.returned_head), Key::Returned(pull.queue, END));
-        let mut returned = store.entries(from, to, count)?.into_iter().peekable();
+        // Most queues have none that came back.
+        let some = queue.state.returned_head < queue.state.next_order;
+        let returned = if some { store.entries(from, to, count)? } else { Vec::new() };
+        let mut returned = returned.into_iter().peekable();
         // What expired was never leased, so the cursor may be behind.
         let first = queue.state.cursor.max(queue.state.fresh_low);
         let mut fresh = store.messages(Table::Fresh, pull.queue, first, count)?.into_iter().peekable();
@@ -117,6 +120,9 @@ impl Core {
             Delivery { table, bytes, attempts: 0, releases: 0, place, reason: String::new() }
         };
         let attempt = delivery.attempts + 1;
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.leased.insert(seq, delivery.clone());
+        }
         store.put(Key::Delivery(id, seq), Record::Delivery(delivery));
         self.leases.insert((until, id, seq));
         self.touched.insert(id);

@@ -44,6 +44,7 @@ impl Core {
         };
         queue.totals.purged += count;
         queue.batches.clear();
+        queue.leased.clear();
         queue.oldest = None;
         queue.purge = Some(rest);
         store.put(Key::Purge(id), Record::Purge(rest));
@@ -159,7 +160,7 @@ impl Core {
         if self.queues.get(&id).is_none_or(|queue| queue.is_gone(seq)) {
             return Ok(None);
         }
-        if let Some(delivery) = store.delivery(id, seq)? {
+        if let Some(delivery) = self.delivery(id, seq, store)? {
             return Ok(Some(delivery.table));
         }
         for table in [Table::Fresh, Table::Parked] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{Millis, Seq};
 use crate::policy::Policy;
-use crate::record::{Purge, QueueRecord, State, Table, Times};
+use crate::record::{Delivery, Purge, QueueRecord, State, Table, Times};
 
 /// A queue as the core holds it.
 #[derive(Debug, Clone)]
@@ -18,8 +18,12 @@ pub(crate) struct Queue {
     pub(crate) totals: Totals,
     /// How many messages of each pull are still leased. Bounded by [`crate::limits::LEASED_MAX`].
     pub(crate) batches: BTreeMap<u64, u32>,
+    /// Deliveries of leased messages, as they are stored. Bounded by [`crate::limits::LEASED_MAX`].
+    pub(crate) leased: BTreeMap<Seq, Delivery>,
     /// What the last purge has left to remove.
     pub(crate) purge: Option<Purge>,
+    /// No parked message is stored: most queues have none, and need not look.
+    pub(crate) no_parked: bool,
     /// The oldest message, while it is known.
     pub(crate) oldest: Option<Oldest>,
     /// When to look for expired messages, in time less outages; its entry in [`crate::Core`]'s `retention`.
@@ -45,7 +49,9 @@ impl Queue {
             policy,
             state,
             totals: Totals::default(),
+            no_parked: false,
             batches: BTreeMap::new(),
+            leased: BTreeMap::new(),
             purge,
             oldest: None,
             look_at: None,

@@ -29,7 +29,7 @@ impl Core {
         table: Table,
         store: &mut S,
     ) -> Result<(), Fault<S::Error>> {
-        if let Some(delivery) = store.delivery(id, seq)? {
+        if let Some(delivery) = self.delivery(id, seq, store)? {
             self.remove_delivered(id, seq, &delivery, store);
             return Ok(());
         }
@@ -55,6 +55,7 @@ impl Core {
         match delivery.place {
             Place::Leased { until, batch, .. } => {
                 queue.state.leased -= 1;
+                queue.leased.remove(&seq);
                 // A pull that waited for its turn may have it.
                 if queue.leave_batch(batch) && queue.state.ready > 0 {
                     self.woken.insert(id);

@@ -72,6 +72,7 @@ impl Core {
             store.put(Key::Fresh(id, seq), Record::Message(Box::new(message)));
         } else {
             queue.state.delayed += 1;
+            queue.no_parked = false;
             store.put(Key::Parked(id, seq), Record::Message(Box::new(message)));
             self.put_timer(due, id, seq, Table::Parked, store);
         }

@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::id::QueueId;
 use crate::limits;
 use crate::record::{Delivery, Place};
-use crate::store::{Store, Typed};
+use crate::store::Store;
 
 /// What a lease's holder may still do.
 enum Standing {
@@ -146,7 +146,7 @@ impl Core {
         if self.queues.get(&queue).is_none_or(|queue| queue.is_gone(lease.seq)) {
             return Ok(Standing::Nothing(Warning::Gone));
         }
-        Ok(match store.delivery(queue, lease.seq)? {
+        Ok(match self.delivery(queue, lease.seq, store)? {
             None => Standing::Nothing(Warning::Gone),
             // It is on its way to the dead-letter queue: no verdict touches it any more.
             Some(Delivery { place: Place::Dead { .. }, .. }) => Standing::Nothing(Warning::Gone),

@@ -89,7 +89,7 @@ impl Core {
                 continue;
             }
             let key = Key::Delivery(*id, *seq);
-            let delivery = store.delivery(*id, *seq)?.ok_or(Fault::Corrupt(key))?;
+            let delivery = self.delivery(*id, *seq, store)?.ok_or(Fault::Corrupt(key))?;
             self.total(*id, |totals| totals.lease_expired += 1);
             self.fail(*id, *seq, delivery, None, "the lease ended without a verdict", store)?;
         }

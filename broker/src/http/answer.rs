@@ -4,8 +4,6 @@ use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use capstan_api::envelope::Envelope;
-use serde::Serialize;
 
 use super::refused::Refused;
 use crate::engine::Held;
@@ -23,16 +21,12 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// Writes `result` in its envelope; `connection` takes it.
-pub(super) fn counted<T: Serialize>(
-    result: T,
+/// The answer of these bytes, which are JSON; `connection` takes it.
+pub(super) fn counted(
+    bytes: Vec<u8>,
     held: Option<Held>,
     connection: &Connection,
 ) -> Result<Response, Refused> {
-    let bytes = serde_json::to_vec(&Envelope::success(result)).map_err(|error| {
-        tracing::error!(%error, "an answer cannot be written");
-        super::unexpected()
-    })?;
     if let Some(held) = &held {
         held.sent(connection.0.clone());
     }
@@ -40,6 +34,12 @@ pub(super) fn counted<T: Serialize>(
     let body = Body::from(Bytes::from_owner(Counted { bytes, _held: held }));
     let json = HeaderValue::from_static("application/json");
     Ok(([(header::CONTENT_TYPE, json)], body).into_response())
+}
+
+/// An answer that could not be written.
+pub(super) fn unwritten(error: &serde_json::Error) -> Refused {
+    tracing::error!(%error, "an answer cannot be written");
+    super::unexpected()
 }
 
 #[cfg(test)]
@@ -53,11 +53,11 @@ mod tests {
     async fn bytes_count_until_the_last_of_them_is_taken() {
         let answers = Answers::of_pulls();
         let connection = Connection::default();
-        let response = counted("text", Some(answers.hold(7)), &connection).unwrap();
+        let response = counted(b"text".to_vec(), Some(answers.hold(7)), &connection).unwrap();
         assert_eq!(answers.bytes(), 7);
         let taken = to_bytes(response.into_body(), 1000).await.unwrap();
         assert_eq!(answers.bytes(), 7, "they are in a buffer still");
-        assert!(taken.ends_with(b"\"result\":\"text\"}"), "{taken:?}");
+        assert_eq!(taken, "text");
         drop(taken);
         assert_eq!(answers.bytes(), 0);
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use capstan_api::object::Objects;
+use bytes::Bytes;
+use capstan_api::object::{self, Objects};
 use capstan_api::{ErrorCode, limits};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -70,9 +71,33 @@ impl Budget {
     }
 }
 
+/// The parts of a body. One that came in one piece, as most do, is not copied.
+#[derive(Default)]
+struct Chunks {
+    first: Bytes,
+    joined: Vec<u8>,
+}
+
+impl Chunks {
+    fn push(&mut self, chunk: Bytes) {
+        if self.first.is_empty() {
+            self.first = chunk;
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.extend_from_slice(&self.first);
+        }
+        self.joined.extend_from_slice(&chunk);
+    }
+
+    fn join(self) -> Bytes {
+        if self.joined.is_empty() { self.first } else { self.joined.into() }
+    }
+}
+
 /// The bytes of a body within the limit. They count in their budget until this is dropped.
 pub(super) struct Body {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     _held: Option<OwnedSemaphorePermit>,
 }
 
@@ -111,7 +136,7 @@ impl Body {
 
     async fn all(limit: usize, body: axum::body::Body, budget: &Budget) -> Result<Self, Refused> {
         let mut chunks = body.into_data_stream();
-        let (mut bytes, mut held) = (Vec::new(), None);
+        let (mut bytes, mut held) = (Chunks::default(), None);
         let (mut size, mut overloaded) = (0_usize, false);
         while let Some(chunk) = chunks.next().await {
             let ended = |_| Refused::new(ErrorCode::JsonBodyMalformed, "the request body ended early");
@@ -122,9 +147,9 @@ impl Body {
             }
             overloaded = overloaded || size <= limit && !budget.take(chunk.len(), &mut held);
             if overloaded || size > limit {
-                (bytes, held) = (Vec::new(), None);
+                (bytes, held) = (Chunks::default(), None);
             } else {
-                bytes.extend_from_slice(&chunk);
+                bytes.push(chunk);
             }
         }
         if size > limit {
@@ -135,26 +160,32 @@ impl Body {
             let message = "too many request bodies are being read; try again after Retry-After";
             return Err(Refused::new(ErrorCode::QueueOverloaded, message));
         }
-        Ok(Self { bytes, _held: held })
+        Ok(Self { bytes: bytes.join(), _held: held })
     }
 
     /// Bytes that no budget counts.
     #[cfg(any(test, fuzzing))]
-    pub(super) const fn of(bytes: Vec<u8>) -> Self {
-        Self { bytes, _held: None }
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.into(), _held: None }
     }
 
     /// Reads JSON. An empty body counts as `{}`.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Refused> {
         let text: &[u8] = if self.bytes.trim_ascii().is_empty() { b"{}" } else { &self.bytes };
-        let mut json = serde_json::Deserializer::from_slice(text);
-        let value = serde_path_to_error::deserialize(Objects(&mut json)).map_err(|error| {
-            let pointer = pointer(error.path());
-            refused(error.inner(), Some((error.path().to_string(), pointer)))
-        })?;
-        json.end().map_err(|error| refused(&error, None))?;
-        Ok(value)
+        // To know the place of an error costs as much as the reading: it is looked for when there is one.
+        object::from_slice(text).or_else(|_| with_place(text))
     }
+}
+
+/// Reads again what could not be read, and says where it is wrong.
+fn with_place<T: DeserializeOwned>(text: &[u8]) -> Result<T, Refused> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let value = serde_path_to_error::deserialize(Objects(&mut json)).map_err(|error| {
+        let pointer = pointer(error.path());
+        refused(error.inner(), Some((error.path().to_string(), pointer)))
+    })?;
+    json.end().map_err(|error| refused(&error, None))?;
+    Ok(value)
 }
 
 fn refused(error: &serde_json::Error, place: Option<(String, String)>) -> Refused {

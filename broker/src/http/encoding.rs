@@ -6,30 +6,30 @@ use capstan_api::ErrorCode;
 use capstan_api::message::ContentType;
 use serde_json::value::RawValue;
 
+use super::at::At;
 use super::refused::Refused;
 
-/// The bytes to store for a sent body; `at` is its message's place, such as `/messages/3` or nothing.
-pub(super) fn stored(content_type: ContentType, body: &RawValue, at: &str) -> Result<Vec<u8>, Refused> {
-    let pointer = format!("{at}/body");
+/// The bytes to store for a sent body; `at` is its message's place.
+pub(super) fn stored(content_type: ContentType, body: &RawValue, at: At) -> Result<Vec<u8>, Refused> {
     match content_type {
         ContentType::Json => Ok(body.get().as_bytes().to_vec()),
-        ContentType::Text => string(content_type, body, &pointer).map(String::into_bytes),
+        ContentType::Text => string(content_type, body, at).map(String::into_bytes),
         ContentType::Bytes | ContentType::V8 => {
-            let text = string(content_type, body, &pointer)?;
+            let text = string(content_type, body, at)?;
             STANDARD.decode(text).map_err(|error| {
                 let message =
                     format!("body: a {} body is base64 with padding: {error}", content_type.as_str());
-                Refused::at(ErrorCode::MessageMetadataInvalid, pointer, message)
+                Refused::at(ErrorCode::MessageMetadataInvalid, format!("{at}/body"), message)
             })
         }
     }
 }
 
-fn string(content_type: ContentType, body: &RawValue, pointer: &str) -> Result<String, Refused> {
+fn string(content_type: ContentType, body: &RawValue, at: At) -> Result<String, Refused> {
     serde_json::from_str(body.get()).map_err(|_| {
         let message =
             format!("body: a message of content type {} has a string as body", content_type.as_str());
-        Refused::at(ErrorCode::MessageMetadataInvalid, pointer, message)
+        Refused::at(ErrorCode::MessageMetadataInvalid, format!("{at}/body"), message)
     })
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP side: routes of the data port and of the admin port.
 
 mod answer;
+mod at;
 mod body;
 mod control;
 mod encoding;
@@ -9,6 +10,7 @@ pub(crate) mod fuzz;
 mod metrics;
 mod place;
 mod pull;
+mod pulled;
 mod pulls;
 mod purge;
 mod queue;
@@ -19,14 +21,13 @@ mod settle;
 mod token;
 mod workloads;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::map_response_with_state;
-use axum::response::Response;
 use axum::routing::{get, post, put};
 use capstan_api::ErrorCode;
 use capstan_api::control::{CHANGES_PATH, DECLARATION_PATH, STATE_PATH};
@@ -42,9 +43,12 @@ use queue::{Found, Names};
 use refused::Refused;
 use token::Tokens;
 
-/// What every handler needs.
+/// What every handler needs. Cheap to clone: each request has one.
 #[derive(Clone)]
-pub(crate) struct AppState {
+pub(crate) struct AppState(Arc<Parts>);
+
+/// The parts of an [`AppState`].
+pub(crate) struct Parts {
     engine: Handle,
     tokens: Tokens,
     pulls: Pulls,
@@ -57,6 +61,14 @@ pub(crate) struct AppState {
     sidecars: Arc<AtomicUsize>,
 }
 
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
 impl AppState {
     pub(crate) fn new(
         engine: Handle,
@@ -66,11 +78,11 @@ impl AppState {
     ) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
         let (pulls, budgets, sidecars) = Default::default();
-        Self { engine, tokens, pulls, budgets, connections, stats, ending, sidecars }
+        Self(Arc::new(Parts { engine, tokens, pulls, budgets, connections, stats, ending, sidecars }))
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {
-        Found::find(self.engine.directory(), names)
+        Found::find(&self.engine.directory(), names)
     }
 
     fn incarnation(&self) -> String {
@@ -80,33 +92,32 @@ impl AppState {
 
 /// The data port: Cloudflare's paths, and the sidecars' long poll.
 pub(crate) fn data(state: AppState) -> Router {
-    let queue = Router::new()
-        .route("/", get(queues::get).fallback(queues::managed_elsewhere))
-        .route("/consumers", get(queues::consumers).fallback(queues::managed_elsewhere))
-        .route("/consumers/{consumer}", get(queues::consumer).fallback(queues::managed_elsewhere))
-        .route("/metrics", get(queues::metrics))
-        .route("/messages", post(send::one))
-        .route("/messages/batch", post(send::batch))
-        .route("/messages/pull", post(pull::pull))
-        .route("/messages/pull/cancel", post(pull::cancel))
-        .route("/messages/peek", post(pull::peek))
-        .route("/purge", post(purge::start).get(purge::status))
-        .route("/messages/purge", post(purge::remove))
-        .route("/messages/ack", post(settle::ack))
-        .route("/messages/extend", post(settle::extend));
+    // Not nested: that would write a new address for each request.
+    let of = |action: &str| format!("/client/v4/accounts/{{namespace}}/queues/{{queue}}{action}");
     Router::new()
         .route(
             "/client/v4/accounts/{namespace}/queues",
             get(queues::list).fallback(queues::managed_elsewhere),
         )
-        .nest("/client/v4/accounts/{namespace}/queues/{queue}", queue)
+        .route(&of(""), get(queues::get).fallback(queues::managed_elsewhere))
+        .route(&of("/consumers"), get(queues::consumers).fallback(queues::managed_elsewhere))
+        .route(&of("/consumers/{consumer}"), get(queues::consumer).fallback(queues::managed_elsewhere))
+        .route(&of("/metrics"), get(queues::metrics))
+        .route(&of("/messages"), post(send::one))
+        .route(&of("/messages/batch"), post(send::batch))
+        .route(&of("/messages/pull"), post(pull::pull))
+        .route(&of("/messages/pull/cancel"), post(pull::cancel))
+        .route(&of("/messages/peek"), post(pull::peek))
+        .route(&of("/purge"), post(purge::start).get(purge::status))
+        .route(&of("/messages/purge"), post(purge::remove))
+        .route(&of("/messages/ack"), post(settle::ack))
+        .route(&of("/messages/extend"), post(settle::extend))
         .route(
             "/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers",
             get(workloads::consumers),
         )
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
-        .layer(map_response_with_state(state.clone(), count_refusal))
         .with_state(state)
 }
 
@@ -121,7 +132,6 @@ pub(crate) fn admin(state: AppState) -> Router {
         .route(CHANGES_PATH, get(control::changes))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
-        .layer(map_response_with_state(state.clone(), count_refusal))
         .with_state(state)
 }
 
@@ -131,13 +141,6 @@ async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the broker is ending");
     }
     (StatusCode::OK, "ok")
-}
-
-async fn count_refusal(State(state): State<AppState>, response: Response) -> Response {
-    if let Some(code) = response.extensions().get::<ErrorCode>() {
-        state.stats.refused(*code);
-    }
-    response
 }
 
 async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> Refused {

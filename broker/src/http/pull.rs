@@ -9,17 +9,17 @@ use axum::{Extension, Json};
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
 use capstan_api::limits;
-use capstan_api::message::{Cancelled, Metadata, Peek, Peeked, PeekedMessage, Pull, Pulled, PulledMessage};
+use capstan_api::message::{Cancelled, Peek, Peeked, PeekedMessage, Pull};
 use capstan_api::number::Whole;
 use capstan_api::workload::WORKLOAD_HEADER;
-use capstan_core::{Command, Delivered, Message, Reply};
+use capstan_core::{Command, Message, Reply};
 
 use super::body::Body;
 use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
-use super::{AppState, answer, encoding, metrics_of};
+use super::{AppState, answer, encoding, metrics_of, pulled};
 use crate::engine::Outcome;
 use crate::port::Connection;
 
@@ -48,9 +48,8 @@ pub(super) async fn pull(
     match outcome.reply {
         Reply::Delivered(delivered) => {
             let metrics = metrics_of(outcome.backlog);
-            let messages = delivered.into_iter().map(|one| pulled(one, state.tokens)).collect();
-            let (message_backlog_count, metadata) = (metrics.backlog_count, Metadata { metrics });
-            answer::counted(Pulled { message_backlog_count, messages, metadata }, outcome.held, &connection)
+            let written = pulled::write(&delivered, &metrics, state.tokens);
+            answer::counted(written.map_err(|error| answer::unwritten(&error))?, outcome.held, &connection)
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),
@@ -75,7 +74,7 @@ fn command(found: &Found, pull: &Pull) -> Result<capstan_core::Pull, Refused> {
 
 /// A push consumer's queue is pulled by the sidecars of its workload and by no one else.
 fn check_consumer(found: &Found, headers: &HeaderMap) -> Result<(), Refused> {
-    let Some(consumer) = &found.entry()?.policy.consumer else {
+    let Some(consumer) = &found.entry().policy.consumer else {
         return Ok(());
     };
     let Some(push) = &consumer.push else { return Ok(()) };
@@ -108,25 +107,11 @@ pub(super) async fn peek(
     match outcome.reply {
         Reply::Peeked(peeked) => {
             let messages = peeked.into_iter().map(|one| shown(one, &found, state.tokens)).collect();
-            answer::counted(Peeked { messages }, outcome.held, &connection)
+            let written = serde_json::to_vec(&Envelope::success(Peeked { messages }));
+            answer::counted(written.map_err(|error| answer::unwritten(&error))?, outcome.held, &connection)
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),
-    }
-}
-
-fn pulled(delivered: Delivered, tokens: Tokens) -> PulledMessage {
-    let Delivered { lease, attempt, message, .. } = delivered;
-    let metadata = metadata(&message);
-    let Message { id, sent_at, content_type, attributes, body, .. } = *message;
-    PulledMessage {
-        id: id.to_string(),
-        body: encoding::shown(encoding::from_core(content_type), body),
-        attempts: attempt,
-        timestamp_ms: sent_at,
-        lease_id: tokens.lease(lease),
-        metadata,
-        attributes: attributes.into_iter().collect(),
     }
 }
 
@@ -146,7 +131,8 @@ fn shown(peeked: capstan_core::Peeked, found: &Found, tokens: Tokens) -> PeekedM
     }
 }
 
-fn metadata(message: &Message) -> BTreeMap<String, String> {
+/// What a message says of itself, beside its attributes.
+pub(super) fn metadata(message: &Message) -> BTreeMap<String, String> {
     let content_type = encoding::from_core(message.content_type).as_str();
     let mut metadata = BTreeMap::from([
         ("CF-Content-Type".to_owned(), content_type.to_owned()),

@@ -33,7 +33,7 @@ pub(super) async fn start(
     match state.engine.apply(command, None).await?.reply {
         Reply::Purged(messages) => {
             tracing::info!(queue = found.name(), messages, "queue purged");
-            Ok(Json(Envelope::success(shown(found.entry()?))))
+            Ok(Json(Envelope::success(shown(found.entry()))))
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),

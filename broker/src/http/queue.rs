@@ -12,33 +12,33 @@ use crate::directory::{Directory, Entry};
 /// Names as they stand in a path: `/client/v4/accounts/{namespace}/queues/{queue}/…`.
 pub(super) type Names = (String, String);
 
-/// A queue that exists, with the directory it was found in.
+/// A queue that exists, as it was declared when it was found.
 pub(super) struct Found {
-    directory: Arc<Directory>,
-    names: Names,
+    entry: Arc<Entry>,
     pub(super) id: QueueId,
 }
 
 impl Found {
     /// Finds a queue.
-    pub(super) fn find(directory: Arc<Directory>, (namespace, queue): Names) -> Result<Self, Refused> {
+    pub(super) fn find(directory: &Directory, (namespace, queue): Names) -> Result<Self, Refused> {
+        if let Some(entry) = directory.find(&namespace, &queue) {
+            return Ok(Self { entry: Arc::clone(entry), id: entry.id });
+        }
+        // What is no name is found nowhere.
         for (what, name) in [("account id", &namespace), ("queue id", &queue)] {
             Name::new(name.as_str()).map_err(|error| {
                 Refused::new(ErrorCode::QueueIdMalformed, format!("the {what} in the path: {error}"))
             })?;
         }
-        let entry = directory.find(&namespace, &queue).ok_or_else(|| Refused::queue_not_found(&queue))?;
-        let id = entry.id;
-        Ok(Self { directory, names: (namespace, queue), id })
+        Err(Refused::queue_not_found(&queue))
     }
 
     /// The queue's name.
     pub(super) fn name(&self) -> &str {
-        &self.names.1
+        self.entry.policy.name.as_str()
     }
 
-    pub(super) fn entry(&self) -> Result<&Entry, Refused> {
-        let (namespace, queue) = &self.names;
-        self.directory.find(namespace, queue).ok_or_else(|| Refused::queue_not_found(queue))
+    pub(super) fn entry(&self) -> &Entry {
+        &self.entry
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn get(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Value>>, Refused> {
-    Ok(Json(Envelope::success(shown(state.find(names)?.entry()?))))
+    Ok(Json(Envelope::success(shown(state.find(names)?.entry()))))
 }
 
 /// The consumers of a queue: none or one.
@@ -58,7 +58,7 @@ pub(super) async fn consumers(
     InPath(names): InPath<Names>,
 ) -> Result<Json<Envelope<Vec<Value>>>, Refused> {
     let found = state.find(names)?;
-    let entry = found.entry()?;
+    let entry = found.entry();
     let consumers = entry.policy.consumer.iter().map(|consumer| shown_consumer(entry, consumer)).collect();
     Ok(Json(whole(consumers)))
 }
@@ -69,7 +69,7 @@ pub(super) async fn consumer(
     InPath((namespace, queue, name)): InPath<(String, String, String)>,
 ) -> Result<Json<Envelope<Value>>, Refused> {
     let found = state.find((namespace, queue))?;
-    let entry = found.entry()?;
+    let entry = found.entry();
     let consumer = entry.policy.consumer.as_ref().filter(|consumer| consumer.name.as_str() == name);
     let consumer = consumer.ok_or_else(|| {
         let message = format!("queue {:?} has no consumer of that name", found.name());

@@ -10,6 +10,7 @@ use capstan_api::message::{Attributes, ContentType, Metadata, Send, SendBatch, S
 use capstan_api::number::Whole;
 use capstan_core::{Command, Reply, SendItem};
 
+use super::at::At;
 use super::body::SendBody;
 use super::place::InPath;
 use super::queue::{Found, Names};
@@ -36,7 +37,7 @@ pub(super) async fn one(
     let message: Send = body.read()?;
     // From here on the engine counts its bytes.
     drop(body);
-    let item = item(&found, message, &common, "")?;
+    let item = item(&found, message, &common, At::BODY)?;
     store(&state, &found, vec![item]).await
 }
 
@@ -57,10 +58,10 @@ pub(super) async fn batch(
             format!("messages: a batch holds 1 to {} messages, this one {count}", limits::BATCH_COUNT_MAX);
         return Err(Refused::at(ErrorCode::BatchCountOutOfBounds, "/messages", message));
     }
-    let batch_delay = delay(batch.delay_seconds, ErrorCode::BatchDelayInvalid, "")?;
+    let batch_delay = delay(batch.delay_seconds, ErrorCode::BatchDelayInvalid, At::BODY)?;
     let mut items = Vec::with_capacity(count);
     for (index, message) in batch.messages.into_iter().enumerate() {
-        let mut item = item(&found, message, &common, &format!("/messages/{index}"))?;
+        let mut item = item(&found, message, &common, At::message(index))?;
         item.delay = item.delay.or(batch_delay);
         items.push(item);
     }
@@ -83,12 +84,12 @@ async fn store(state: &AppState, found: &Found, items: Vec<SendItem>) -> Answer 
 }
 
 /// Checks one message; `at` is its place in the body, `common` what the request's headers say of all of them.
-fn item(found: &Found, message: Send, common: &Attributes, at: &str) -> Result<SendItem, Refused> {
+fn item(found: &Found, message: Send, common: &Attributes, at: At) -> Result<SendItem, Refused> {
     let content_type = content_type(message.content_type.as_deref(), at)?;
     let delay = delay(message.delay_seconds, ErrorCode::MessageMetadataInvalid, at)?;
     let attributes = attributes(message.attributes.unwrap_or_default(), common, at)?;
     let body = encoding::stored(content_type, &message.body, at)?;
-    let limit = found.entry()?.policy.max_message_bytes;
+    let limit = found.entry().policy.max_message_bytes;
     if body.len() > limit as usize {
         let message = format!("body: message length of {} bytes exceeds limit of {limit}", body.len());
         return Err(Refused::at(ErrorCode::MessageSizeOutOfBounds, format!("{at}/body"), message));
@@ -96,7 +97,7 @@ fn item(found: &Found, message: Send, common: &Attributes, at: &str) -> Result<S
     Ok(SendItem { delay, content_type: encoding::to_core(content_type), attributes, body })
 }
 
-fn content_type(text: Option<&str>, at: &str) -> Result<ContentType, Refused> {
+fn content_type(text: Option<&str>, at: At) -> Result<ContentType, Refused> {
     let Some(text) = text else {
         return Ok(ContentType::default());
     };
@@ -107,7 +108,7 @@ fn content_type(text: Option<&str>, at: &str) -> Result<ContentType, Refused> {
 }
 
 /// A delay in milliseconds.
-fn delay(seconds: Option<Whole>, code: ErrorCode, at: &str) -> Result<Option<u64>, Refused> {
+fn delay(seconds: Option<Whole>, code: ErrorCode, at: At) -> Result<Option<u64>, Refused> {
     let Some(Whole(seconds)) = seconds else {
         return Ok(None);
     };
@@ -144,7 +145,7 @@ fn attributes_of(headers: &HeaderMap) -> Result<Attributes, Refused> {
 fn attributes(
     mut attributes: Attributes,
     common: &Attributes,
-    at: &str,
+    at: At,
 ) -> Result<Vec<(String, String)>, Refused> {
     for (name, value) in common {
         attributes.entry(name.clone()).or_insert_with(|| value.clone());
@@ -173,7 +174,7 @@ fn attributes(
 /// A batch may always hold two of the queue's largest messages.
 fn check_size(found: &Found, items: &[SendItem]) -> Result<(), Refused> {
     let bytes: usize = items.iter().map(|item| item.body.len()).sum();
-    let limit = limits::BATCH_BYTES_DEFAULT.max(2 * found.entry()?.policy.max_message_bytes as usize);
+    let limit = limits::BATCH_BYTES_DEFAULT.max(2 * found.entry().policy.max_message_bytes as usize);
     if bytes > limit {
         let message = format!("messages: batch size of {bytes} bytes exceeds limit of {limit} bytes");
         return Err(Refused::at(ErrorCode::BatchSizeOutOfBounds, "/messages", message));

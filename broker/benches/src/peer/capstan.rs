@@ -46,6 +46,7 @@ fn policy(queue: usize) -> Result<QueuePolicy> {
         max_retries: 3,
         retry_delay_ms: 0,
         retry_backoff: None,
+        max_concurrency: None,
         dead_letter_queue: None,
         visibility_timeout_ms: 60_000,
         paused: false,

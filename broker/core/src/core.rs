@@ -19,7 +19,7 @@ pub struct Core {
     pub(crate) clock: Clock,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) labels: BTreeMap<String, QueueId>,
-    /// When each lease ends. Bounded by [`limits::LEASED_MAX`] for each queue.
+    /// When each lease ends. Bounded by [`limits::LEASED_ALL_MAX`].
     pub(crate) leases: BTreeSet<(Millis, QueueId, Seq)>,
     /// When the first timer is due, or a time before that.
     pub(crate) next_timer: Option<Millis>,
@@ -280,6 +280,20 @@ impl Core {
         let queue = self.queues.get_mut(&id).ok_or(Refusal::QueueUnknown)?;
         self.touched.insert(id);
         Ok(queue)
+    }
+
+    /// How many more messages of a queue may be leased.
+    #[must_use]
+    pub fn lease_room(&self, id: QueueId) -> u64 {
+        let leased = self.queues.get(&id).map_or(0, |queue| queue.state.leased);
+        let all = limits::LEASED_ALL_MAX.saturating_sub(self.leases.len() as u64);
+        limits::LEASED_MAX.saturating_sub(leased).min(all)
+    }
+
+    /// Whether no message of any queue may be leased.
+    #[must_use]
+    pub fn leases_full(&self) -> bool {
+        self.leases.len() as u64 >= limits::LEASED_ALL_MAX
     }
 
     /// What happened to a message so far. What is leased is known without reading: verdicts are about that.

@@ -1,7 +1,9 @@
 //! Every bound of the core.
 
-/// Most leased messages of one queue; their deadlines are held in memory.
+/// Most leased messages of one queue; what is leased is held in memory.
 pub const LEASED_MAX: u64 = 120_000;
+/// Most leased messages of all queues.
+pub const LEASED_ALL_MAX: u64 = 500_000;
 /// Most timers, leases or expired messages that one [`crate::Command::Tick`] handles of each.
 pub const TICK_STEP: usize = 256;
 /// Most dead messages that one tick tries to move to their dead-letter queue.

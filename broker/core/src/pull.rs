@@ -48,11 +48,10 @@ impl Core {
 
     /// The oldest ready messages within the pull's bounds: a merge of those that came back and the fresh ones.
     fn candidates<S: Store>(&mut self, pull: &Pull, store: &S) -> Result<Vec<Candidate>, Fault<S::Error>> {
+        let room = usize::try_from(self.lease_room(pull.queue)).unwrap_or(usize::MAX);
         let Some(queue) = self.queues.get_mut(&pull.queue) else {
             return Ok(Vec::new());
         };
-        let room =
-            usize::try_from(limits::LEASED_MAX.saturating_sub(queue.state.leased)).unwrap_or(usize::MAX);
         let count = pull.count.min(limits::BATCH_MAX).min(room);
         if count == 0 || queue.state.ready == 0 || queue.pulls_left() == Some(0) {
             return Ok(Vec::new());

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_core::{Command, Core, Fault, Lease, QueueId, Reply, Settle, limits};
+use capstan_core::{Command, Core, Fault, Lease, QueueId, Reply, Settle};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
@@ -122,6 +122,8 @@ struct Engine {
     waiters: Waiters,
     pulled: Answers,
     peeked: Answers,
+    /// Too many messages are leased, of all queues, for any pull.
+    full: bool,
     /// Whether pulls may still wait.
     waiting: bool,
     /// Queues whose waiting pulls are to be looked at.
@@ -297,7 +299,7 @@ impl Engine {
     fn deliverable(&self, queue: QueueId) -> Option<(u64, usize)> {
         let view = self.core.view(queue)?;
         let consumer = view.policy.consumer.as_ref()?;
-        let room = limits::LEASED_MAX.saturating_sub(view.state.leased);
+        let room = self.core.lease_room(queue);
         let delivers = !view.retained && !view.policy.paused && !consumer.paused;
         delivers.then(|| (view.state.ready.min(room), view.pulls_left.unwrap_or(usize::MAX)))
     }
@@ -362,6 +364,9 @@ impl Engine {
         if round.declared || self.published != self.core.queue_count() {
             self.publish();
             // Whoever waits may be refused now.
+            self.awake.extend(self.waiters.queues());
+        }
+        if std::mem::replace(&mut self.full, self.core.leases_full()) && !self.full {
             self.awake.extend(self.waiters.queues());
         }
         for (reply, outcome) in round.answers {

@@ -62,6 +62,7 @@ pub(super) fn start_with(
         waiters: Waiters::default(),
         pulled: pulled.clone(),
         peeked: peeked.clone(),
+        full: false,
         waiting: true,
         awake: BTreeSet::new(),
         abandoned: Vec::new(),

@@ -152,6 +152,7 @@ pub(crate) fn orders(port: u16) -> QueuePolicy {
         max_retries: 2,
         retry_delay_ms: 0,
         retry_backoff: None,
+        max_concurrency: None,
         dead_letter_queue: Some(name("orders-dlq")),
         visibility_timeout_ms: 30_000,
         paused: false,

@@ -29,16 +29,17 @@ impl Core {
             }
             return Ok(None);
         }
-        if let Some(oldest) = queue.oldest {
-            return Ok(Some(oldest.sent_at));
+        // Each by itself: one that stays must not hold back the other table's mark.
+        for table in [Table::Fresh, Table::Parked] {
+            if self.queues.get(&id).is_some_and(|queue| queue.oldest[table as usize].is_none()) {
+                let first = self.first(id, table, store)?;
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.oldest[table as usize] = first;
+                }
+            }
         }
-        let fresh = self.first(id, Table::Fresh, store)?;
-        let parked = self.first(id, Table::Parked, store)?;
-        let oldest = [fresh, parked].into_iter().flatten().min_by_key(|oldest| oldest.seq);
-        if let Some(queue) = self.queues.get_mut(&id) {
-            queue.oldest = oldest;
-        }
-        Ok(oldest.map(|oldest| oldest.sent_at))
+        let oldest = self.queues.get(&id).map(|queue| queue.oldest).unwrap_or_default();
+        Ok(oldest.into_iter().flatten().min_by_key(|oldest| oldest.seq).map(|oldest| oldest.sent_at))
     }
 
     /// The first message of a table; the table's low mark moves up to it.

@@ -22,6 +22,8 @@ impl Core {
         for id in missing {
             self.retain(id, store);
         }
+        // A target may have come, or have room now.
+        self.dead_retry = 0;
         self.meta.revision = declaration.revision;
         store.put(Key::Meta, Record::Meta(self.meta.clone()));
         Reply::Declared

@@ -61,6 +61,14 @@ impl Core {
         // Most queues have none that came back.
         let some = queue.state.returned_head < queue.state.next_order;
         let returned = if some { store.entries(from, to, count)? } else { Vec::new() };
+        if some {
+            // Those that went another way are not passed again.
+            let first = returned.first().map_or(queue.state.next_order, |(order, _)| *order);
+            if queue.state.returned_head != first {
+                queue.state.returned_head = first;
+                self.touched.insert(pull.queue);
+            }
+        }
         let mut returned = returned.into_iter().peekable();
         // What expired was never leased, so the cursor may be behind.
         let first = queue.state.cursor.max(queue.state.fresh_low);

@@ -44,9 +44,14 @@ impl Core {
         };
         queue.totals.purged += count;
         queue.batches.clear();
-        queue.leased.clear();
-        queue.oldest = None;
+        queue.oldest = [None; 2];
         queue.purge = Some(rest);
+        let leased = std::mem::take(&mut queue.leased);
+        for (seq, delivery) in leased {
+            if let Place::Leased { until, .. } = delivery.place {
+                self.leases.remove(&(until, id, seq));
+            }
+        }
         store.put(Key::Purge(id), Record::Purge(rest));
         self.sweeping.insert(id);
         self.look_at(id, None);
@@ -149,9 +154,6 @@ impl Core {
             self.total(id, |totals| totals.purged += 1);
             count += 1;
         }
-        if self.queues.get(&id).is_some_and(|queue| queue.retained) {
-            self.look_at(id, Some(0));
-        }
         Ok(Reply::Removed(count, gone))
     }
 
@@ -163,8 +165,10 @@ impl Core {
         if let Some(delivery) = self.delivery(id, seq, store)? {
             return Ok(Some(delivery.table));
         }
+        let low = |table| self.queues.get(&id).map_or(seq, |queue| queue.low(table));
         for table in [Table::Fresh, Table::Parked] {
-            if store.get(Key::message(table, id, seq))?.is_some() {
+            // Below a table's own mark the store may bring back what was removed.
+            if seq >= low(table) && store.get(Key::message(table, id, seq))?.is_some() {
                 return Ok(Some(table));
             }
         }

@@ -24,8 +24,8 @@ pub(crate) struct Queue {
     pub(crate) purge: Option<Purge>,
     /// No parked message is stored: most queues have none, and need not look.
     pub(crate) no_parked: bool,
-    /// The oldest message, while it is known.
-    pub(crate) oldest: Option<Oldest>,
+    /// The oldest message of each table, while it is known.
+    pub(crate) oldest: [Option<Oldest>; 2],
     /// When to look for expired messages, in time less outages; its entry in [`crate::Core`]'s `retention`.
     pub(crate) look_at: Option<Millis>,
 }
@@ -53,7 +53,7 @@ impl Queue {
             batches: BTreeMap::new(),
             leased: BTreeMap::new(),
             purge,
-            oldest: None,
+            oldest: [None; 2],
             look_at: None,
         }
     }

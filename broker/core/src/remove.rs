@@ -4,6 +4,7 @@ use crate::core::Core;
 use crate::fault::Fault;
 use crate::id::{QueueId, Seq};
 use crate::key::Key;
+use crate::limits;
 use crate::record::{Delivery, Place, Table};
 use crate::store::{Store, Typed};
 
@@ -56,8 +57,9 @@ impl Core {
             Place::Leased { until, batch, .. } => {
                 queue.state.leased -= 1;
                 queue.leased.remove(&seq);
-                // A pull that waited for its turn may have it.
-                if queue.leave_batch(batch) && queue.state.ready > 0 {
+                // A pull that waited for its turn, or for room, may have it.
+                let room = queue.state.leased + 1 == limits::LEASED_MAX;
+                if (queue.leave_batch(batch) || room) && queue.state.ready > 0 {
                     self.woken.insert(id);
                 }
                 self.leases.remove(&(until, id, seq));
@@ -85,8 +87,13 @@ impl Core {
             return;
         };
         queue.state.bytes -= bytes;
-        if queue.oldest.is_some_and(|oldest| oldest.seq == seq) {
-            queue.oldest = None;
+        let oldest = &mut queue.oldest[table as usize];
+        if oldest.is_some_and(|oldest| oldest.seq == seq) {
+            *oldest = None;
+        }
+        if queue.retained && queue.state.count() == 0 {
+            // It is forgotten at the next look.
+            self.look_at(id, Some(0));
         }
     }
 }

@@ -18,12 +18,13 @@ impl Core {
 
     fn try_send<S: Store>(&mut self, send: Send, store: &mut S) -> Result<Vec<MessageId>, Refusal> {
         let (id, incarnation) = (send.queue, self.meta.incarnation);
-        let queue = self.touch(id)?;
+        let queue = self.queues.get(&id).ok_or(Refusal::QueueUnknown)?;
         if queue.retained {
             return Err(Refusal::QueueRetained);
         }
         let added = send.items.iter().map(item_bytes).sum();
         room(queue, send.items.len() as u64, added)?;
+        let queue = self.touch(id)?;
         queue.totals.sent += send.items.len() as u64;
         let mut ids = Vec::with_capacity(send.items.len());
         for item in send.items {

@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::id::{Millis, QueueId, Seq};
 use crate::key::Key;
 use crate::limits;
-use crate::record::{Delivery, Place, Record, Table, Timer};
+use crate::record::{Delivery, Message, Place, Record, Table, Timer};
 use crate::store::{Store, Typed};
 
 impl Core {
@@ -123,7 +123,13 @@ impl Core {
             return Ok(None);
         };
         let (retention, low, tail) = (queue.policy.retention, queue.low(table), queue.state.tail);
-        let step = store.messages(table, id, low, limits::BATCH_MAX)?;
+        let expired =
+            |(_, message): &(Seq, Box<Message>)| message.stored_at.saturating_add(retention) <= age_now;
+        let mut step = store.messages(table, id, low, 1)?;
+        // What lies behind one that stays is of no use, and may be far.
+        if step.first().is_some_and(expired) {
+            step = store.messages(table, id, low, limits::BATCH_MAX)?;
+        }
         let (mut low, mut next) = (tail, None);
         for (seq, message) in step {
             let expires = message.stored_at.saturating_add(retention);
@@ -143,6 +149,10 @@ impl Core {
 
     /// Dead messages go on to their dead-letter queues, where these can take them.
     fn move_dead<S: Store>(&mut self, store: &mut S) -> Result<(), Fault<S::Error>> {
+        if self.dead_retry > self.now() {
+            return Ok(());
+        }
+        self.dead.retain(|id| self.queues.get(id).is_some_and(|queue| queue.state.dead > 0));
         let waiting: Vec<QueueId> =
             self.queues.iter().filter(|(_, queue)| queue.state.dead > 0).map(|(id, _)| *id).collect();
         let mut more = false;
@@ -152,7 +162,13 @@ impl Core {
                 continue;
             };
             let (from, to) = (Key::Dead(id, queue.state.dead_head), Key::Dead(id, END));
-            for (order, seq) in store.entries(from, to, limits::DEAD_STEP)? {
+            let found = store.entries(from, to, limits::DEAD_STEP)?;
+            // Those that went another way are not passed again.
+            if let (Some((first, _)), Some(queue)) = (found.first(), self.queues.get_mut(&id)) {
+                queue.state.dead_head = *first;
+                self.touched.insert(id);
+            }
+            for (order, seq) in found {
                 if self.moved >= limits::MOVED_BYTES_MAX {
                     more = true;
                     break;

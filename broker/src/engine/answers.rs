@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Most bytes of bodies and attributes in answers to pulls that are on their way. One answer may go beyond it.
-const PULLED_MAX: u64 = 128 << 20;
+pub(super) const PULLED_MAX: u64 = 128 << 20;
 /// The same for looks, which nobody waits for.
 const PEEKED_MAX: u64 = 32 << 20;
 /// A client that has not taken its answer for so long is cut off, if others need the room.
@@ -37,15 +37,12 @@ pub(crate) struct Held {
 }
 
 impl Answers {
-    pub(crate) fn of_pulls() -> Self {
-        Self::new(PULLED_MAX)
-    }
-
-    pub(crate) fn of_peeks() -> Self {
+    pub(super) fn of_peeks() -> Self {
         Self::new(PEEKED_MAX)
     }
 
-    fn new(most: u64) -> Self {
+    /// None yet, and at most so many bytes.
+    pub(crate) fn new(most: u64) -> Self {
         let (bytes, next, sent) = Default::default();
         Self(Arc::new(Inner { most, bytes, next, sent }))
     }
@@ -110,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_until_it_is_dropped() {
-        let answers = Answers::of_pulls();
+        let answers = Answers::new(PULLED_MAX);
         let (one, two) = (answers.hold(PULLED_MAX - 1), answers.hold(1));
         assert!(answers.is_full());
         drop(two);
@@ -121,7 +118,7 @@ mod tests {
 
     #[test]
     fn who_does_not_read_is_cut_and_who_does_is_not() {
-        let answers = Answers::of_pulls();
+        let answers = Answers::new(PULLED_MAX);
         let [stalled, reading] = [(); 2].map(|()| CancellationToken::new());
         let (unread, read) = (answers.hold(1), answers.hold(1));
         unread.sent(stalled.clone());

@@ -15,7 +15,7 @@ mod tests;
 mod waiters;
 mod watchdog;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,15 +48,18 @@ const COMMIT_BYTES: usize = 8 << 20;
 /// Between two looks that move low marks on, while there are commits, milliseconds.
 const MARKS_MS: u64 = 2000;
 /// What tests shorten.
-const TIMES: Times = Times { commit_max: Duration::from_secs(30), heartbeat_ms: 60_000 };
+const TIMES: Times =
+    Times { commit_max: Duration::from_secs(30), heartbeat_ms: 60_000, unread_max: answers::PULLED_MAX };
 
-/// How long things may take.
+/// How long things may take, and how much may wait.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     /// A commit that takes longer ends the broker.
     commit_max: Duration,
     /// Time is written down at least this often, so that a restart takes no idle time for an outage.
     heartbeat_ms: u64,
+    /// Most bytes of messages in answers that clients have not taken yet.
+    unread_max: u64,
 }
 
 /// What the engine is asked to do.
@@ -122,6 +125,8 @@ struct Engine {
     waiters: Waiters,
     pulled: Answers,
     peeked: Answers,
+    /// Pulls that are due, and wait until others have taken their answers.
+    overdue: VecDeque<WaitingPull>,
     /// Too many messages are leased, of all queues, for any pull.
     full: bool,
     /// Whether pulls may still wait.
@@ -165,7 +170,7 @@ impl Engine {
         if !self.abandoned.is_empty() {
             return Duration::ZERO;
         }
-        if !self.awake.is_empty() {
+        if !self.awake.is_empty() || !self.overdue.is_empty() {
             // Nobody says when a client has taken its answer.
             return if self.pulled.is_full() { UNREAD_LOOK } else { Duration::ZERO };
         }
@@ -200,6 +205,9 @@ impl Engine {
         self.waiting = false;
         let store = Arc::clone(&self.store);
         let transaction = store.transaction();
+        for WaitingPull { reply, .. } in std::mem::take(&mut self.overdue) {
+            let _ = reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog: None, held: None });
+        }
         for queue in self.waiters.queues() {
             let backlog = backlog(&mut self.core, queue, &transaction)?;
             for pull in self.waiters.all(queue) {
@@ -217,7 +225,7 @@ impl Engine {
             self.pulled.cut_stalled();
             return self.put_off(now);
         }
-        let mut due = Vec::new();
+        let mut due = std::mem::take(&mut self.overdue);
         for queue in std::mem::take(&mut self.awake) {
             // A queue that delivers nothing says so at once.
             match self.deliverable(queue) {
@@ -226,10 +234,10 @@ impl Engine {
             }
         }
         due.extend(self.waiters.expired(now));
-        let mut due = due.into_iter().peekable();
-        while due.peek().is_some() {
+        while !due.is_empty() && !self.pulled.is_full() {
             self.deliver_some(&mut due, now)?;
         }
+        self.overdue = due;
         Ok(())
     }
 
@@ -245,17 +253,17 @@ impl Engine {
     }
 
     /// Answers pulls until enough bytes are leased.
-    fn deliver_some(
-        &mut self,
-        due: &mut impl Iterator<Item = WaitingPull>,
-        now: u64,
-    ) -> Result<(), EngineError> {
+    fn deliver_some(&mut self, due: &mut VecDeque<WaitingPull>, now: u64) -> Result<(), EngineError> {
         let store = Arc::clone(&self.store);
         let mut transaction = store.transaction();
         let (mut answers, mut bytes) = (Vec::new(), 0);
         while bytes < DELIVERY_BYTES
-            && let Some(WaitingPull { pull, reply, .. }) = due.next()
+            && !self.pulled.is_full()
+            && let Some(WaitingPull { pull, reply, .. }) = due.pop_front()
         {
+            if reply.is_closed() {
+                continue;
+            }
             let (queue, wanted) = (pull.queue, pull.count);
             let effects = self.core.apply(Command::Pull(pull), now, &mut transaction)?;
             let mut held = None;
@@ -373,7 +381,7 @@ impl Engine {
             let _ = reply.send(Ok(outcome));
         }
         for (reply, queues) in round.snapshots {
-            let (commits, pulls_waiting) = (self.commits(), self.waiters.count());
+            let (commits, pulls_waiting) = (self.commits(), self.waiters.count() + self.overdue.len());
             let clock_offset_ms = self.clock.offset();
             let _ = reply.send(Snapshot { queues, commits, pulls_waiting, clock_offset_ms });
         }

@@ -1,6 +1,6 @@
 //! The engine's start: the core is made of what the store holds, and a thread takes over; and how its end is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,7 +41,7 @@ pub(super) fn start_with(
     let lanes = Arc::new(Lanes::default());
     let (directory, published) = watch::channel(Arc::new(Directory::default()));
     let (changes, version) = Changes::new();
-    let (pulled, peeked) = (Answers::of_pulls(), Answers::of_peeks());
+    let (pulled, peeked) = (Answers::new(times.unread_max), Answers::of_peeks());
     let (ending, ended) = Ending::new(Arc::clone(&lanes));
     let no_thread = |e| EngineError::Core(format!("cannot start a thread: {e}"));
     let (core, clock) = open(&store)?;
@@ -62,6 +62,7 @@ pub(super) fn start_with(
         waiters: Waiters::default(),
         pulled: pulled.clone(),
         peeked: peeked.clone(),
+        overdue: VecDeque::new(),
         full: false,
         waiting: true,
         awake: BTreeSet::new(),

@@ -12,11 +12,13 @@ use capstan_core::{
     Consumer, ContentType, Declaration, DeclaredQueue, Delivered, Policy, Pull, Retry, Send, SendItem,
 };
 
+use futures::StreamExt;
+
 use super::*;
 
 /// A test fails when what it waits for takes longer.
 const DEADLINE: Duration = Duration::from_secs(30);
-const NO_WAIT: Times = Times { commit_max: DEADLINE, heartbeat_ms: 1_000_000 };
+const NO_WAIT: Times = Times { commit_max: DEADLINE, heartbeat_ms: 1_000_000, unread_max: u64::MAX };
 
 /// Holds synced commits while it is shut, and counts those that came to it.
 #[derive(Default)]
@@ -284,4 +286,43 @@ async fn time_is_written_down_while_nothing_happens() {
     let came = run.gate.came.load(Ordering::SeqCst);
     until("two commits of nothing", || run.gate.came.load(Ordering::SeqCst) >= came + 2).await;
     assert_eq!(run.look().await.ready, 0);
+}
+
+#[tokio::test]
+async fn one_round_leases_no_more_than_may_be_unread() {
+    let run = Running::start(Times { unread_max: 1000, ..NO_WAIT }).await;
+    let mut pulls = Vec::new();
+    // They come in one round: the commit before it is held.
+    let came = run.gate.came.load(Ordering::SeqCst);
+    run.gate.shut(true);
+    let first = run.send(400);
+    run.gate.comes(came).await;
+    let sends: Vec<_> = (0..9).map(|_| run.send(400)).collect();
+    for _ in 0..10 {
+        pulls.push(run.pull(1, u64::MAX, DEADLINE).await);
+    }
+    run.gate.shut(false);
+    first.await.unwrap().unwrap();
+    for send in sends {
+        send.await.unwrap().unwrap();
+    }
+    let mut answers = futures::stream::FuturesUnordered::from_iter(pulls);
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        unread.push(answers.next().await.unwrap().unwrap());
+    }
+    // Others are served meanwhile, and nothing more is leased.
+    run.send(1).await.unwrap().unwrap();
+    assert_eq!(run.look().await.leased, 3, "three of 400 bytes are beyond a thousand");
+    // What was taken makes room, in the order in which they came.
+    while let Some(read) = unread.pop() {
+        drop(read);
+        if let Some(next) = answers.next().await {
+            unread.push(next.unwrap());
+        }
+        if answers.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(run.look().await.leased, 10);
 }

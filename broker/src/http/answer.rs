@@ -51,7 +51,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_count_until_the_last_of_them_is_taken() {
-        let answers = Answers::of_pulls();
+        let answers = Answers::new(100);
         let connection = Connection::default();
         let response = counted(b"text".to_vec(), Some(answers.hold(7)), &connection).unwrap();
         assert_eq!(answers.bytes(), 7);

@@ -205,11 +205,14 @@ impl Volume {
         let reserve = self.reserve();
         if !self.is_nearly_full() {
             let [now, before] = &self.taken;
-            let taken = now.fetch_add(cost, Ordering::Relaxed) + before.load(Ordering::Relaxed);
+            let earlier = now.fetch_add(cost, Ordering::Relaxed);
+            let taken = earlier.saturating_add(before.load(Ordering::Relaxed));
             if taken.saturating_add(cost).saturating_add(reserve) <= available {
                 return Ok(());
             }
-            now.fetch_sub(cost, Ordering::Relaxed);
+            // A look may have begun a new count in between.
+            let back = |taken: u64| Some(taken.saturating_sub(cost));
+            let _ = now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
         Err(NearlyFull { available, reserve })

@@ -6,6 +6,8 @@ pub const LEASED_MAX: u64 = 120_000;
 pub const LEASED_ALL_MAX: u64 = 500_000;
 /// Most timers, leases or expired messages that one [`crate::Command::Tick`] handles of each.
 pub const TICK_STEP: usize = 256;
+/// Most messages that are read at once only to be removed: each may have a body of a mebibyte.
+pub const BODIES_STEP: usize = 16;
 /// Most dead messages that one tick tries to move to their dead-letter queue.
 pub const DEAD_STEP: usize = 64;
 /// Most bytes of bodies and attributes that one command moves to dead-letter queues, but always one message; the others

@@ -105,23 +105,8 @@ impl Core {
             store.remove(key);
             (rest.delivery, room) = (seq.next(), room - 1);
         }
-        for table in [Table::Fresh, Table::Parked] {
-            let from = if table == Table::Fresh { rest.fresh } else { rest.parked };
-            for (key, record) in
-                store.scan(Key::message(table, id, from), Key::message(table, id, end), room)?
-            {
-                let (Key::Fresh(_, seq) | Key::Parked(_, seq), Record::Message(message)) = (key, record)
-                else {
-                    return Err(Fault::Corrupt(key));
-                };
-                if table == Table::Parked && message.due >= self.clock.timer_head.0 {
-                    store.remove(Key::Timer(message.due, id, seq));
-                }
-                store.remove(key);
-                let head = if table == Table::Fresh { &mut rest.fresh } else { &mut rest.parked };
-                (*head, room) = (seq.next(), room - 1);
-            }
-        }
+        rest.fresh = self.sweep_table(id, Table::Fresh, (rest.fresh, end), &mut room, store)?;
+        rest.parked = self.sweep_table(id, Table::Parked, (rest.parked, end), &mut room, store)?;
         for (head, key) in [
             (&mut rest.returned, Key::Returned as fn(QueueId, Order) -> Key),
             (&mut rest.dead, Key::Dead as fn(QueueId, Order) -> Key),
@@ -132,6 +117,36 @@ impl Core {
             }
         }
         Ok((room == 0).then_some(rest))
+    }
+
+    /// Removes what a table has from one place to the other, while there is room; answers where it came to.
+    fn sweep_table<S: Store>(
+        &self,
+        id: QueueId,
+        table: Table,
+        (mut from, to): (Seq, Seq),
+        room: &mut usize,
+        store: &mut S,
+    ) -> Result<Seq, Fault<S::Error>> {
+        loop {
+            let (step, key) = (limits::BODIES_STEP.min(*room), |seq| Key::message(table, id, seq));
+            let found = store.scan(key(from), key(to), step)?;
+            let over = found.len() < step || step == 0;
+            for (key, record) in found {
+                let (Key::Fresh(_, seq) | Key::Parked(_, seq), Record::Message(message)) = (key, record)
+                else {
+                    return Err(Fault::Corrupt(key));
+                };
+                if table == Table::Parked && message.due >= self.clock.timer_head.0 {
+                    store.remove(Key::Timer(message.due, id, seq));
+                }
+                store.remove(key);
+                (from, *room) = (seq.next(), *room - 1);
+            }
+            if over {
+                return Ok(from);
+            }
+        }
     }
 
     /// Removes the messages that a client names, whatever their state. It counts as no delivery.

@@ -164,6 +164,8 @@ pub enum Refusal {
     DeliveryPaused,
     /// Nothing consumes this queue.
     NoConsumer,
+    /// More than the queue's `max_bytes` or `max_messages` at once: there will never be room.
+    BeyondQueue,
     /// The queue's `max_bytes` would be passed.
     QueueBytesFull,
     /// The queue's `max_messages` would be passed.

@@ -99,6 +99,9 @@ impl Core {
 /// Whether a queue may take so much more.
 pub(crate) fn room(queue: &Queue, messages: u64, bytes: u64) -> Result<(), Refusal> {
     let beyond = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value > limit);
+    if beyond(queue.policy.max_bytes, bytes) || beyond(queue.policy.max_messages, messages) {
+        return Err(Refusal::BeyondQueue);
+    }
     if beyond(queue.policy.max_bytes, queue.state.bytes.saturating_add(bytes)) {
         return Err(Refusal::QueueBytesFull);
     }

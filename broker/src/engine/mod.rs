@@ -205,8 +205,9 @@ impl Engine {
         self.waiting = false;
         let store = Arc::clone(&self.store);
         let transaction = store.transaction();
-        for WaitingPull { reply, .. } in std::mem::take(&mut self.overdue) {
-            let _ = reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog: None, held: None });
+        for WaitingPull { pull, reply, .. } in std::mem::take(&mut self.overdue) {
+            let backlog = Some(backlog(&mut self.core, pull.queue, &transaction)?);
+            let _ = reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog, held: None });
         }
         for queue in self.waiters.queues() {
             let backlog = backlog(&mut self.core, queue, &transaction)?;
@@ -241,11 +242,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Too many answers are unread: pulls go on waiting, and those whose time is over get nothing.
+    /// Too many answers are unread: pulls go on waiting, and those that are due, or whose time is over, get nothing.
     fn put_off(&mut self, now: u64) -> Result<(), EngineError> {
         let store = Arc::clone(&self.store);
         let transaction = store.transaction();
-        for WaitingPull { pull, reply, .. } in self.waiters.expired(now) {
+        // Those that were due are answered too: a client that waits longer may ask again.
+        let overdue = std::mem::take(&mut self.overdue);
+        for WaitingPull { pull, reply, .. } in overdue.into_iter().chain(self.waiters.expired(now)) {
             let backlog = Some(backlog(&mut self.core, pull.queue, &transaction)?);
             let _ = reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog, held: None });
         }

@@ -36,6 +36,15 @@ pub(super) fn counted(
     Ok(([(header::CONTENT_TYPE, json)], body).into_response())
 }
 
+/// An answer that takes long to write: it is written on a thread of its own.
+pub(super) async fn written_aside(
+    write: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
+) -> Result<Response, Refused> {
+    let written = tokio::task::spawn_blocking(write).await.map_err(|_| super::unexpected())?;
+    let bytes = written.map_err(|error| unwritten(&error))?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
+}
+
 /// An answer that could not be written.
 pub(super) fn unwritten(error: &serde_json::Error) -> Refused {
     tracing::error!(%error, "an answer cannot be written");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::Response;
 use capstan_api::ErrorCode;
 use capstan_api::Name;
 use capstan_api::control::{
@@ -12,10 +13,10 @@ use capstan_api::control::{
 use capstan_api::limits;
 use capstan_core::Command;
 
-use super::AppState;
 use super::body::Body;
 use super::place::InQuery;
 use super::refused::Refused;
+use super::{AppState, answer};
 use crate::engine::{Changed, QueueSnapshot, Version};
 use crate::policy;
 
@@ -40,15 +41,19 @@ pub(super) async fn declare(
 }
 
 /// Tells what the broker knows.
-pub(super) async fn get(State(state): State<AppState>) -> Result<Json<BrokerState>, Refused> {
-    let queues = state.engine.snapshot().await?.queues.iter().filter_map(queue_state).collect();
-    Ok(Json(BrokerState {
-        incarnation: state.incarnation(),
-        revision: state.engine.directory().revision.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        storage: storage(&state),
-        queues,
-    }))
+pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
+    let snapshot = state.engine.snapshot().await?;
+    answer::written_aside(move || {
+        let queues = snapshot.queues.iter().filter_map(queue_state).collect();
+        serde_json::to_vec(&BrokerState {
+            incarnation: state.incarnation(),
+            revision: state.engine.directory().revision.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            storage: storage(&state),
+            queues,
+        })
+    })
+    .await
 }
 
 /// What a subscriber has seen, and how long it waits for more.

@@ -26,7 +26,9 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refus
     let snapshot = state.engine.snapshot().await?;
     let sidecars = state.sidecars.load(Ordering::Relaxed);
     let usage = state.engine.volume().usage();
-    let text = write(&state, &snapshot, sidecars, usage).map_err(|error| {
+    // Thousands of queues take their time, in which other requests must be served.
+    let written = tokio::task::spawn_blocking(move || write(&state, &snapshot, sidecars, usage));
+    let text = written.await.map_err(|_| super::unexpected())?.map_err(|error| {
         tracing::error!(%error, "metrics cannot be written");
         super::unexpected()
     })?;

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use capstan_api::ErrorCode;
 use capstan_api::control::ConsumerPolicy;
 use capstan_api::envelope::{Envelope, ResultInfo};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use super::place::{InPath, InQuery};
 use super::queue::Names;
 use super::refused::Refused;
-use super::{AppState, metrics_of};
+use super::{AppState, answer, metrics_of};
 use crate::directory::Entry;
 
 /// The queues of a namespace; `name` filters, and may be given several times. Without `per_page` all are on page 1.
@@ -19,16 +20,21 @@ pub(super) async fn list(
     State(state): State<AppState>,
     InPath(namespace): InPath<String>,
     InQuery(query): InQuery<Vec<(String, String)>>,
-) -> Result<Json<Envelope<Vec<Value>>>, Refused> {
+) -> Result<Response, Refused> {
     let page = counted(&query, "page")?.unwrap_or(1);
     let per_page = counted(&query, "per_page")?;
-    let names: Vec<&str> =
-        query.iter().filter(|(key, _)| key == "name").map(|(_, name)| name.as_str()).collect();
+    let names: Vec<String> =
+        query.into_iter().filter(|(key, _)| key == "name").map(|(_, name)| name).collect();
     let directory = state.engine.directory();
-    let wanted =
-        |entry: &&Entry| !entry.retained && (names.is_empty() || names.contains(&entry.policy.name.as_str()));
-    let queues: Vec<Value> = directory.of_namespace(&namespace).filter(wanted).map(shown).collect();
-    Ok(Json(paged(queues, page, per_page)))
+    // Thousands of queues take their time, in which other requests must be served.
+    answer::written_aside(move || {
+        let wanted = |entry: &&Entry| {
+            !entry.retained && (names.is_empty() || names.iter().any(|n| n == entry.policy.name.as_str()))
+        };
+        let queues: Vec<Value> = directory.of_namespace(&namespace).filter(wanted).map(shown).collect();
+        serde_json::to_vec(&paged(queues, page, per_page))
+    })
+    .await
 }
 
 /// A parameter that counts from 1.

@@ -73,6 +73,13 @@ pub(super) fn of_core(refusal: Refusal, queue: &str) -> Refused {
                  apply one without targetRef"
             ),
         ),
+        Refusal::BeyondQueue => Refused::new(
+            ErrorCode::BatchSizeOutOfBounds,
+            format!(
+                "this is more than limits.maxBytes or limits.maxMessages of queue {queue:?}, which will never have room \
+                 for it; send less at once, or raise the limit"
+            ),
+        ),
         Refusal::QueueBytesFull => Refused::new(
             ErrorCode::StorageLimitExceeded,
             format!("queue {queue:?} holds limits.maxBytes already; consume messages, or raise the limit"),

@@ -105,8 +105,9 @@ fn sends() -> Vec<Row> {
             "/delay_seconds",
         )
         .what("batch delay"),
-        post("small:messages/batch", r#"{"messages":[{"body":1},{"body":2}]}"#, 429, 10251, "")
-            .what("full queue"),
+        post("small:messages/batch", r#"{"messages":[{"body":1},{"body":2}]}"#, 400, 10205, "")
+            .what("more than a queue holds")
+            .says("never have room"),
     ]
 }
 
@@ -381,4 +382,18 @@ async fn unusual_requests_that_mean_the_same_are_taken() {
     assert_eq!(http.post(&url).body(largest).send().await.unwrap().status(), 200);
     assert_eq!(http.post(format!("{url}/pull")).send().await.unwrap().status(), 200);
     assert_eq!(fixture.queue("orders").await.totals.sent, 6);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_until_there_is_room() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({"max_messages": 1}))]).await;
+    fixture.send("orders", json!({ "body": 1 })).await;
+    let url = format!("{}/accounts/{NAMESPACE}/queues/orders/messages", fixture.base_url());
+    let refused = reqwest::Client::new().post(url).body(r#"{"body":2}"#).send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (429, true));
+    let envelope: Value = refused.json().await.unwrap();
+    assert_eq!(envelope["errors"][0]["code"], 10251, "{envelope}");
+    let pulled = fixture.pull("orders", 1).await.messages;
+    fixture.ack("orders", &[&pulled[0].lease_id]).await;
+    fixture.send("orders", json!({ "body": 2 })).await;
 }

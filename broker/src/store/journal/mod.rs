@@ -119,7 +119,7 @@ pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
         cut(folder, file, offset).map_err(failed)?;
         tracing::warn!(
             file = %file.display(), offset, bytes = end - offset, flaw,
-            "the journal ended in a torn write, which was cut off; nobody was told that it was stored"
+            "the journal ended in a torn write, which was cut off; nobody was told that it was stored, unless the disk lost it later"
         );
     }
     Ok(last)

@@ -79,7 +79,8 @@ pub struct State {
 }
 
 impl State {
-    pub(crate) const EMPTY: Self = Self {
+    /// Of a queue that never had a message.
+    pub const EMPTY: Self = Self {
         tail: Seq(1),
         cursor: Seq(1),
         fresh_low: Seq(1),

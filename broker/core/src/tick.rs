@@ -153,8 +153,7 @@ impl Core {
             return Ok(());
         }
         self.dead.retain(|id| self.queues.get(id).is_some_and(|queue| queue.state.dead > 0));
-        let waiting: Vec<QueueId> =
-            self.queues.iter().filter(|(_, queue)| queue.state.dead > 0).map(|(id, _)| *id).collect();
+        let waiting: Vec<QueueId> = self.dead.iter().copied().collect();
         let mut more = false;
         for id in waiting {
             let mut moved = 0;

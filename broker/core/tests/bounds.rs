@@ -2,33 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod support;
+
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Delivered, Policy, Pull, QueueId,
-    Reply, Send, SendItem, Settle, limits,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Policy, Pull, QueueId, Reply, Send,
+    SendItem, Settle, limits,
 };
 
 const QUEUES: usize = 5;
 
 fn policy(_: &[u8]) -> Option<Policy> {
-    let consumer = Consumer {
-        paused: false,
-        max_concurrency: None,
-        max_retries: 1,
-        retry_delay: 0,
-        backoff: None,
-        dead_letter: None,
-        visibility_timeout: 1_000_000,
-    };
-    let (max_bytes, max_messages, consumer) = (None, None, Some(consumer));
-    Some(Policy {
-        paused: false,
-        delivery_delay: 0,
-        retention: 100_000_000,
-        max_bytes,
-        max_messages,
-        consumer,
-    })
+    Some(support::policy(1, None))
 }
 
 fn send(core: &mut Core, store: &mut MemoryStore, queue: QueueId) {

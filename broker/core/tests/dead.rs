@@ -2,26 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod support;
+
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Peek, Policy, Pull, QueueId, Reply,
-    Retry, Send, SendItem, Settle,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Peek, Policy, Pull, QueueId, Reply, Retry, Send,
+    SendItem, Settle,
 };
 
 const LETTERS: usize = 150;
 
 fn policy(dead_letter: Option<&str>) -> Policy {
-    let consumer = Consumer {
-        paused: false,
-        max_concurrency: None,
-        max_retries: 0,
-        retry_delay: 0,
-        backoff: None,
-        dead_letter: dead_letter.map(str::to_owned),
-        visibility_timeout: 1_000_000,
-    };
-    let (max_bytes, max_messages, consumer) = (None, None, Some(consumer));
-    Policy { paused: false, delivery_delay: 0, retention: 100_000_000, max_bytes, max_messages, consumer }
+    support::policy(0, dead_letter)
 }
 
 fn declaration(dead_letters: bool) -> Command {

@@ -2,35 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod support;
+
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Delivered, Key, Lease, Policy, Pull,
-    Purge, QueueId, Reply, Retry, Send, SendItem, Settle, Warning,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Key, Lease, Policy, Pull, Purge,
+    QueueId, Reply, Retry, Send, SendItem, Settle, Warning,
 };
 
 /// More than one step of everything.
 const EACH: usize = 400;
 
 fn policy(_: &[u8]) -> Option<Policy> {
-    let consumer = Consumer {
-        paused: false,
-        max_concurrency: None,
-        max_retries: 1,
-        retry_delay: 0,
-        backoff: None,
-        // Nobody declares it: what is to go there waits as dead.
-        dead_letter: Some("missing".to_owned()),
-        visibility_timeout: 1_000_000,
-    };
-    let (max_bytes, max_messages, consumer) = (None, None, Some(consumer));
-    Some(Policy {
-        paused: false,
-        delivery_delay: 0,
-        retention: 100_000_000,
-        max_bytes,
-        max_messages,
-        consumer,
-    })
+    // Nobody declares it: what is to go there waits as dead.
+    Some(support::policy(1, Some("missing")))
 }
 
 struct Run {

@@ -90,6 +90,13 @@ pub(crate) struct Outcome {
     pub(crate) held: Option<Held>,
 }
 
+impl Outcome {
+    /// A pull's answer without messages.
+    pub(crate) const fn nothing(backlog: Option<Backlog>) -> Self {
+        Self { reply: Reply::Delivered(Vec::new()), backlog, held: None }
+    }
+}
+
 /// Why the engine ended. What was not answered may or may not be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -203,21 +210,11 @@ impl Engine {
     /// Answers all waiting pulls empty-handed; nothing is leased to clients that are about to lose their connection.
     fn stop_waiting(&mut self) -> Result<(), EngineError> {
         self.waiting = false;
-        let store = Arc::clone(&self.store);
-        let transaction = store.transaction();
-        for WaitingPull { pull, reply, .. } in std::mem::take(&mut self.overdue) {
-            let backlog = Some(backlog(&mut self.core, pull.queue, &transaction)?);
-            let _ = reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog, held: None });
-        }
+        let mut waiting = std::mem::take(&mut self.overdue);
         for queue in self.waiters.queues() {
-            let backlog = backlog(&mut self.core, queue, &transaction)?;
-            for pull in self.waiters.all(queue) {
-                let outcome =
-                    Outcome { reply: Reply::Delivered(Vec::new()), backlog: Some(backlog), held: None };
-                let _ = pull.reply.send(outcome);
-            }
+            waiting.extend(self.waiters.all(queue));
         }
-        Ok(())
+        self.answer_with_nothing(waiting)
     }
 
     /// The first commit of a round: leases for the pulls that are to be answered now.
@@ -244,13 +241,18 @@ impl Engine {
 
     /// Too many answers are unread: pulls go on waiting, and those that are due, or whose time is over, get nothing.
     fn put_off(&mut self, now: u64) -> Result<(), EngineError> {
+        // Those that were due are answered too: a client that waits longer may ask again.
+        let mut over = std::mem::take(&mut self.overdue);
+        over.extend(self.waiters.expired(now));
+        self.answer_with_nothing(over)
+    }
+
+    fn answer_with_nothing(&mut self, pulls: VecDeque<WaitingPull>) -> Result<(), EngineError> {
         let store = Arc::clone(&self.store);
         let transaction = store.transaction();
-        // Those that were due are answered too: a client that waits longer may ask again.
-        let overdue = std::mem::take(&mut self.overdue);
-        for WaitingPull { pull, reply, .. } in overdue.into_iter().chain(self.waiters.expired(now)) {
-            let backlog = Some(backlog(&mut self.core, pull.queue, &transaction)?);
-            let _ = reply.send(Outcome { reply: Reply::Delivered(Vec::new()), backlog, held: None });
+        for WaitingPull { pull, reply, .. } in pulls {
+            let backlog = backlog(&mut self.core, pull.queue, &transaction)?;
+            let _ = reply.send(Outcome::nothing(Some(backlog)));
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ pub(super) struct Seen {
 pub(super) async fn changes(
     State(state): State<AppState>,
     InQuery(seen): InQuery<Seen>,
-) -> Result<Json<Changes>, Refused> {
+) -> Result<Response, Refused> {
     let (mut versions, since) = (state.engine.versions(), read_version(&seen.since));
     let wait = Duration::from_millis(seen.wait_ms.min(CHANGES_WAIT_MS_MAX));
     let over = tokio::time::sleep(wait);
@@ -85,9 +85,12 @@ pub(super) async fn changes(
         () = state.ending.cancelled() => {}
     }
     let Changed { version, whole, queues } = state.engine.changes(since).await?;
-    let queues = queues.iter().filter_map(queue_state).collect();
-    let version = format!("{:08x}-{}", version.epoch, version.number);
-    Ok(Json(Changes { version, whole, queues }))
+    answer::written_aside(move || {
+        let queues = queues.iter().filter_map(queue_state).collect();
+        let version = format!("{:08x}-{}", version.epoch, version.number);
+        serde_json::to_vec(&Changes { version, whole, queues })
+    })
+    .await
 }
 
 /// `None` for what is no version of ours.

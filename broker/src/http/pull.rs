@@ -43,7 +43,7 @@ pub(super) async fn pull(
     let outcome = tokio::select! {
         biased;
         outcome = state.engine.pull(command, wait, idle) => outcome?,
-        () = open.called_off() => Outcome { reply: Reply::Delivered(Vec::new()), backlog: None, held: None },
+        () = open.called_off() => Outcome::nothing(None),
     };
     match outcome.reply {
         Reply::Delivered(delivered) => {

@@ -107,13 +107,8 @@ mod tests {
             returned_head: Order(low + 1),
             dead_head: Order(low + 2),
             next_order: Order(90),
-            leases_made: 0,
-            purged_at: 0,
-            ready: 0,
-            delayed: 0,
-            leased: 0,
-            dead: 0,
             bytes: 7,
+            ..State::EMPTY
         }
     }
 

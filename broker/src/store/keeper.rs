@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fjall::{Database, Keyspace};
+use fjall::{Database, Keyspace, PersistMode};
 
 use super::ballast::Ballast;
 use super::space::{self, Scans};
@@ -19,6 +19,8 @@ const COUNT_EVERY: u64 = 4;
 const SPACE_EVERY: u64 = 16;
 /// Bodies that were stored since the last pass, and make for another at the next look.
 const SPACE_AFTER: u64 = 64 << 20;
+/// A flush begins a new journal when it finds the old one larger than this (fjall 3.1.13).
+const JOURNAL_ROTATES: u64 = 64_000_000;
 
 /// A running keeper. Dropped, it ends, and waits for its end.
 #[derive(Debug)]
@@ -91,8 +93,9 @@ impl Work {
             }
             let stored = self.scans.stored();
             if looks.is_multiple_of(SPACE_EVERY) || stored - passed >= SPACE_AFTER {
+                let idle = stored == passed;
                 passed = stored;
-                self.give_back();
+                self.give_back(idle);
             }
         }
     }
@@ -128,12 +131,20 @@ impl Work {
         }
     }
 
-    fn give_back(&self) {
+    /// Seals the memtable: its flush lets the journal go. Synced first, so that no table is ahead of the journal.
+    fn rotate(&self) -> fjall::Result<()> {
+        self.database.persist(PersistMode::SyncData)?;
+        self.keyspace.rotate_memtable().map(|_| ())
+    }
+
+    /// `idle`: nothing was stored since the last pass, so that no flush comes by itself.
+    fn give_back(&self, idle: bool) {
         let nearly_full = self.volume.is_nearly_full();
         // The engine's next commit meets the same failure and ends the process; here it is only told.
         let dropped = space::give_back(&self.database, &self.keyspace, nearly_full);
         // What is only in memory holds a journal, and is not compacted.
-        let rotated = if nearly_full { self.keyspace.rotate_memtable().map(|_| ()) } else { Ok(()) };
+        let holds = || self.database.journal_disk_space().is_ok_and(|bytes| bytes > JOURNAL_ROTATES);
+        let rotated = if nearly_full || idle && holds() { self.rotate() } else { Ok(()) };
         if let Err(error) = dropped.and(rotated.map_err(Into::into)) {
             tracing::warn!(%error, "no space could be given back");
         }

@@ -1,0 +1,18 @@
+//! A policy that lets nothing happen by time, for tests of everything else.
+
+use capstan_core::{Consumer, Policy};
+
+/// Of a queue without limits, whose messages are retried so often and then go to `dead_letter`.
+pub(crate) fn policy(max_retries: u32, dead_letter: Option<&str>) -> Policy {
+    let consumer = Consumer {
+        paused: false,
+        max_concurrency: None,
+        max_retries,
+        retry_delay: 0,
+        backoff: None,
+        dead_letter: dead_letter.map(str::to_owned),
+        visibility_timeout: 1_000_000,
+    };
+    let (max_bytes, max_messages, consumer) = (None, None, Some(consumer));
+    Policy { paused: false, delivery_delay: 0, retention: 100_000_000, max_bytes, max_messages, consumer }
+}

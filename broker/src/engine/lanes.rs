@@ -43,14 +43,18 @@ struct Inner {
     verdicts: VecDeque<(Job, usize)>,
     work: VecDeque<(Job, usize)>,
     work_bytes: usize,
+    /// Messages that all of it is about, about.
+    weight: usize,
     closed: bool,
+    /// The engine is to look at something else.
+    nudged: bool,
     /// The engine waits for a job. While it does not, waking it would be a system call for nothing.
     idle: bool,
 }
 
 impl Inner {
     fn is_empty(&self) -> bool {
-        self.verdicts.is_empty() && self.work.is_empty() && !self.closed
+        self.verdicts.is_empty() && self.work.is_empty() && !self.closed && !self.nudged
     }
 }
 
@@ -79,6 +83,7 @@ impl Lanes {
         if inner.closed {
             return Err(Full::Closed);
         }
+        inner.weight += size.max(1);
         inner.verdicts.push_back((job, size));
         self.wake(inner);
         Ok(())
@@ -94,9 +99,17 @@ impl Lanes {
             return Err(Full::Overloaded);
         }
         inner.work_bytes += bytes;
+        inner.weight += weight(&job, bytes);
         inner.work.push_back((job, bytes));
         self.wake(inner);
         Ok(())
+    }
+
+    /// Wakes the engine without a job.
+    pub(super) fn nudge(&self) {
+        let mut inner = self.lock();
+        inner.nudged = true;
+        self.wake(inner);
     }
 
     /// Refuses new jobs; those that are waiting are still taken.
@@ -110,7 +123,7 @@ impl Lanes {
         let mut inner = self.lock();
         inner.closed = true;
         let waiting = (std::mem::take(&mut inner.verdicts), std::mem::take(&mut inner.work));
-        inner.work_bytes = 0;
+        (inner.work_bytes, inner.weight) = (0, 0);
         drop(inner);
         // Their replies are dropped with them, which wakes others.
         drop(waiting);
@@ -126,12 +139,14 @@ impl Lanes {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             inner.idle = false;
         }
+        inner.nudged = false;
         let (mut jobs, mut taken) = (Vec::new(), 0);
         while taken < VERDICTS_PER_GROUP {
             let Some((job, size)) = inner.verdicts.pop_front() else {
                 break;
             };
             taken += size.max(1);
+            inner.weight -= size.max(1);
             jobs.push(job);
         }
         let (verdicts, mut taken) = (jobs.len(), 0);
@@ -140,6 +155,7 @@ impl Lanes {
                 break;
             };
             inner.work_bytes -= bytes;
+            inner.weight -= weight(&job, bytes);
             taken += bytes;
             jobs.push(job);
         }
@@ -152,6 +168,11 @@ impl Lanes {
         if idle {
             self.arrived.notify_one();
         }
+    }
+
+    /// About how many messages are to be worked on.
+    pub(super) fn weight(&self) -> usize {
+        self.lock().weight
     }
 
     pub(super) fn depths(&self) -> Depths {
@@ -169,6 +190,14 @@ impl Lanes {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic aborts the process in release builds; elsewhere the queue itself is still whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// About how many messages a job is about.
+fn weight(job: &Job, bytes: usize) -> usize {
+    match job {
+        Job::Pull(waiting) => waiting.pull.count,
+        _ => 1 + bytes / 1024,
     }
 }
 

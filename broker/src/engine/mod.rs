@@ -2,14 +2,17 @@
 //!
 //! A round takes a bounded group of jobs, applies each to the core, commits, and only then answers. It makes two
 //! commits: leases of pulls, unsynced, because losing one in a power cut only makes its messages ready again; then
-//! everything else with one fsync. Pulls come first, so nothing is delivered before it is durable.
+//! everything else with one fsync. When much is waiting by then, the next round begins while the syncer brings this one to
+//! disk; its answers wait for that, so nothing is delivered before it is durable.
 
 mod answers;
 mod changes;
 mod count;
 mod handle;
 mod lanes;
+mod round;
 mod start;
+mod syncer;
 #[cfg(test)]
 mod tests;
 mod waiters;
@@ -33,9 +36,11 @@ use count::backlog;
 pub(crate) use count::{Backlog, Changed, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
 use lanes::Lanes;
+use round::{Answer, Round};
 pub(crate) use start::{Ended, start};
+use syncer::{Syncer, Written};
 use waiters::{Waiters, WaitingPull};
-use watchdog::Watchdog;
+use watchdog::{Part, Watchdog};
 
 /// The engine looks at the clock at least this often.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
@@ -45,6 +50,9 @@ const UNREAD_LOOK: Duration = Duration::from_millis(10);
 const DELIVERY_BYTES: u64 = 8 << 20;
 /// Bodies beyond so many bytes wait for the next commit: dead letters come on top of what a group holds.
 const COMMIT_BYTES: usize = 8 << 20;
+/// With so many messages waiting for work, the next round is worth beginning while this one is synced: to hand it over
+/// costs about as much as to apply a few.
+const OVERLAP: usize = 64;
 /// Between two looks that move low marks on, while there are commits, milliseconds.
 const MARKS_MS: u64 = 2000;
 /// What tests shorten.
@@ -104,6 +112,8 @@ pub enum EngineError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Core(String),
+    #[error("an earlier commit could not be synced")]
+    Unsynced,
     #[error("a commit did not return within {} s; the disk hangs, or the storage engine does", .0.as_secs())]
     Stuck(Duration),
     #[error("the engine's thread panicked")]
@@ -126,6 +136,7 @@ struct Engine {
     /// The time in the last commit.
     committed: u64,
     watchdog: Arc<Watchdog>,
+    syncer: Syncer,
     stats: Arc<Stats>,
     times: Times,
     lanes: Arc<Lanes>,
@@ -162,6 +173,7 @@ impl Engine {
         loop {
             let patience = self.patience();
             let group = self.lanes.take(patience);
+            self.abandoned.extend(self.syncer.take_undelivered());
             let now = self.clock.now();
             let rest = self.sort(group.jobs, now)?;
             self.deliver(now)?;
@@ -282,30 +294,63 @@ impl Engine {
                 }
             }
             let backlog = backlog(&mut self.core, queue, &transaction)?;
-            answers.push((reply, Outcome { reply: effects.reply, backlog: Some(backlog), held }));
+            let outcome = Outcome { reply: effects.reply, backlog: Some(backlog), held };
+            answers.push(Answer::Pulled(reply, outcome));
         }
         if !transaction.is_empty() {
-            self.commit(transaction, Durability::Buffered)?;
+            self.lease(transaction)?;
         }
-        for (reply, outcome) in answers {
-            self.answer_pull(reply, outcome);
-        }
+        let undelivered = self.syncer.answer(answers);
+        self.abandoned.extend(undelivered);
         Ok(())
     }
 
-    /// The only way to the disk, under watch.
-    fn commit(
-        &mut self,
-        mut transaction: Transaction<'_>,
-        durability: Durability,
-    ) -> Result<(), EngineError> {
+    /// Commits leases: no disk is waited for.
+    fn lease(&mut self, mut transaction: Transaction<'_>) -> Result<(), EngineError> {
         self.core.flush(&mut transaction);
         let began = Instant::now();
-        self.watchdog.during(|| transaction.commit(durability))?;
-        self.stats.committed(durability, began.elapsed());
+        self.watchdog.during(Part::Write, || transaction.commit(Durability::Buffered))?;
+        self.stats.committed(Durability::Buffered, began.elapsed());
+        self.committed();
+        Ok(())
+    }
+
+    /// Commits what is to be synced before it is answered.
+    fn write(
+        &mut self,
+        mut transaction: Transaction<'_>,
+        requests: usize,
+    ) -> Result<Option<Written>, EngineError> {
+        self.core.flush(&mut transaction);
+        let (began, records) = (Instant::now(), transaction.len());
+        let number = self.watchdog.during(Part::Write, || transaction.write())?;
+        self.committed();
+        Ok(number.map(|number| Written { number, began, records, requests }))
+    }
+
+    /// Answers when what was written is on disk: before it returns, or, when much is waiting, meanwhile.
+    fn answer(&mut self, written: Option<Written>, answers: Vec<Answer>) -> Result<(), EngineError> {
+        let Some(written) = written else {
+            // What was only looked at may not be on disk yet.
+            let undelivered = self.syncer.answer(answers);
+            self.abandoned.extend(undelivered);
+            return Ok(());
+        };
+        self.syncer.wait()?;
+        let deliverable = if self.awake.is_empty() { 0 } else { written.records };
+        if self.lanes.weight() + deliverable >= OVERLAP {
+            self.syncer.give(written, answers);
+            return Ok(());
+        }
+        sync(&self.store, &self.watchdog, &self.stats, written)?;
+        self.abandoned.extend(round::send(answers));
+        Ok(())
+    }
+
+    /// What follows from every commit.
+    fn committed(&mut self) {
         self.committed = self.core.now();
         self.changes.note(self.core.take_changed());
-        Ok(())
     }
 
     /// Messages of a queue that may be leased now, and to how many pulls; `None` when its pulls are to be refused.
@@ -315,12 +360,6 @@ impl Engine {
         let room = self.core.lease_room(queue);
         let delivers = !view.retained && !view.policy.paused && !consumer.paused;
         delivers.then(|| (view.state.ready.min(room), view.pulls_left.unwrap_or(usize::MAX)))
-    }
-
-    fn answer_pull(&mut self, reply: oneshot::Sender<Outcome>, outcome: Outcome) {
-        if let Err(Outcome { reply: Reply::Delivered(delivered), .. }) = reply.send(outcome) {
-            self.abandoned.extend(delivered.iter().map(|one| one.lease));
-        }
     }
 
     /// The second commit of a round: everything else, and what time brings.
@@ -369,10 +408,7 @@ impl Engine {
 
     /// Commits, and only then answers.
     fn finish(&mut self, transaction: Transaction<'_>, round: Round) -> Result<(), EngineError> {
-        if !transaction.is_empty() {
-            self.commit(transaction, Durability::Synced)?;
-            self.stats.grouped(round.answers.len());
-        }
+        let written = if transaction.is_empty() { None } else { self.write(transaction, round.requests)? };
         // A retained queue that is empty at last is forgotten without a declaration.
         if round.declared || self.published != self.core.queue_count() {
             self.publish();
@@ -382,18 +418,7 @@ impl Engine {
         if std::mem::replace(&mut self.full, self.core.leases_full()) && !self.full {
             self.awake.extend(self.waiters.queues());
         }
-        for (reply, outcome) in round.answers {
-            let _ = reply.send(Ok(outcome));
-        }
-        for (reply, queues) in round.snapshots {
-            let (commits, pulls_waiting) = (self.commits(), self.waiters.count() + self.overdue.len());
-            let clock_offset_ms = self.clock.offset();
-            let _ = reply.send(Snapshot { queues, commits, pulls_waiting, clock_offset_ms });
-        }
-        for (reply, changed) in round.changes {
-            let _ = reply.send(changed);
-        }
-        Ok(())
+        self.answer(written, round.answers)
     }
 
     fn commits(&self) -> Commits {
@@ -433,10 +458,15 @@ impl Engine {
                     }
                     _ => None,
                 };
-                round.answers.push((reply, Outcome { reply: effects.reply, backlog, held }));
+                round.requests += 1;
+                round.answers.push(Answer::Applied(reply, Outcome { reply: effects.reply, backlog, held }));
             }
             Job::Snapshot(reply) => {
-                round.snapshots.push((reply, count::all(&mut self.core, now, transaction)?));
+                let queues = count::all(&mut self.core, now, transaction)?;
+                let (commits, pulls_waiting) = (self.commits(), self.waiters.count() + self.overdue.len());
+                let clock_offset_ms = self.clock.offset();
+                let snapshot = Snapshot { queues, commits, pulls_waiting, clock_offset_ms };
+                round.answers.push(Answer::Counted(reply, snapshot));
             }
             Job::Changes(since, reply) => {
                 let (version, changed) = self.changes.since(since);
@@ -445,7 +475,7 @@ impl Engine {
                     Some(ids) => count::queues(&mut self.core, ids, now, transaction)?,
                     None => count::all(&mut self.core, now, transaction)?,
                 };
-                round.changes.push((reply, Changed { version, whole, queues }));
+                round.answers.push(Answer::Changed(reply, Changed { version, whole, queues }));
             }
             // Sorted out before.
             Job::Pull(_) | Job::Abandoned(..) | Job::StopWaiting => {}
@@ -463,15 +493,17 @@ impl Engine {
     /// Gives back what nobody received, so that it is not leased to a process that is gone.
     fn end(&mut self, now: u64) -> Result<(), EngineError> {
         self.stop_waiting()?;
-        self.process(Vec::new(), now)
+        self.syncer.wait()?;
+        self.abandoned.extend(self.syncer.take_undelivered());
+        self.process(Vec::new(), now)?;
+        self.syncer.wait()
     }
 }
 
-/// What a round's second commit owes.
-#[derive(Default)]
-struct Round {
-    answers: Vec<(oneshot::Sender<Result<Outcome, Unavailable>>, Outcome)>,
-    snapshots: Vec<(oneshot::Sender<Snapshot>, Vec<QueueSnapshot>)>,
-    changes: Vec<(oneshot::Sender<Changed>, Changed)>,
-    declared: bool,
+/// Brings a commit to disk, under watch.
+fn sync(store: &FjallStore, watchdog: &Watchdog, stats: &Stats, written: Written) -> Result<(), StoreError> {
+    watchdog.during(Part::Sync, || store.sync(written.number))?;
+    stats.committed(Durability::Synced, written.began.elapsed());
+    stats.grouped(written.requests);
+    Ok(())
 }

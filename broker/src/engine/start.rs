@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::changes::Changes;
 use super::handle::Handle;
 use super::lanes::Lanes;
+use super::syncer::Syncer;
 use super::waiters::Waiters;
 use super::watchdog::Watchdog;
 use super::{Answers, Engine, EngineError, Looked, TIMES, Times};
@@ -49,13 +50,20 @@ pub(super) fn start_with(
     let watchdog =
         Watchdog::start(times.commit_max, move || stuck.end(Err(EngineError::Stuck(times.commit_max))))
             .map_err(no_thread)?;
-    let volume = Arc::clone(store.volume());
+    let (volume, store) = (Arc::clone(store.volume()), Arc::new(store));
+    let syncer = {
+        let (store, watchdog, stats) = (Arc::clone(&store), Arc::clone(&watchdog), Arc::clone(&stats));
+        let (lanes, failed) = (Arc::clone(&lanes), ending.clone());
+        let sync = move |written| super::sync(&store, &watchdog, &stats, written);
+        Syncer::start(Box::new(sync), move || lanes.nudge(), move |error| failed.end(Err(error)))
+    };
     let mut engine = Engine {
-        store: Arc::new(store),
+        store,
         committed: core.now(),
         core,
         clock,
         watchdog,
+        syncer: syncer.map_err(no_thread)?,
         stats,
         times,
         lanes: Arc::clone(&lanes),

@@ -4,7 +4,16 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Watches the commits of one thread.
+/// What is watched. One of each may run at a time, on different threads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    /// Into the journal.
+    Write,
+    /// To the disk.
+    Sync,
+}
+
+/// Watches commits.
 pub(super) struct Watchdog {
     state: Mutex<State>,
     ended: Condvar,
@@ -12,8 +21,8 @@ pub(super) struct Watchdog {
 
 #[derive(Default)]
 struct State {
-    /// When the running commit began.
-    since: Option<Instant>,
+    /// When what is running began, by [`Part`].
+    since: [Option<Instant>; 2],
     ended: bool,
 }
 
@@ -34,12 +43,18 @@ impl Watchdog {
         Ok(watchdog)
     }
 
-    /// Runs a commit under watch.
-    pub(super) fn during<T>(&self, commit: impl FnOnce() -> T) -> T {
-        self.lock().since = Some(Instant::now());
+    /// Runs a part of a commit under watch.
+    pub(super) fn during<T>(&self, part: Part, commit: impl FnOnce() -> T) -> T {
+        self.set(part, Some(Instant::now()));
         let result = commit();
-        self.lock().since = None;
+        self.set(part, None);
         result
+    }
+
+    fn set(&self, part: Part, since: Option<Instant>) {
+        if let Some(slot) = self.lock().since.get_mut(part as usize) {
+            *slot = since;
+        }
     }
 
     /// Ends the watch.
@@ -53,7 +68,7 @@ impl Watchdog {
         let mut state = self.lock();
         // It looks now and then instead of being told: a commit must not pay for waking it.
         while !state.ended {
-            if state.since.is_some_and(|since| since.elapsed() >= limit) {
+            if state.since.iter().flatten().any(|since| since.elapsed() >= limit) {
                 return true;
             }
             let waited = self.ended.wait_timeout(state, limit / 8);
@@ -79,7 +94,7 @@ mod tests {
     fn a_commit_that_does_not_return_is_noticed() {
         let (tell, told) = mpsc::channel();
         let watchdog = Watchdog::start(Duration::from_millis(20), move || tell.send(()).unwrap()).unwrap();
-        watchdog.during(|| told.recv_timeout(SOON).unwrap());
+        watchdog.during(Part::Sync, || told.recv_timeout(SOON).unwrap());
     }
 
     #[test]
@@ -88,7 +103,7 @@ mod tests {
         let watchdog = Watchdog::start(Duration::from_millis(200), move || tell.send(()).unwrap()).unwrap();
         // Longer than the limit in all.
         for _ in 0..300 {
-            watchdog.during(|| ());
+            watchdog.during(Part::Write, || ());
             std::thread::sleep(Duration::from_millis(1));
         }
         watchdog.end();

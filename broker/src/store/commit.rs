@@ -3,6 +3,7 @@
 //! Together they tell the journal's checker what a torn end may have lost: a commit after the last good one counts as
 //! answered when a later batch says that it was synced.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode, UserKey, UserValue};
@@ -36,14 +37,21 @@ impl Commit {
 /// The numbers of an open store.
 #[derive(Debug)]
 pub(super) struct Commits {
-    /// The last commit, of which `synced` says what it said.
-    last: Mutex<Commit>,
+    /// The last commit. Held while one is written, so that numbers and batches are in the same order.
+    last: Mutex<u64>,
+    /// The last one known to be on disk.
+    synced: AtomicU64,
 }
 
 impl Commits {
     /// Goes on after commit `number`. All of the journal is on disk then: fjall syncs it before it reads it.
     pub(super) const fn after(number: u64) -> Self {
-        Self { last: Mutex::new(Commit { number, synced: number }) }
+        Self { last: Mutex::new(number), synced: AtomicU64::new(number) }
+    }
+
+    /// All up to `number` are on disk.
+    pub(super) fn note_synced(&self, number: u64) {
+        self.synced.fetch_max(number, Ordering::Relaxed);
     }
 }
 
@@ -73,20 +81,20 @@ impl<'a> Batch<'a> {
         self.writes.remove(from, key);
     }
 
-    /// Writes everything, or nothing. Without writes there is no commit.
-    pub(super) fn commit(mut self) -> fjall::Result<()> {
+    /// Writes everything, or nothing; answers its number. Without writes there is no commit.
+    pub(super) fn commit(mut self) -> fjall::Result<Option<u64>> {
         if self.writes.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        // Held until the batch is written, so that numbers and batches are in the same order.
-        let mut last = self.store.commits.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let commit = Commit { number: last.number + 1, synced: last.synced };
+        let commits = &self.store.commits;
+        let mut last = commits.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let commit = Commit { number: *last + 1, synced: commits.synced.load(Ordering::Relaxed) };
         self.writes.insert(&self.store.keyspace, Commit::KEY, commit.encode());
         self.writes.commit()?;
-        last.number = commit.number;
+        *last = commit.number;
         if self.durability == Durability::Synced {
-            last.synced = commit.number;
+            commits.note_synced(commit.number);
         }
-        Ok(())
+        Ok(Some(commit.number))
     }
 }

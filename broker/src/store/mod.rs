@@ -14,6 +14,7 @@ mod journal;
 mod keeper;
 mod key;
 mod space;
+mod sync;
 mod transaction;
 mod volume;
 
@@ -32,6 +33,7 @@ use format::{Found, VERSION};
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
 use space::Scans;
+use sync::Newest;
 pub use transaction::Transaction;
 pub(crate) use volume::{NearlyFull, Usage, Volume};
 pub use volume::{Reserve, TooSmall};
@@ -76,6 +78,8 @@ pub enum StoreError {
     Thread(std::io::Error),
     #[error("the storage engine failed: {0}")]
     Engine(fjall::Error),
+    #[error("the journal could not be synced: {0}")]
+    Sync(std::io::Error),
     #[error("the record at key {key} cannot be read: {reason}")]
     Record { key: String, reason: &'static str },
 }
@@ -108,6 +112,7 @@ pub struct FjallStore {
     database: Database,
     keyspace: Keyspace,
     commits: Commits,
+    journal: Newest,
     scans: Arc<Scans>,
     counts: Counts,
     #[cfg(test)]
@@ -165,6 +170,7 @@ impl FjallStore {
         journal::compare(&journals, end, stored, found == Found::New)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let scans = Arc::<Scans>::default();
+        let journal = Newest::find(&journals).map_err(folder)?;
         let keeper = Keeper::start(&volume, &database, &keyspace, &scans);
         let store = Self {
             _keeper: keeper.map_err(StoreError::Thread)?,
@@ -172,6 +178,7 @@ impl FjallStore {
             database,
             keyspace,
             commits: Commits::after(stored),
+            journal,
             scans,
             counts: Counts::default(),
             #[cfg(test)]
@@ -182,6 +189,21 @@ impl FjallStore {
             format::write(&store, path)?;
         }
         Ok(store)
+    }
+
+    /// Brings commit `number` to disk, and all before it. Others may be written meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Sync`]: what is on disk is unknown. End the process.
+    pub(crate) fn sync(&self, number: u64) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if let Some(gate) = &self.gate {
+            gate(Durability::Synced)?;
+        }
+        self.journal.sync().map_err(StoreError::Sync)?;
+        self.commits.note_synced(number);
+        self.counts.synced.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The volume that the store is on.

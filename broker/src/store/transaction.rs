@@ -27,21 +27,42 @@ impl<'a> Transaction<'a> {
         self.pending.is_empty()
     }
 
+    /// Records that are written or removed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Bytes of message bodies among the writes: what it holds in memory, but for a little for each record.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Writes everything, or nothing.
+    /// Writes everything, or nothing; answers the commit's number, if there was anything to write.
     ///
     /// # Errors
     /// [`StoreError::Engine`]: whether the writes are durable is unknown, and the store takes no more. End the process.
-    pub fn commit(self, durability: Durability) -> Result<(), StoreError> {
+    pub fn commit(self, durability: Durability) -> Result<Option<u64>, StoreError> {
         #[cfg(test)]
         if let Some(gate) = &self.store.gate {
             gate(durability)?;
         }
+        let store = self.store;
+        let number = self.put_down(durability)?;
+        store.count(durability).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(number)
+    }
+
+    /// Writes everything, or nothing, for [`FjallStore::sync`] to bring to disk; answers the commit's number.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub(crate) fn write(self) -> Result<Option<u64>, StoreError> {
+        self.put_down(Durability::Buffered)
+    }
+
+    fn put_down(self, durability: Durability) -> Result<Option<u64>, StoreError> {
         let mut batch = self.store.batch(durability, self.pending.len());
         for (key, record) in self.pending {
             let key = key::encode(key);
@@ -50,10 +71,9 @@ impl<'a> Transaction<'a> {
                 None => batch.remove(&self.store.keyspace, key),
             }
         }
-        batch.commit()?;
+        let number = batch.commit()?;
         self.store.scans.note_stored(self.bytes as u64);
-        self.store.count(durability).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(())
+        Ok(number)
     }
 
     fn read(key: Key, bytes: &[u8]) -> Result<Record, StoreError> {

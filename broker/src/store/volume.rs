@@ -55,7 +55,7 @@ impl Sizes {
     /// `capacity` in bytes; 0 when it is not known.
     pub(super) fn of(capacity: u64) -> Self {
         if capacity == 0 || capacity >= CAPACITY_SMALL {
-            Self { memtable: 8 * MIB, table: 8 * MIB, ballast: 64 * MIB, reserve: 128 * MIB }
+            Self { memtable: 32 * MIB, table: 8 * MIB, ballast: 64 * MIB, reserve: 128 * MIB }
         } else {
             let ballast = (capacity / 16).clamp(16 * MIB, 64 * MIB);
             let reserve = (capacity / 5).clamp(64 * MIB, 128 * MIB);

@@ -153,7 +153,14 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
     Ok(numbers.into_iter().map(|number| folder.join(name(number))).collect())
 }
 
-fn name(number: u64) -> String {
+/// The number of the journal that is being written.
+pub(super) fn newest(folder: &Path) -> io::Result<u64> {
+    let entries = fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let numbers = entries.filter_map(|file| file.strip_suffix(".jnl")?.parse().ok());
+    numbers.max().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no journal (*.jnl)"))
+}
+
+pub(super) fn name(number: u64) -> String {
     format!("{number}.jnl")
 }
 

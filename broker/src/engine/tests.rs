@@ -1,5 +1,6 @@
 //! The engine over a real store: what is answered when, and who gets what.
 
+mod overlap;
 mod space;
 
 use std::pin::Pin;

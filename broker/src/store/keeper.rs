@@ -43,14 +43,15 @@ impl Keeper {
     pub(super) fn start(
         volume: &Arc<Volume>,
         database: &Database,
-        keyspace: &Keyspace,
+        [messages, state]: [&Keyspace; 2],
         scans: &Arc<Scans>,
     ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let work = Work {
             volume: Arc::clone(volume),
             database: database.clone(),
-            keyspace: keyspace.clone(),
+            messages: messages.clone(),
+            state: state.clone(),
             scans: Arc::clone(scans),
             ballast: Ballast::of(volume.folder()),
             signal: Arc::clone(&signal),
@@ -73,7 +74,8 @@ impl Drop for Keeper {
 struct Work {
     volume: Arc<Volume>,
     database: Database,
-    keyspace: Keyspace,
+    messages: Keyspace,
+    state: Keyspace,
     scans: Arc<Scans>,
     ballast: Ballast,
     signal: Arc<Signal>,
@@ -126,22 +128,25 @@ impl Work {
     }
 
     fn forget_versions(&self) {
-        if let Err(error) = self.scans.forget_versions(&self.database, &self.keyspace) {
-            tracing::warn!(%error, "files of old tables could not be removed");
+        for keyspace in [&self.messages, &self.state] {
+            if let Err(error) = self.scans.forget_versions(&self.database, keyspace) {
+                tracing::warn!(%error, "files of old tables could not be removed");
+            }
         }
     }
 
-    /// Seals the memtable: its flush lets the journal go. Synced first, so that no table is ahead of the journal.
+    /// Seals the memtables: their flush lets the journal go. Synced first, so that no table is ahead of the journal.
     fn rotate(&self) -> fjall::Result<()> {
         self.database.persist(PersistMode::SyncData)?;
-        self.keyspace.rotate_memtable().map(|_| ())
+        self.messages.rotate_memtable()?;
+        self.state.rotate_memtable().map(|_| ())
     }
 
     /// `idle`: nothing was stored since the last pass, so that no flush comes by itself.
     fn give_back(&self, idle: bool) {
         let nearly_full = self.volume.is_nearly_full();
         // The engine's next commit meets the same failure and ends the process; here it is only told.
-        let dropped = space::give_back(&self.database, &self.keyspace, nearly_full);
+        let dropped = space::give_back(&self.database, [&self.messages, &self.state], nearly_full);
         // What is only in memory holds a journal, and is not compacted.
         let holds = || self.database.journal_disk_space().is_ok_and(|bytes| bytes > JOURNAL_ROTATES);
         let rotated = if nearly_full || idle && holds() { self.rotate() } else { Ok(()) };

@@ -14,12 +14,14 @@
 //! | `85` | – | the last commit's number and the last one known synced, u64 each |
 //! | `86` | queue | [`capstan_core::PurgeRecord`] |
 //!
-//! Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
+//! Those from `80` on, and `00`, are in the keyspace `state`, the others in `messages`. Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
 //! said at [`Key`]. `00` and `85` are the store's own: the core does not know them.
 
 use capstan_core::{Key, Order, QueueId, Seq};
 
 pub(super) const FORMAT: u8 = 0x00;
+/// Kinds from here on are of the keyspace `state`.
+const STATES: u8 = 0x80;
 const META: u8 = 0x81;
 const QUEUE: u8 = 0x82;
 const STATE: u8 = 0x83;
@@ -32,6 +34,11 @@ const DELIVERY: u8 = 0x20;
 const RETURNED: u8 = 0x30;
 const DEAD: u8 = 0x31;
 const TIMER: u8 = 0x40;
+
+/// Whether a key is of what commits rewrite.
+pub(super) fn is_state(key: &[u8]) -> bool {
+    key.first().is_some_and(|kind| *kind == FORMAT || *kind >= STATES)
+}
 
 pub(super) fn encode(key: Key) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(21);

@@ -1,7 +1,9 @@
-//! The store: a fjall database of one keyspace, opened under a lock, with named durability in every commit.
+//! The store: a fjall database, opened under a lock, with named durability in every commit.
 //!
-//! One keyspace, because one too small to flush would pin the journals of all. A failed commit leaves fjall poisoned;
-//! the caller ends the process and the next one recovers.
+//! It has two keyspaces: `messages`, with what lies beside them, and `state`, which every commit rewrites. In one, each table
+//! would reach from the new messages to the rewritten keys, so that all overlapped, and compaction wrote each message again and
+//! again; now tables of messages move down as they are. fjall flushes the one that would pin old journals. A failed commit
+//! leaves fjall poisoned; the caller ends the process and the next one recovers.
 
 mod ballast;
 mod codec;
@@ -30,6 +32,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use ballast::Ballast;
 use commit::{Batch, Commit, Commits};
 use format::{Found, VERSION};
+use journal::Stored;
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
 use space::Scans;
@@ -38,6 +41,8 @@ pub use transaction::Transaction;
 pub(crate) use volume::{NearlyFull, Usage, Volume};
 pub use volume::{Reserve, TooSmall};
 
+/// Most bytes of what commits rewrote since it was last flushed, which leaves only the newest of each key.
+const STATE_MEMTABLE: u64 = 4 << 20;
 /// Blocks of tables kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Checked at each flush; the least that the storage engine takes.
@@ -110,7 +115,8 @@ pub struct FjallStore {
     _keeper: Keeper,
     volume: Arc<Volume>,
     database: Database,
-    keyspace: Keyspace,
+    messages: Keyspace,
+    state: Keyspace,
     commits: Commits,
     journal: Newest,
     scans: Arc<Scans>,
@@ -165,19 +171,23 @@ impl FjallStore {
                 .max_memtable_size(sizes.memtable)
                 .compaction_strategy(Arc::new(tables))
         };
-        let keyspace = database.keyspace("queues", options).map_err(opening)?;
-        let stored = format::commit(&keyspace, path)?;
-        journal::compare(&journals, end, stored, found == Found::New)
+        let messages = database.keyspace("messages", options).map_err(opening)?;
+        let options =
+            || KeyspaceCreateOptions::default().max_memtable_size(sizes.memtable.min(STATE_MEMTABLE));
+        let state = database.keyspace("state", options).map_err(opening)?;
+        let stored = Stored::of(format::commit([&state, &messages], path)?, [&messages, &state]);
+        journal::compare(&journals, end, &stored, found == Found::New)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let scans = Arc::<Scans>::default();
         let journal = Newest::find(&journals).map_err(folder)?;
-        let keeper = Keeper::start(&volume, &database, &keyspace, &scans);
+        let keeper = Keeper::start(&volume, &database, [&messages, &state], &scans);
         let store = Self {
             _keeper: keeper.map_err(StoreError::Thread)?,
             volume,
             database,
-            keyspace,
-            commits: Commits::after(stored),
+            messages,
+            state,
+            commits: Commits::after(stored.commit),
             journal,
             scans,
             counts: Counts::default(),
@@ -204,6 +214,11 @@ impl FjallStore {
         self.commits.note_synced(number);
         self.counts.synced.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Where a key is kept.
+    fn keyspace(&self, key: &[u8]) -> &Keyspace {
+        if key::is_state(key) { &self.state } else { &self.messages }
     }
 
     /// The volume that the store is on.

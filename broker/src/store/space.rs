@@ -57,9 +57,13 @@ impl Scans {
 ///
 /// # Errors
 /// When the store cannot be read, or the storage engine fails.
-pub(super) fn give_back(database: &Database, keyspace: &Keyspace, eager: bool) -> Result<(), StoreError> {
+pub(super) fn give_back(
+    database: &Database,
+    [keyspace, state]: [&Keyspace; 2],
+    eager: bool,
+) -> Result<(), StoreError> {
     // On the thread that forgets versions, so that none is forgotten under it.
-    let Some(marks) = Marks::read(&database.snapshot(), keyspace)? else {
+    let Some(marks) = Marks::read(&database.snapshot(), state)? else {
         return Ok(());
     };
     let found = tables(keyspace, &marks.dead());

@@ -67,8 +67,8 @@ impl<'a> Transaction<'a> {
         for (key, record) in self.pending {
             let key = key::encode(key);
             match record {
-                Some(record) => batch.insert(&self.store.keyspace, key, codec::encode(&record)),
-                None => batch.remove(&self.store.keyspace, key),
+                Some(record) => batch.insert(self.store.keyspace(&key), key, codec::encode(&record)),
+                None => batch.remove(self.store.keyspace(&key), key),
             }
         }
         let number = batch.commit()?;
@@ -91,7 +91,8 @@ impl Store for Transaction<'_> {
         if let Some(record) = self.pending.get(&key) {
             return Ok(record.clone());
         }
-        let Some(bytes) = self.store.keyspace.get(key::encode(key))? else {
+        let bytes = key::encode(key);
+        let Some(bytes) = self.store.keyspace(&bytes).get(&bytes)? else {
             return Ok(None);
         };
         Self::read(key, &bytes).map(Some)
@@ -104,7 +105,8 @@ impl Store for Transaction<'_> {
         let mut written = self.pending.range(from..to).peekable();
         let mut found = Vec::new();
         let _open = self.store.scans.open();
-        for guard in self.store.keyspace.range(key::encode(from)..key::encode(to)) {
+        let (first, end) = (key::encode(from), key::encode(to));
+        for guard in self.store.keyspace(&first).range(first..end) {
             let (bytes, value) = guard.into_inner()?;
             let Some(stored) = key::decode(&bytes) else {
                 return Err(StoreError::Record { key: format!("{bytes:?}"), reason: "it is no key" });

@@ -8,6 +8,8 @@ const MIB: u64 = 1 << 20;
 const CAPACITY_LEAST: u64 = 200 * MIB;
 /// Volumes below this have small memtables and tables: one of 1 GiB, less what its file system takes.
 const CAPACITY_SMALL: u64 = 900 * MIB;
+/// Volumes from here on have room for large memtables: of what is consumed soon, little is then ever written to a table.
+const CAPACITY_LARGE: u64 = 7000 * MIB;
 /// A message costs more than its body: keys, counts, a lease.
 const MESSAGE_OVERHEAD: u64 = 256;
 /// A byte is written to the journal, and later to a table.
@@ -55,7 +57,8 @@ impl Sizes {
     /// `capacity` in bytes; 0 when it is not known.
     pub(super) fn of(capacity: u64) -> Self {
         if capacity == 0 || capacity >= CAPACITY_SMALL {
-            Self { memtable: 32 * MIB, table: 8 * MIB, ballast: 64 * MIB, reserve: 128 * MIB }
+            let memtable = if capacity >= CAPACITY_LARGE { 32 * MIB } else { 8 * MIB };
+            Self { memtable, table: 8 * MIB, ballast: 64 * MIB, reserve: 128 * MIB }
         } else {
             let ballast = (capacity / 16).clamp(16 * MIB, 64 * MIB);
             let reserve = (capacity / 5).clamp(64 * MIB, 128 * MIB);
@@ -312,7 +315,8 @@ mod tests {
             Sizes { memtable: 2 * MIB, table: 4 * MIB, ballast: 16 * MIB, reserve: 64 * MIB }
         );
         assert_eq!(Sizes::of(973 * MIB).ballast, 64 * MIB);
-        assert_eq!(Sizes::of(0), Sizes::of(u64::MAX));
+        assert_eq!(Sizes::of(0), Sizes::of(2000 * MIB), "not known");
+        assert_eq!([7999, 2000, 973].map(|mib| Sizes::of(mib * MIB).memtable / MIB), [32, 8, 8]);
         let text = TooSmall { capacity: 50 * MIB }.to_string();
         assert!(text.contains("holds 50 MiB") && text.contains("256 MiB"), "{text}");
     }

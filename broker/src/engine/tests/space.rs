@@ -9,8 +9,8 @@ const MIB: u64 = 1 << 20;
 const BODY: usize = 8 << 10;
 const BATCH: usize = 100;
 const WORKERS: usize = 4;
-/// Two journals, and tables that compaction has not come to yet.
-const BASE: u64 = 160 * MIB;
+/// Two journals with what memtables hold of them, and tables that compaction has not come to yet.
+const BASE: u64 = 256 * MIB;
 /// What stays when nothing lives: the running journal, and a few tables.
 const LEFT_MAX: u64 = 100 * MIB;
 /// Between two looks at the disk.

@@ -19,6 +19,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fjall::{AbstractTree, Keyspace};
 use record::Batch;
 use window::Window;
 
@@ -67,6 +68,10 @@ pub enum Problem {
     Gap { found: u64, last: u64 },
     #[error("the journal ends here with commit {last}, but the store's tables hold commit {stored}")]
     Behind { last: u64, stored: u64 },
+    #[error(
+        "the journal ends here with sequence number {last}, but the store's tables hold {stored}: its end is missing"
+    )]
+    BehindTables { last: u64, stored: u64 },
     #[error("neither a journal (*.jnl) nor a table in it holds a commit")]
     Empty,
 }
@@ -80,14 +85,32 @@ pub(super) struct End {
     commit: u64,
 }
 
-/// Compares the journal's end with what fjall made of it and its tables: commit `stored`, 0 for none. Only a new store may
-/// hold nothing.
-pub(super) fn compare(folder: &Path, end: Option<End>, stored: u64, new: bool) -> Result<(), Damage> {
+/// What fjall made of the journal and its tables.
+pub(super) struct Stored {
+    /// The last commit's number; 0 for none.
+    pub(super) commit: u64,
+    /// The highest sequence number in tables; 0 for none. The commit's number is in those of one keyspace only.
+    seqno: u64,
+}
+
+impl Stored {
+    pub(super) fn of(commit: u64, keyspaces: [&Keyspace; 2]) -> Self {
+        let seqnos = keyspaces.into_iter().filter_map(|keyspace| keyspace.tree.get_highest_persisted_seqno());
+        Self { commit, seqno: seqnos.max().unwrap_or(0) }
+    }
+}
+
+/// Compares the journal's end with what is stored. Only a new store may hold nothing.
+pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: bool) -> Result<(), Damage> {
     match end {
-        Some(End { file, offset, commit, .. }) if commit != stored => {
-            Err(Damage { file, offset, problem: Problem::Behind { last: commit, stored } })
+        Some(End { file, offset, seqno, .. }) if seqno < stored.seqno => {
+            let problem = Problem::BehindTables { last: seqno, stored: stored.seqno };
+            Err(Damage { file, offset, problem })
         }
-        None if stored == 0 && !new => {
+        Some(End { file, offset, commit, .. }) if commit != stored.commit => {
+            Err(Damage { file, offset, problem: Problem::Behind { last: commit, stored: stored.commit } })
+        }
+        None if stored.commit == 0 && !new => {
             Err(Damage { file: folder.to_owned(), offset: 0, problem: Problem::Empty })
         }
         _ => Ok(()),

@@ -5,26 +5,29 @@ use fjall::{CompressionType, Database, KeyspaceCreateOptions, PersistMode};
 use super::*;
 use crate::store::{ADVICE, Commit};
 
-/// A store with all its records in a table too.
-fn flushed(folder: TempDir) -> TempDir {
+const BOTH: [fn(&FjallStore) -> &fjall::Keyspace; 2] = [|store| &store.messages, |store| &store.state];
+
+/// A store with all records of some keyspaces in tables too.
+fn flushed(folder: TempDir, keyspaces: &[fn(&FjallStore) -> &fjall::Keyspace]) -> TempDir {
     let store = FjallStore::open(folder.path()).unwrap();
-    store.keyspace.rotate_memtable_and_wait().unwrap();
+    for keyspace in keyspaces {
+        keyspace(&store).rotate_memtable_and_wait().unwrap();
+    }
     drop(store);
     folder
 }
 
-/// A flush syncs the journal first, so that a table never knows more than an undamaged one.
+/// A flush syncs the journal first, of whichever keyspace, so that a table never knows more than an undamaged one.
 #[test]
 fn a_journal_that_ends_before_the_tables_do_is_refused() {
-    let folder = flushed(sample());
-    assert_eq!(open(folder.path()), Ok(COMMITS));
-    let folder = flushed(sample());
-    let bytes = bytes_of(folder.path());
-    let end = batches(&bytes)[8].end;
-    fs::write(journal(folder.path(), 0), &bytes[..end]).unwrap();
-    for _ in 0..2 {
+    assert_eq!(open(flushed(sample(), &BOTH).path()), Ok(COMMITS));
+    for keyspaces in [&BOTH[..], &BOTH[..1], &BOTH[1..]] {
+        let folder = flushed(sample(), keyspaces);
+        let bytes = bytes_of(folder.path());
+        let end = batches(&bytes)[8].end;
+        fs::write(journal(folder.path(), 0), &bytes[..end]).unwrap();
         let damage = open(folder.path()).unwrap_err();
-        assert_eq!(damage.problem, Problem::Behind { last: 9, stored: COMMITS });
+        assert!(matches!(damage.problem, Problem::BehindTables { .. }), "{damage}");
         assert_eq!(damage.offset, end as u64);
     }
 }
@@ -32,7 +35,7 @@ fn a_journal_that_ends_before_the_tables_do_is_refused() {
 #[test]
 fn a_damaged_table_fails_the_read_that_meets_it_and_says_what_to_do() {
     // Each message has a block of its own, so that opening the store does not meet it.
-    let folder = flushed(store_of(&[(Durability::Synced, 5_000); COMMITS as usize - 1]));
+    let folder = flushed(store_of(&[(Durability::Synced, 5_000); COMMITS as usize - 1]), &BOTH);
     let tables: Vec<_> = fs::read_dir(folder.path().join("store/keyspaces/1/tables")).unwrap().collect();
     let mut hit = 0;
     for table in tables {

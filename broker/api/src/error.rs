@@ -114,11 +114,27 @@ pub struct ErrorEntry {
     pub source: Option<ErrorSource>,
 }
 
-/// The place of an error in the request's body.
+/// The place of an error in the request: in its body, or a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorSource {
-    /// A JSON pointer (RFC 6901), such as `/messages/3/delay_seconds`.
-    pub pointer: String,
+    /// A JSON pointer (RFC 6901), such as `/messages/3/delay_seconds`; for a field that is missing, where it belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    /// A header's name (extension).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+}
+
+impl ErrorSource {
+    /// A place in the body, as a JSON pointer.
+    pub fn pointer(pointer: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), header: None }
+    }
+
+    /// A header, by its name.
+    pub fn header(header: impl Into<String>) -> Self {
+        Self { pointer: None, header: Some(header.into()) }
+    }
 }
 
 #[cfg(test)]

@@ -140,13 +140,13 @@ pub struct Pull {
 }
 
 /// Header by which a client names a pull, with 1 to 64 characters that nobody guesses; `POST messages/pull/cancel` with the
-/// same header lets that pull answer at once (extension).
+/// same header lets that pull, and each other one of that queue and name, answer at once (extension).
 pub const PULL_HEADER: &str = "capstan-pull";
 
 /// Answer of `POST messages/pull/cancel` (extension).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
-    /// Whether a pull of that name was open.
+    /// Whether a pull of that name was open on the queue.
     pub cancelled: bool,
 }
 

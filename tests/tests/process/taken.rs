@@ -1,0 +1,44 @@
+//! Requests that look odd and are taken, and a queue that is full for a while.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, NAMESPACE, queue};
+
+/// SDKs, curl and wrangler say various things about their bodies, and more than Capstan knows.
+#[tokio::test]
+async fn unusual_requests_that_mean_the_same_are_taken() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/client/v4/accounts/shop/queues/orders/messages", fixture.broker.url());
+    let types = ["application/json", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", ""];
+    for content_type in types {
+        let body =
+            json!({ "body": content_type, "environment_name": "", "settings": { "x": 1 } }).to_string();
+        let request = http.post(&url).body(body);
+        let request =
+            if content_type.is_empty() { request } else { request.header("content-type", content_type) };
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{content_type:?}: {}", answer.text().await.unwrap());
+    }
+    let odd = r#" {"body": null, "content_type": "JSON", "delay_seconds": 0.0} "#;
+    assert_eq!(http.post(&url).body(odd).send().await.unwrap().status(), 200);
+    // The largest message, and a pull without a body.
+    let largest = json!({ "body": "x".repeat(128_000), "content_type": "text" }).to_string();
+    assert_eq!(http.post(&url).body(largest).send().await.unwrap().status(), 200);
+    assert_eq!(http.post(format!("{url}/pull")).send().await.unwrap().status(), 200);
+    assert_eq!(fixture.queue("orders").await.totals.sent, 6);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_until_there_is_room() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({"max_messages": 1}))]).await;
+    fixture.send("orders", json!({ "body": 1 })).await;
+    let url = format!("{}/accounts/{NAMESPACE}/queues/orders/messages", fixture.base_url());
+    let refused = reqwest::Client::new().post(url).body(r#"{"body":2}"#).send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (429, true));
+    let envelope: Value = refused.json().await.unwrap();
+    assert_eq!(envelope["errors"][0]["code"], 10251, "{envelope}");
+    let pulled = fixture.pull("orders", 1).await.messages;
+    fixture.ack("orders", &[&pulled[0].lease_id]).await;
+    fixture.send("orders", json!({ "body": 2 })).await;
+}

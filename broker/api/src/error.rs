@@ -17,9 +17,9 @@ pub enum ErrorCode {
     ConsumerNotFound,
     /// The queue id or account id is no [`crate::Name`].
     QueueIdMalformed,
-    /// A batch's `delay_seconds` is out of bounds.
+    /// A batch's `delay_seconds` is no delay.
     BatchDelayInvalid,
-    /// A message's content type, delay or attributes are not allowed.
+    /// A message's content type, delay or attributes are none.
     MessageMetadataInvalid,
     /// A message body is larger than the queue's limit.
     MessageSizeOutOfBounds,

@@ -27,10 +27,12 @@ const SENDS_BYTES: usize = 64 << 20;
 /// leases wait for the engine.
 const OTHERS_BYTES: usize = 32 << 20;
 
+const _: () = assert!(limits::send_bytes_max(limits::MESSAGE_BYTES_MAX) <= SENDS_BYTES);
+
 /// Bytes of bodies that may be held at once. Sends cannot take what verdicts need, nor clients what the operator needs.
 #[derive(Debug, Clone)]
 pub(super) struct Budgets {
-    sends: Budget,
+    pub(super) sends: Budget,
     others: Budget,
     pub(super) declarations: Budget,
 }
@@ -109,17 +111,6 @@ impl FromRequest<AppState> for Body {
     }
 }
 
-/// The body of a send.
-pub(super) struct SendBody(pub(super) Body);
-
-impl FromRequest<AppState> for SendBody {
-    type Rejection = Refused;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Refused> {
-        Body::within(limits::REQUEST_BYTES_MAX, request.into_body(), &state.budgets.sends).await.map(Self)
-    }
-}
-
 impl Body {
     /// Reads a body of at most `limit` bytes, in the time that the budget gives.
     pub(super) async fn within(
@@ -153,7 +144,9 @@ impl Body {
             }
         }
         if size > limit {
-            let message = format!("the request body is larger than {limit} bytes");
+            let message = format!(
+                "the request body is larger than {limit} bytes, as it is sent: with its JSON's escapes and spaces"
+            );
             return Err(Refused::new(ErrorCode::BatchSizeOutOfBounds, message));
         }
         if overloaded {
@@ -206,14 +199,16 @@ fn pointer(path: &Path) -> String {
     for segment in path {
         match segment {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } | Segment::Enum { variant: key } => {
-                pointer.push('/');
-                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
-            }
+            Segment::Map { key } | Segment::Enum { variant: key } => push(&mut pointer, key),
             Segment::Unknown => {}
         }
     }
     pointer
+}
+
+fn push(pointer: &mut String, key: &str) {
+    pointer.push('/');
+    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 mod answer;
 mod at;
+mod attributes;
 mod body;
 mod control;
+mod delay;
 mod encoding;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;

@@ -10,13 +10,13 @@ use capstan_api::limits;
 use capstan_api::message::{Extend, Extended, Lease, Retry, Settle, Settled};
 use capstan_core::{Command, Reply, Verdict, Warning};
 
-use super::AppState;
 use super::body::Body;
 use super::place::InPath;
 use super::pull::field;
 use super::queue::Names;
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
+use super::{AppState, delay};
 
 /// Takes verdicts.
 pub(super) async fn ack(
@@ -82,17 +82,10 @@ fn retries(retries: Vec<Retry>, tokens: Tokens) -> Result<Vec<capstan_core::Retr
     let mut read_all = Vec::with_capacity(retries.len());
     for (index, retry) in retries.into_iter().enumerate() {
         let lease = read(&retry.lease_id, "retries", index, tokens)?;
-        let most = u64::from(limits::DELAY_SECONDS_MAX);
-        let seconds = field("delay_seconds", retry.delay_seconds, 0, most).map_err(|refused| {
-            let pointer = format!("/retries/{index}/delay_seconds");
-            Refused::at(
-                ErrorCode::MessageMetadataInvalid,
-                pointer,
-                format!("retries[{index}].{}", refused.message),
-            )
-        })?;
+        let at = format_args!("/retries/{index}");
+        let delay = delay::millis(retry.delay_seconds.as_ref(), ErrorCode::MessageMetadataInvalid, at)?;
         let reason = retry.reason.unwrap_or_default();
-        read_all.push(capstan_core::Retry { lease, delay: seconds.map(|s| s * 1000), reason });
+        read_all.push(capstan_core::Retry { lease, delay, reason });
     }
     Ok(read_all)
 }

@@ -70,6 +70,7 @@ fn sends() -> Vec<Row> {
     let attributes: serde_json::Map<String, Value> = (0..17).map(|n| (format!("a{n}"), json!("b"))).collect();
     let attributes = json!({ "body": 1, "attributes": attributes }).to_string();
     let long = json!({ "body": 1, "attributes": { "a": "b".repeat(5_000) } }).to_string();
+    let batch_delay = |delay: &str| format!(r#"{{"messages":[{{"body":1}}],"delay_seconds":{delay}}}"#);
     vec![
         post("nowhere:messages", r#"{"body":1}"#, 404, 10104, "").what("unknown queue").says("nowhere"),
         post("Or_ders:messages", r#"{"body":1}"#, 400, 10107, "").what("malformed queue").says("queue id"),
@@ -87,8 +88,10 @@ fn sends() -> Vec<Row> {
         post(one, r#"["hello","text",5]"#, 400, 10207, "").what("all of a message as a list"),
         post(one, "{}", 400, 10207, "").what("no message").says("body"),
         post(one, r#"{"body":1,"delay_seconds":"5"}"#, 400, 10207, "/delay_seconds").what("a text as number"),
-        post(one, r#"{"body":1,"delay_seconds":1.5}"#, 400, 10207, "/delay_seconds").what("half a second"),
-        post(one, r#"{"body":1,"delay_seconds":-1}"#, 400, 10207, "/delay_seconds").what("the past"),
+        post(one, r#"{"body":1,"delay_seconds":1.5}"#, 400, 10203, "/delay_seconds").what("half a second"),
+        post(one, r#"{"body":1,"delay_seconds":-1}"#, 400, 10203, "/delay_seconds")
+            .what("the past")
+            .says("is -1"),
         post(one, r#"{"body":1,"delay_seconds":86401}"#, 400, 10203, "/delay_seconds").what("too late"),
         post(one, r#"{"body":1,"content_type":7}"#, 400, 10207, "/content_type").what("a number as type"),
         post(one, r#"{"body":1,"content_type":"xml"}"#, 400, 10203, "/content_type").what("unknown type"),
@@ -101,7 +104,12 @@ fn sends() -> Vec<Row> {
         post(one, attributes, 400, 10203, "/attributes").what("too many attributes").says("at most 16"),
         post(one, long, 400, 10203, "/attributes").what("long attributes"),
         post(one, text(128_001), 400, 10204, "/body").what("too large").says("exceeds limit of 128000"),
-        post(one, text(5 << 20), 400, 10205, "").what("a request without end").says("larger than"),
+        post(one, r#"{"body":1}"#, 400, 10203, "")
+            .what("long attribute in a header")
+            .header("capstan-attr-long", "x".repeat(5_000))
+            .says("at most 4096"),
+        post(one, text(5 << 20), 400, 10205, "").what("a request without end").says("larger than 4608000"),
+        post("nowhere:messages", text(5 << 20), 404, 10104, "").what("too much for an unknown queue"),
         post("messages/batch", r#"{"messages":{}}"#, 400, 10207, "/messages").what("no list"),
         post("messages/batch", r#"{"messages":[["a"],["b","text"]]}"#, 400, 10207, "/messages/0")
             .what("messages as lists")
@@ -131,6 +139,8 @@ fn sends() -> Vec<Row> {
             "/delay_seconds",
         )
         .what("batch delay"),
+        post("messages/batch", batch_delay("-0.5"), 400, 10202, "/delay_seconds").what("a batch in the past"),
+        post("messages/batch", batch_delay("\"5\""), 400, 10207, "/delay_seconds").what("a text as delay"),
         post("small:messages/batch", r#"{"messages":[{"body":1},{"body":2}]}"#, 400, 10205, "")
             .what("more than a queue holds")
             .says("never have room"),

@@ -42,3 +42,33 @@ async fn a_full_queue_refuses_until_there_is_room() {
     fixture.ack("orders", &[&pulled[0].lease_id]).await;
     fixture.send("orders", json!({ "body": 2 })).await;
 }
+
+/// As much as a batch may hold, in the JSON that makes the most of it.
+#[tokio::test]
+async fn the_largest_batch_is_taken_however_its_json_is_escaped() {
+    const LARGEST: usize = 1 << 20;
+    let larger = json!({ "max_message_bytes": LARGEST });
+    let fixture = Fixture::new(&[queue("orders", 3, json!({})), queue("large", 3, larger)]).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    // A letter in six bytes.
+    let letters = |count: usize| r"\u0041".repeat(count);
+    let attributes = format!(r#"{{"a":"{}"}}"#, letters(4095));
+    let rows =
+        [("orders", 128_000, 2), ("orders", 2_560, 100), ("large", LARGEST, 2), ("large", LARGEST / 50, 100)];
+    for (name, bytes, count) in rows {
+        let path = format!("{}/client/v4/accounts/shop/queues/{name}/messages/batch", fixture.broker.url());
+        // The same as base64: a third more of such letters.
+        let base64 = letters(bytes / 3 * 4) + ["", "QQ==", "QUE="][bytes % 3];
+        let before = fixture.queue(name).await.bytes;
+        for (kind, body) in [("text", letters(bytes)), ("bytes", base64)] {
+            let message = format!(r#"{{"content_type":"{kind}","attributes":{attributes},"body":"{body}"}}"#);
+            let request = format!(r#"{{"messages":[{}]}}"#, vec![message; count].join(","));
+            let length = request.len();
+            let answer = http.post(&path).body(request).send().await.unwrap();
+            let (status, text) = (answer.status(), answer.text().await.unwrap());
+            assert_eq!(status, 200, "{name}, {kind}: {length} bytes: {text}");
+        }
+        let stored = fixture.queue(name).await.bytes - before;
+        assert_eq!(stored, 2 * count as u64 * (bytes as u64 + 4096), "{name}: bodies and attributes");
+    }
+}

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 /// Cloudflare documents no HTTP status for the 102xx codes; Capstan answers 400 to what can never succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// No such path or method.
+    /// No such path.
     NoRoute,
+    /// The path takes other methods.
+    MethodNotAllowed,
     /// The resource is managed by `kubectl apply`, not by this API.
     ManagedElsewhere,
     /// The queue is not declared (or, later, not the caller's to see).
@@ -51,7 +53,7 @@ impl ErrorCode {
     pub const fn code(self) -> u32 {
         match self {
             Self::PullDisabled => 0,
-            Self::NoRoute => 7003,
+            Self::NoRoute | Self::MethodNotAllowed => 7003,
             Self::ManagedElsewhere => 10023,
             Self::QueueNotFound => 10104,
             Self::ConsumerNotFound => 11001,
@@ -76,6 +78,7 @@ impl ErrorCode {
         match self {
             Self::NoRoute | Self::QueueNotFound | Self::ConsumerNotFound => 404,
             Self::ManagedElsewhere => 403,
+            Self::MethodNotAllowed => 405,
             Self::QueueIdMalformed
             | Self::BatchDelayInvalid
             | Self::MessageMetadataInvalid
@@ -149,6 +152,7 @@ mod tests {
             document.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
         let all = [
             NoRoute,
+            MethodNotAllowed,
             ManagedElsewhere,
             QueueNotFound,
             ConsumerNotFound,

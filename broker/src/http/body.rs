@@ -185,12 +185,22 @@ fn refused(error: &serde_json::Error, place: Option<(String, String)>) -> Refuse
     if !error.is_data() {
         return Refused::new(ErrorCode::JsonBodyMalformed, format!("the request body is not JSON: {error}"));
     }
-    match place {
-        Some((path, pointer)) if !pointer.is_empty() => {
-            Refused::at(ErrorCode::JsonBodyInvalid, pointer, format!("{path}: {error}"))
-        }
-        _ => Refused::new(ErrorCode::JsonBodyInvalid, error.to_string()),
+    let text = error.to_string();
+    let (path, mut pointer) = place.unwrap_or_default();
+    let message = if pointer.is_empty() { text.clone() } else { format!("{path}: {text}") };
+    if let Some(field) = missing(&text) {
+        // Its place is where it belongs.
+        push(&mut pointer, field);
     }
+    if pointer.is_empty() {
+        return Refused::new(ErrorCode::JsonBodyInvalid, message);
+    }
+    Refused::at(ErrorCode::JsonBodyInvalid, pointer, message)
+}
+
+/// The field that is missing, in serde's words.
+fn missing(error: &str) -> Option<&str> {
+    error.strip_prefix("missing field `")?.split('`').next()
 }
 
 /// A path as a JSON pointer.
@@ -277,11 +287,16 @@ mod tests {
             ("{\"messages\":[{\"body\":1,\"delay_seconds\":\"5\"}]}", "/messages/0/delay_seconds"),
             ("{\"messages\":[{\"body\":1},{\"body\":2,\"content_type\":7}]}", "/messages/1/content_type"),
             ("{\"messages\":[{\"body\":1,\"attributes\":{\"a/b\":1}}]}", "/messages/0/attributes/a~1b"),
+            ("", "/messages"),
+            ("{\"delay_seconds\":1}", "/messages"),
+            ("{\"messages\":[{\"body\":1},{}]}", "/messages/1/body"),
         ] {
             let refused = read(text);
             assert_eq!(refused.code, ErrorCode::JsonBodyInvalid, "{text}");
             assert_eq!(refused.pointer.as_deref(), Some(pointer), "{text}");
         }
-        assert!(read("{}").message.contains("messages"), "a missing field is named");
+        for (text, path) in [("[]", None), ("7", None)] {
+            assert_eq!(read(text).pointer.as_deref(), path, "all of it is wrong");
+        }
     }
 }

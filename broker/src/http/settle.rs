@@ -26,7 +26,11 @@ pub(super) async fn ack(
 ) -> Result<Json<Envelope<Settled>>, Refused> {
     let found = state.find(names)?;
     let settle: Settle = body.read()?;
-    check_count(settle.acks.len() + settle.retries.len() + settle.releases.len())?;
+    check_count(&[
+        ("acks", settle.acks.len()),
+        ("retries", settle.retries.len()),
+        ("releases", settle.releases.len()),
+    ])?;
     let acks = leases(&settle.acks, "acks", state.tokens)?;
     let retries = retries(settle.retries, state.tokens)?;
     let releases = leases(&settle.releases, "releases", state.tokens)?;
@@ -51,7 +55,7 @@ pub(super) async fn extend(
 ) -> Result<Json<Envelope<Extended>>, Refused> {
     let found = state.find(names)?;
     let extend: Extend = body.read()?;
-    check_count(extend.extends.len())?;
+    check_count(&[("extends", extend.extends.len())])?;
     let leases = leases(&extend.extends, "extends", state.tokens)?;
     let longest = limits::VISIBILITY_TIMEOUT_MS_MAX;
     let duration = field("visibility_timeout_ms", extend.visibility_timeout_ms, 1, longest)?;
@@ -66,12 +70,19 @@ pub(super) async fn extend(
     }
 }
 
-fn check_count(count: usize) -> Result<(), Refused> {
-    if count <= limits::SETTLE_COUNT_MAX {
-        return Ok(());
+/// The list that holds the first lease id too many is the one that is named.
+fn check_count(lists: &[(&str, usize)]) -> Result<(), Refused> {
+    let most = limits::SETTLE_COUNT_MAX;
+    let all: usize = lists.iter().map(|(_, count)| count).sum();
+    let mut before = 0;
+    for (list, count) in lists {
+        before += count;
+        if before > most {
+            let message = format!("{list}: a request names at most {most} lease ids, this one {all}");
+            return Err(Refused::at(ErrorCode::BatchCountOutOfBounds, format!("/{list}"), message));
+        }
     }
-    let message = format!("a request names at most {} lease ids, this one {count}", limits::SETTLE_COUNT_MAX);
-    Err(Refused::new(ErrorCode::BatchCountOutOfBounds, message))
+    Ok(())
 }
 
 fn leases(leases: &[Lease], list: &str, tokens: Tokens) -> Result<Vec<capstan_core::Lease>, Refused> {

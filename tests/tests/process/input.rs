@@ -80,13 +80,13 @@ fn sends() -> Vec<Row> {
         post(one, "body=1", 400, 10208, "").what("no JSON"),
         post(one, r#"{"body":1} {"body":2}"#, 400, 10208, "").what("two documents"),
         post(one, b"{\"body\":\"\xff\"}".to_vec(), 400, 10208, "").what("no UTF-8"),
-        post(one, "", 400, 10207, "").what("no body").says("body"),
+        post(one, "", 400, 10207, "/body").what("no body"),
         post(one, "[]", 400, 10207, "").what("a list"),
         post(one, r#"["hello"]"#, 400, 10207, "")
             .what("a message as a list")
             .says("must be an object, is an array"),
         post(one, r#"["hello","text",5]"#, 400, 10207, "").what("all of a message as a list"),
-        post(one, "{}", 400, 10207, "").what("no message").says("body"),
+        post(one, "{}", 400, 10207, "/body").what("no message"),
         post(one, r#"{"body":1,"delay_seconds":"5"}"#, 400, 10207, "/delay_seconds").what("a text as number"),
         post(one, r#"{"body":1,"delay_seconds":1.5}"#, 400, 10203, "/delay_seconds").what("half a second"),
         post(one, r#"{"body":1,"delay_seconds":-1}"#, 400, 10203, "/delay_seconds")
@@ -117,11 +117,11 @@ fn sends() -> Vec<Row> {
         post("messages/batch", r#"{"messages":[{"body":1},["b"]]}"#, 400, 10207, "/messages/1")
             .what("the second as a list"),
         post("messages/batch", r#"[[["a"]]]"#, 400, 10207, "").what("a batch as a list"),
-        post("messages/batch", "{}", 400, 10207, "").what("no messages").says("messages"),
+        post("messages/batch", "{}", 400, 10207, "/messages").what("no messages"),
         post("messages/batch", r#"{"messages":[]}"#, 400, 10206, "/messages").what("empty batch"),
         post("messages/batch", many, 400, 10206, "/messages").what("too many").says("101"),
         post("messages/batch", large, 400, 10205, "/messages").what("large batch").says("256000"),
-        post("messages/batch", r#"{"messages":[{"body":1},{}]}"#, 400, 10207, "/messages/1")
+        post("messages/batch", r#"{"messages":[{"body":1},{}]}"#, 400, 10207, "/messages/1/body")
             .what("second empty"),
         post(
             "messages/batch",
@@ -151,6 +151,8 @@ fn pulls_and_verdicts() -> Vec<Row> {
     let (pull, ack) = ("messages/pull", "messages/ack");
     let leases = |count: usize| json!(vec![json!({ "lease_id": "x" }); count]);
     let many = json!({ "acks": leases(1001) }).to_string();
+    let together = json!({ "acks": leases(500), "retries": leases(501) }).to_string();
+    let extends = json!({ "extends": leases(1001) }).to_string();
     let refs = json!({ "refs": vec![json!({ "ref": "x" }); 1001] }).to_string();
     let cancel = "messages/pull/cancel";
     vec![
@@ -189,14 +191,17 @@ fn pulls_and_verdicts() -> Vec<Row> {
         post("messages/peek", "[5]", 400, 10207, "").what("a look as a list"),
         post(ack, r#"{"acks":"all"}"#, 400, 10207, "/acks").what("acks that are no list"),
         post(ack, r#"{"acks":["x"]}"#, 400, 10207, "/acks/0").what("an ack that is a text"),
-        post(ack, r#"{"acks":[{}]}"#, 400, 10207, "/acks/0").what("an ack of nothing").says("lease_id"),
+        post(ack, r#"{"acks":[{}]}"#, 400, 10207, "/acks/0/lease_id").what("an ack of nothing"),
         post(ack, r#"{"acks":[{"lease_id":7}]}"#, 400, 10207, "/acks/0/lease_id").what("a number as lease"),
         post(ack, r#"{"acks":[{"lease_id":"x"}]}"#, 400, 10207, "/acks/0/lease_id").what("a bad lease"),
         post(ack, r#"{"retries":[{"lease_id":"x"}]}"#, 400, 10207, "/retries/0/lease_id").what("a bad retry"),
         post(ack, r#"{"releases":[{"lease_id":"x"}]}"#, 400, 10207, "/releases/0/lease_id")
             .what("a bad release"),
-        post(ack, many, 400, 10206, "").what("too many verdicts").says("1000"),
-        post("messages/extend", "{}", 400, 10207, "").what("an extension of nothing").says("extends"),
+        post(ack, many, 400, 10206, "/acks").what("too many verdicts").says("at most 1000 lease ids"),
+        post(ack, together, 400, 10206, "/retries").what("too many verdicts together").says("this one 1001"),
+        post("messages/extend", "{}", 400, 10207, "/extends").what("an extension of nothing"),
+        post("messages/extend", extends, 400, 10206, "/extends").what("too many extensions").says("1001"),
+        post("messages/purge", "{}", 400, 10207, "/refs").what("a purge of nothing"),
         post("messages/purge", refs, 400, 10206, "/refs").what("too many refs").says("1001"),
         post("messages/peek", r#"{"batch_size":[]}"#, 400, 10207, "/batch_size").what("a look at a list"),
         post("nowhere:messages/peek", "{}", 404, 10104, "").what("a look at an unknown queue"),
@@ -209,8 +214,16 @@ fn routes() -> Vec<Row> {
     vec![
         row(Method::GET, "/", 404, 7003).what("the root").says("GET /"),
         row(Method::GET, "/client/v4/accounts/shop/que", 404, 7003).what("no such path"),
-        row(Method::GET, &format!("{queues}/orders/messages"), 404, 7003).what("a GET that is a POST"),
-        row(Method::DELETE, &format!("{queues}/orders/messages/pull"), 404, 7003).what("a DELETE of a POST"),
+        row(Method::OPTIONS, "/client/v4/accounts/shop/que", 404, 7003).what("a question about no path"),
+        row(Method::GET, &format!("{queues}/orders/messages"), 405, 7003)
+            .what("a GET that is a POST")
+            .says("does not take GET"),
+        row(Method::DELETE, &format!("{queues}/orders/messages/pull"), 405, 7003).what("a DELETE of a POST"),
+        row(Method::GET, "/client/v4/accounts/Sh_op/queues", 400, 10107)
+            .what("a list of no namespace")
+            .says("account id"),
+        row(Method::GET, "/client/v4/accounts/-/queues?name=orders", 400, 10107)
+            .what("a name in no namespace"),
         row(Method::GET, &format!("{queues}?page=0"), 400, 10207)
             .what("a page before the first")
             .says("page"),
@@ -230,6 +243,8 @@ fn routes() -> Vec<Row> {
         row(Method::POST, &format!("{queues}/orders/consumers"), 403, 10023).what("a new consumer"),
         row(Method::DELETE, &format!("{queues}/orders/consumers/orders"), 403, 10023)
             .what("a consumer deleted"),
+        row(Method::GET, "/capstan/v1/namespaces/Sh_op/workloads/Deployment/x/consumers", 400, 10107)
+            .what("consumers in no namespace"),
         row(Method::GET, "/capstan/v1/namespaces/shop/workloads/Pod/x/consumers", 404, 7003)
             .what("a bad kind"),
         row(
@@ -263,7 +278,7 @@ fn declarations() -> Vec<Row> {
     let consumer = |more: Value| json!({ "consumer": more });
     vec![
         row("no JSON", b"revision: 1".to_vec(), 10208, ""),
-        row("no declaration", b"{}".to_vec(), 10207, "").says("revision"),
+        row("no declaration", b"{}".to_vec(), 10207, "/revision"),
         row("no list", br#"{"revision":"bad","queues":{}}"#.to_vec(), 10207, "/queues"),
         row("all as a list", br#"["bad",[]]"#.to_vec(), 10207, "").says("must be an object"),
         row(

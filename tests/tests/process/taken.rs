@@ -1,5 +1,6 @@
-//! Requests that look odd and are taken, and a queue that is full for a while.
+//! Requests that look odd and are taken, what OPTIONS is told, and a queue that is full for a while.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, NAMESPACE, queue};
@@ -70,5 +71,36 @@ async fn the_largest_batch_is_taken_however_its_json_is_escaped() {
         }
         let stored = fixture.queue(name).await.bytes - before;
         assert_eq!(stored, 2 * count as u64 * (bytes as u64 + 4096), "{name}: bodies and attributes");
+    }
+}
+
+/// OPTIONS is what a browser asks before it sends from another site's page. It is told which methods there are, and, without
+/// headers of CORS, that none of them is for it.
+#[tokio::test]
+async fn options_names_the_methods_of_a_path() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let queues = format!("{}/client/v4/accounts/shop/queues", fixture.broker.url());
+    let rows = [
+        ("", "GET,HEAD"),
+        ("/orders", "GET,HEAD"),
+        ("/orders/consumers", "GET,HEAD"),
+        ("/orders/consumers/orders", "GET,HEAD"),
+        ("/orders/metrics", "GET,HEAD"),
+        ("/orders/messages", "POST"),
+        ("/orders/messages/pull", "POST"),
+        ("/orders/messages/ack", "POST"),
+        ("/orders/purge", "POST,GET,HEAD"),
+    ];
+    let mut urls = rows.map(|(path, allow)| (format!("{queues}{path}"), allow)).to_vec();
+    urls.push((format!("{}/readyz", fixture.broker.admin_url()), "GET,HEAD"));
+    for (url, allow) in urls {
+        let request = http.request(Method::OPTIONS, &url).header("origin", "http://elsewhere");
+        let answer = request.header("access-control-request-method", "POST").send().await.unwrap();
+        let headers = answer.headers().clone();
+        assert_eq!((answer.status().as_u16(), headers["allow"].to_str().unwrap()), (405, allow), "{url}");
+        assert!(!headers.contains_key("access-control-allow-origin"), "{url}");
+        let envelope: Value = answer.json().await.unwrap();
+        assert_eq!(envelope["errors"][0]["code"], 7003, "{url}: {envelope}");
     }
 }

@@ -239,6 +239,29 @@ fn a_power_cut_may_tear_leases_before_a_whole_batch() {
     }
 }
 
+/// A sequence number is in front of what the checksum covers.
+#[test]
+fn a_wrong_sequence_number_hides_nothing_behind_it() {
+    let changed = |places: &[(usize, usize, u8)]| {
+        let folder = sample();
+        let ranges = batches(&bytes_of(folder.path()));
+        edit(&journal(folder.path(), 0), |bytes| {
+            places.iter().for_each(|(batch, behind, bit)| bytes[ranges[*batch].start + behind] ^= bit);
+        });
+        open(folder.path())
+    };
+    // The third one's is too large; the fourth is not whole, and those behind it are.
+    let damage = changed(&[(2, 10, 1), (3, 40, 1)]).unwrap_err();
+    assert!(matches!(damage.problem, Problem::Middle { .. }), "{damage}");
+    // One that fjall could not go on from.
+    let last = COMMITS as usize - 1;
+    for bit in [1 << 6, 1 << 7] {
+        assert_eq!(changed(&[(last, 12, bit)]), Ok(COMMITS - 1));
+        let damage = changed(&[(last - 1, 12, bit)]).unwrap_err();
+        assert!(matches!(damage.problem, Problem::Middle { .. }), "{damage}");
+    }
+}
+
 /// A batch that is larger than what is read at once.
 #[test]
 fn large_batches_are_checked_to_their_ends() {

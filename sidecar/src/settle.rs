@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use capstan_api::ClientError;
 use capstan_api::message::{self, Retry, Settle, Settled};
-use capstan_api::number::Whole;
+use capstan_api::number::Number;
 
 use crate::backoff::Backoff;
 use crate::context::Scope;
@@ -68,7 +68,7 @@ fn request(decided: &Decided) -> Settle {
             Decision::Release => settle.releases.push(lease(leased)),
             Decision::Retry { delay_seconds, reason } => settle.retries.push(Retry {
                 lease_id: leased.lease_id.clone(),
-                delay_seconds: delay_seconds.map(Whole),
+                delay_seconds: delay_seconds.map(Number::from),
                 reason: Some(reason.clone()),
             }),
         }

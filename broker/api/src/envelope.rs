@@ -45,10 +45,9 @@ impl<T> Envelope<T> {
 }
 
 impl Envelope<()> {
-    /// A refusal. `pointer` names the place in the request, where there is one.
+    /// A refusal. `source` names the place in the request, where there is one.
     #[must_use]
-    pub fn failure(code: ErrorCode, message: impl Into<String>, pointer: Option<String>) -> Self {
-        let source = pointer.map(|pointer| ErrorSource { pointer });
+    pub fn failure(code: ErrorCode, message: impl Into<String>, source: Option<ErrorSource>) -> Self {
         let entry = ErrorEntry { code: code.code(), message: message.into(), source };
         Self { success: false, errors: vec![entry], messages: Vec::new(), result: None, result_info: None }
     }

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 /// Cloudflare documents no HTTP status for the 102xx codes; Capstan answers 400 to what can never succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// No such path or method.
+    /// No such path.
     NoRoute,
+    /// The path takes other methods.
+    MethodNotAllowed,
     /// The resource is managed by `kubectl apply`, not by this API.
     ManagedElsewhere,
     /// The queue is not declared (or, later, not the caller's to see).
@@ -17,9 +19,9 @@ pub enum ErrorCode {
     ConsumerNotFound,
     /// The queue id or account id is no [`crate::Name`].
     QueueIdMalformed,
-    /// A batch's `delay_seconds` is out of bounds.
+    /// A batch's `delay_seconds` is no delay.
     BatchDelayInvalid,
-    /// A message's content type, delay or attributes are not allowed.
+    /// A message's content type, delay or attributes are none.
     MessageMetadataInvalid,
     /// A message body is larger than the queue's limit.
     MessageSizeOutOfBounds,
@@ -51,7 +53,7 @@ impl ErrorCode {
     pub const fn code(self) -> u32 {
         match self {
             Self::PullDisabled => 0,
-            Self::NoRoute => 7003,
+            Self::NoRoute | Self::MethodNotAllowed => 7003,
             Self::ManagedElsewhere => 10023,
             Self::QueueNotFound => 10104,
             Self::ConsumerNotFound => 11001,
@@ -76,6 +78,7 @@ impl ErrorCode {
         match self {
             Self::NoRoute | Self::QueueNotFound | Self::ConsumerNotFound => 404,
             Self::ManagedElsewhere => 403,
+            Self::MethodNotAllowed => 405,
             Self::QueueIdMalformed
             | Self::BatchDelayInvalid
             | Self::MessageMetadataInvalid
@@ -114,11 +117,27 @@ pub struct ErrorEntry {
     pub source: Option<ErrorSource>,
 }
 
-/// The place of an error in the request's body.
+/// The place of an error in the request: in its body, or a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorSource {
-    /// A JSON pointer (RFC 6901), such as `/messages/3/delay_seconds`.
-    pub pointer: String,
+    /// A JSON pointer (RFC 6901), such as `/messages/3/delay_seconds`; for a field that is missing, where it belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    /// A header's name (extension).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+}
+
+impl ErrorSource {
+    /// A place in the body, as a JSON pointer.
+    pub fn pointer(pointer: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), header: None }
+    }
+
+    /// A header, by its name.
+    pub fn header(header: impl Into<String>) -> Self {
+        Self { pointer: None, header: Some(header.into()) }
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +152,7 @@ mod tests {
             document.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
         let all = [
             NoRoute,
+            MethodNotAllowed,
             ManagedElsewhere,
             QueueNotFound,
             ConsumerNotFound,

@@ -6,6 +6,7 @@
 //!
 //! Nothing here knows how a broker stores a message, and nothing here knows Kubernetes.
 
+mod bounded;
 pub mod client;
 pub mod control;
 pub mod envelope;

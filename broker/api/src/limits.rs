@@ -42,10 +42,27 @@ pub const RELEASES_MAX: u32 = 100;
 pub const CONCURRENCY_MAX: u64 = 250;
 /// Most queues of one declaration.
 pub const QUEUES_MAX: usize = 10_000;
-/// Most bytes of a data-plane request: a batch of the largest bodies, base64 or escaped JSON included.
+/// Most bytes of a data-plane request that is no send.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of JSON for one byte of a body: a third more as base64, each character of that written as `\u0041`.
+const JSON_BYTES_PER_BYTE: usize = 8;
+/// Most bytes of a message's JSON beside its body: attributes written in that way, and the names of all fields.
+const JSON_BYTES_BESIDE: usize = 6 * ATTRIBUTE_BYTES_MAX + 1024;
 /// Most bytes of a declaration.
 pub const DECLARATION_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const _: () = assert!(MESSAGE_BYTES_DEFAULT < MESSAGE_BYTES_MAX);
-const _: () = assert!((MESSAGE_BYTES_MAX as usize) < REQUEST_BYTES_MAX);
+
+/// Most body bytes in one batch for a queue of this message limit: always two of the largest.
+#[must_use]
+pub const fn batch_bytes_max(message_bytes_max: u32) -> usize {
+    let two = 2 * message_bytes_max as usize;
+    if two > BATCH_BYTES_DEFAULT { two } else { BATCH_BYTES_DEFAULT }
+}
+
+/// Most bytes of a send to a queue of this message limit: whatever a batch may hold fits, however its JSON is escaped. Only
+/// whitespace and unknown fields can make it larger.
+#[must_use]
+pub const fn send_bytes_max(message_bytes_max: u32) -> usize {
+    JSON_BYTES_PER_BYTE * batch_bytes_max(message_bytes_max) + BATCH_COUNT_MAX * JSON_BYTES_BESIDE
+}

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::bounded;
+use crate::limits::{ATTRIBUTES_MAX, BATCH_COUNT_MAX};
 use crate::name::Name;
-use crate::number::Whole;
+use crate::number::{Number, Whole};
 
 /// String headers that travel with a message, such as `traceparent` (extension).
 pub type Attributes = BTreeMap<String, String>;
@@ -59,20 +61,25 @@ pub struct Send {
     pub content_type: Option<String>,
     /// 0 to 86,400; over the batch's, over the queue's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay_seconds: Option<Whole>,
-    /// Extension.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_seconds: Option<Number>,
+    /// At most 16 (extension). Of more, 17 are read.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::map::<_, ATTRIBUTES_MAX>"
+    )]
     pub attributes: Option<Attributes>,
 }
 
 /// Body of `POST messages/batch`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SendBatch {
-    /// 1 to 100 messages.
+    /// 1 to 100 messages. Of more, 101 are read.
+    #[serde(deserialize_with = "bounded::list::<_, _, BATCH_COUNT_MAX>")]
     pub messages: Vec<Send>,
     /// The delay of messages that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay_seconds: Option<Whole>,
+    pub delay_seconds: Option<Number>,
 }
 
 /// Answer of both sends.
@@ -140,13 +147,13 @@ pub struct Pull {
 }
 
 /// Header by which a client names a pull, with 1 to 64 characters that nobody guesses; `POST messages/pull/cancel` with the
-/// same header lets that pull answer at once (extension).
+/// same header lets that pull, and each other one of that queue and name, answer at once (extension).
 pub const PULL_HEADER: &str = "capstan-pull";
 
 /// Answer of `POST messages/pull/cancel` (extension).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
-    /// Whether a pull of that name was open.
+    /// Whether a pull of that name was open on the queue.
     pub cancelled: bool,
 }
 
@@ -204,7 +211,7 @@ pub struct Retry {
     pub lease_id: String,
     /// 0 to 86,400; the consumer's retry delay when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay_seconds: Option<Whole>,
+    pub delay_seconds: Option<Number>,
     /// What went wrong, kept with the message; cut at 256 bytes (extension).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

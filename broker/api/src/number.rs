@@ -1,5 +1,8 @@
 //! Whole numbers as Cloudflare's SDKs send them: the Python and Go ones type every number as float, so `2.0` is 2.
 
+/// Any number of JSON: a field of this type is read first, and then refused with a code of its own.
+pub use serde_json::Number;
+
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -7,6 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Whole(pub u64);
+
+impl Whole {
+    /// The whole number that `number` is, however it was written.
+    #[must_use]
+    pub fn of(number: &Number) -> Option<Self> {
+        Self::deserialize(number).ok()
+    }
+}
 
 /// The largest whole number that a float holds exactly.
 const EXACT_MAX: u64 = 1 << 53;
@@ -62,5 +73,10 @@ mod tests {
         for bad in ["-1", "1.5", "\"5\"", "null", "true", "1e300", "18446744073709551615"] {
             assert!(serde_json::from_str::<Whole>(bad).is_err(), "{bad}");
         }
+        let of = |text| Whole::of(&serde_json::from_str(text).unwrap());
+        assert_eq!(
+            ["5", "5.0", "-1", "1.5", "1e300"].map(of),
+            [Some(Whole(5)), Some(Whole(5)), None, None, None]
+        );
     }
 }

@@ -27,10 +27,12 @@ const SENDS_BYTES: usize = 64 << 20;
 /// leases wait for the engine.
 const OTHERS_BYTES: usize = 32 << 20;
 
+const _: () = assert!(limits::send_bytes_max(limits::MESSAGE_BYTES_MAX) <= SENDS_BYTES);
+
 /// Bytes of bodies that may be held at once. Sends cannot take what verdicts need, nor clients what the operator needs.
 #[derive(Debug, Clone)]
 pub(super) struct Budgets {
-    sends: Budget,
+    pub(super) sends: Budget,
     others: Budget,
     pub(super) declarations: Budget,
 }
@@ -109,17 +111,6 @@ impl FromRequest<AppState> for Body {
     }
 }
 
-/// The body of a send.
-pub(super) struct SendBody(pub(super) Body);
-
-impl FromRequest<AppState> for SendBody {
-    type Rejection = Refused;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Refused> {
-        Body::within(limits::REQUEST_BYTES_MAX, request.into_body(), &state.budgets.sends).await.map(Self)
-    }
-}
-
 impl Body {
     /// Reads a body of at most `limit` bytes, in the time that the budget gives.
     pub(super) async fn within(
@@ -153,7 +144,9 @@ impl Body {
             }
         }
         if size > limit {
-            let message = format!("the request body is larger than {limit} bytes");
+            let message = format!(
+                "the request body is larger than {limit} bytes, as it is sent: with its JSON's escapes and spaces"
+            );
             return Err(Refused::new(ErrorCode::BatchSizeOutOfBounds, message));
         }
         if overloaded {
@@ -192,12 +185,22 @@ fn refused(error: &serde_json::Error, place: Option<(String, String)>) -> Refuse
     if !error.is_data() {
         return Refused::new(ErrorCode::JsonBodyMalformed, format!("the request body is not JSON: {error}"));
     }
-    match place {
-        Some((path, pointer)) if !pointer.is_empty() => {
-            Refused::at(ErrorCode::JsonBodyInvalid, pointer, format!("{path}: {error}"))
-        }
-        _ => Refused::new(ErrorCode::JsonBodyInvalid, error.to_string()),
+    let text = error.to_string();
+    let (path, mut pointer) = place.unwrap_or_default();
+    let message = if pointer.is_empty() { text.clone() } else { format!("{path}: {text}") };
+    if let Some(field) = missing(&text) {
+        // Its place is where it belongs.
+        push(&mut pointer, field);
     }
+    if pointer.is_empty() {
+        return Refused::new(ErrorCode::JsonBodyInvalid, message);
+    }
+    Refused::at(ErrorCode::JsonBodyInvalid, pointer, message)
+}
+
+/// The field that is missing, in serde's words.
+fn missing(error: &str) -> Option<&str> {
+    error.strip_prefix("missing field `")?.split('`').next()
 }
 
 /// A path as a JSON pointer.
@@ -206,14 +209,16 @@ fn pointer(path: &Path) -> String {
     for segment in path {
         match segment {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } | Segment::Enum { variant: key } => {
-                pointer.push('/');
-                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
-            }
+            Segment::Map { key } | Segment::Enum { variant: key } => push(&mut pointer, key),
             Segment::Unknown => {}
         }
     }
     pointer
+}
+
+fn push(pointer: &mut String, key: &str) {
+    pointer.push('/');
+    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
 }
 
 #[cfg(test)]
@@ -282,11 +287,16 @@ mod tests {
             ("{\"messages\":[{\"body\":1,\"delay_seconds\":\"5\"}]}", "/messages/0/delay_seconds"),
             ("{\"messages\":[{\"body\":1},{\"body\":2,\"content_type\":7}]}", "/messages/1/content_type"),
             ("{\"messages\":[{\"body\":1,\"attributes\":{\"a/b\":1}}]}", "/messages/0/attributes/a~1b"),
+            ("", "/messages"),
+            ("{\"delay_seconds\":1}", "/messages"),
+            ("{\"messages\":[{\"body\":1},{}]}", "/messages/1/body"),
         ] {
             let refused = read(text);
             assert_eq!(refused.code, ErrorCode::JsonBodyInvalid, "{text}");
             assert_eq!(refused.pointer.as_deref(), Some(pointer), "{text}");
         }
-        assert!(read("{}").message.contains("messages"), "a missing field is named");
+        for (text, path) in [("[]", None), ("7", None)] {
+            assert_eq!(read(text).pointer.as_deref(), path, "all of it is wrong");
+        }
     }
 }

@@ -4,6 +4,7 @@ use capstan_api::control::Declaration;
 use capstan_api::message::{Extend, Peek, Pull, Purge, Remove, Send, SendBatch, Settle};
 use capstan_core::QueueId;
 
+use super::at::At;
 use super::body::Body;
 use super::encoding;
 use super::token::Tokens;
@@ -18,7 +19,7 @@ pub fn request(bytes: &[u8]) {
     if let Ok(send) = body.read::<Send>() {
         let content_type = send.content_type.as_deref().unwrap_or("json");
         if let Some(content_type) = capstan_api::message::ContentType::parse(content_type)
-            && let Ok(stored) = encoding::stored(content_type, &send.body, "")
+            && let Ok(stored) = encoding::stored(content_type, &send.body, At::BODY)
         {
             let _ = encoding::shown(content_type, stored);
         }

@@ -2,8 +2,10 @@
 
 mod answer;
 mod at;
+mod attributes;
 mod body;
 mod control;
+mod delay;
 mod encoding;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -117,7 +119,7 @@ pub(crate) fn data(state: AppState) -> Router {
             get(workloads::consumers),
         )
         .fallback(no_route)
-        .method_not_allowed_fallback(no_route)
+        .method_not_allowed_fallback(not_allowed)
         .with_state(state)
 }
 
@@ -131,7 +133,7 @@ pub(crate) fn admin(state: AppState) -> Router {
         .route(STATE_PATH, get(control::get))
         .route(CHANGES_PATH, get(control::changes))
         .fallback(no_route)
-        .method_not_allowed_fallback(no_route)
+        .method_not_allowed_fallback(not_allowed)
         .with_state(state)
 }
 
@@ -145,6 +147,13 @@ async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) {
 
 async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> Refused {
     Refused::new(ErrorCode::NoRoute, format!("no route for {method} {:.200}", uri.path()))
+}
+
+/// What the path takes instead is in the header `Allow`, which the router adds. That is also the answer to OPTIONS, a
+/// browser's question before a request from another site: there is no CORS.
+async fn not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> Refused {
+    let message = format!("{:.200} does not take {method}; see the header Allow", uri.path());
+    Refused::new(ErrorCode::MethodNotAllowed, message)
 }
 
 fn metrics_of(backlog: Option<Backlog>) -> Metrics {

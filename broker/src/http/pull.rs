@@ -39,7 +39,7 @@ pub(super) async fn pull(
     let wait = field("wait_ms", pull.wait_ms, 0, limits::WAIT_MS_MAX)?.unwrap_or(0);
     let idle = field("idle_ms", pull.idle_ms, 0, limits::IDLE_MS_MAX)?.unwrap_or(wait);
     let command = command(&found, &pull)?;
-    let open = state.pulls.open(&headers);
+    let open = state.pulls.open(found.id, &headers)?;
     let outcome = tokio::select! {
         biased;
         outcome = state.engine.pull(command, wait, idle) => outcome?,
@@ -56,9 +56,14 @@ pub(super) async fn pull(
     }
 }
 
-/// Lets an open pull answer at once, with what it has just leased or with nothing.
-pub(super) async fn cancel(State(state): State<AppState>, headers: HeaderMap) -> Json<Envelope<Cancelled>> {
-    Json(Envelope::success(Cancelled { cancelled: state.pulls.call_off(&headers) }))
+/// Lets open pulls answer at once, with what they have just leased or with nothing.
+pub(super) async fn cancel(
+    State(state): State<AppState>,
+    InPath(names): InPath<Names>,
+    headers: HeaderMap,
+) -> Result<Json<Envelope<Cancelled>>, Refused> {
+    let found = state.find(names)?;
+    Ok(Json(Envelope::success(Cancelled { cancelled: state.pulls.call_off(found.id, &headers)? })))
 }
 
 fn command(found: &Found, pull: &Pull) -> Result<capstan_core::Pull, Refused> {

@@ -1,5 +1,7 @@
 //! `POST purge`, `GET purge` and `POST messages/purge`: messages are removed, whatever their state.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use capstan_api::envelope::Envelope;
@@ -66,7 +68,7 @@ pub(super) async fn remove(
 ) -> Result<Json<Envelope<Removed>>, Refused> {
     let found = state.find(names)?;
     let remove: Remove = body.read()?;
-    let messages = read(&remove, &found, state.tokens)?;
+    let messages = read(&remove, &found, state.tokens)?.into_iter().collect();
     let command = Command::Remove(capstan_core::Remove { queue: found.id, messages });
     match state.engine.apply(command, None).await?.reply {
         Reply::Removed(purge_count, gone) => {
@@ -82,8 +84,8 @@ pub(super) async fn remove(
     }
 }
 
-/// The messages of refs; a ref that is none of this queue refuses them all.
-fn read(remove: &Remove, found: &Found, tokens: Tokens) -> Result<Vec<Seq>, Refused> {
+/// The messages of refs, each once; a ref that is none of this queue refuses them all.
+fn read(remove: &Remove, found: &Found, tokens: Tokens) -> Result<BTreeSet<Seq>, Refused> {
     let (count, most) = (remove.refs.len(), limits::SETTLE_COUNT_MAX);
     if count > most {
         let message = format!("refs: a request names at most {most} messages, this one {count}");

@@ -25,11 +25,8 @@ impl Found {
             return Ok(Self { entry: Arc::clone(entry), id: entry.id });
         }
         // What is no name is found nowhere.
-        for (what, name) in [("account id", &namespace), ("queue id", &queue)] {
-            Name::new(name.as_str()).map_err(|error| {
-                Refused::new(ErrorCode::QueueIdMalformed, format!("the {what} in the path: {error}"))
-            })?;
-        }
+        check_account(&namespace)?;
+        check("queue id", &queue)?;
         Err(Refused::queue_not_found(&queue))
     }
 
@@ -41,4 +38,15 @@ impl Found {
     pub(super) fn entry(&self) -> &Entry {
         &self.entry
     }
+}
+
+/// A namespace that can exist.
+pub(super) fn check_account(namespace: &str) -> Result<(), Refused> {
+    check("account id", namespace)
+}
+
+fn check(what: &str, name: &str) -> Result<(), Refused> {
+    Name::new(name).map(drop).map_err(|error| {
+        Refused::new(ErrorCode::QueueIdMalformed, format!("the {what} in the path: {error}"))
+    })
 }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{Method, Uri};
 use axum::response::Response;
 use capstan_api::ErrorCode;
 use capstan_api::control::ConsumerPolicy;
@@ -10,7 +11,7 @@ use capstan_api::message::Metrics;
 use serde_json::{Value, json};
 
 use super::place::{InPath, InQuery};
-use super::queue::Names;
+use super::queue::{Names, check_account};
 use super::refused::Refused;
 use super::{AppState, answer, metrics_of};
 use crate::directory::Entry;
@@ -21,6 +22,7 @@ pub(super) async fn list(
     InPath(namespace): InPath<String>,
     InQuery(query): InQuery<Vec<(String, String)>>,
 ) -> Result<Response, Refused> {
+    check_account(&namespace)?;
     let page = counted(&query, "page")?.unwrap_or(1);
     let per_page = counted(&query, "per_page")?;
     let names: Vec<String> =
@@ -95,7 +97,10 @@ pub(super) async fn metrics(
 }
 
 /// What every change of a queue or consumer answers.
-pub(super) async fn managed_elsewhere() -> Refused {
+pub(super) async fn managed_elsewhere(method: Method, uri: Uri) -> Refused {
+    if ![Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(&method) {
+        return super::not_allowed(method, uri).await;
+    }
     let message = "queues and consumers are managed by kubectl apply: change the Queue or Consumer resource";
     Refused::new(ErrorCode::ManagedElsewhere, message)
 }

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
+use capstan_api::error::ErrorSource;
 use capstan_core::Refusal;
 
 use crate::engine::Unavailable;
@@ -19,16 +20,23 @@ pub(super) struct Refused {
     pub(super) message: String,
     /// The place in the request's body, as a JSON pointer.
     pub(super) pointer: Option<String>,
+    /// The header that is wrong, by its name.
+    pub(super) header: Option<String>,
 }
 
 impl Refused {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), pointer: None }
+        Self { code, message: message.into(), pointer: None, header: None }
     }
 
     /// A refusal of one field of the body.
     pub(super) fn at(code: ErrorCode, pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), pointer: Some(pointer.into()) }
+        Self { pointer: Some(pointer.into()), ..Self::new(code, message) }
+    }
+
+    /// A refusal of a header.
+    pub(super) fn in_header(code: ErrorCode, header: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { header: Some(header.into()), ..Self::new(code, message) }
     }
 
     pub(super) fn queue_not_found(queue: &str) -> Self {
@@ -95,9 +103,9 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retryable = self.code.is_retryable();
-        let code = self.code;
-        let mut response =
-            (status, Json(Envelope::failure(code, self.message, self.pointer))).into_response();
+        let Self { code, message, pointer, header } = self;
+        let source = (pointer.is_some() || header.is_some()).then_some(ErrorSource { pointer, header });
+        let mut response = (status, Json(Envelope::failure(code, message, source))).into_response();
         // To be counted.
         response.extensions_mut().insert(code);
         let headers = response.headers_mut();

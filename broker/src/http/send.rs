@@ -1,27 +1,21 @@
 //! `POST messages` and `POST messages/batch`.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
 use capstan_api::limits;
-use capstan_api::message::{Attributes, ContentType, Metadata, Send, SendBatch, Sent};
-use capstan_api::number::Whole;
+use capstan_api::message::{ContentType, Metadata, Send, SendBatch, Sent};
 use capstan_core::{Command, Reply, SendItem};
 
 use super::at::At;
-use super::body::SendBody;
+use super::attributes::Common;
+use super::body::Body;
 use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
-use super::{AppState, encoding, metrics_of};
-
-/// Headers of W3C Trace Context that become attributes, so that a consumer continues the producer's trace.
-const TRACE_PARENT: &str = "traceparent";
-const TRACE_STATE: &str = "tracestate";
-/// What follows in a header's name is an attribute's.
-const ATTRIBUTE_PREFIX: &str = "capstan-attr-";
+use super::{AppState, delay, encoding, metrics_of};
 
 type Answer = Result<Json<Envelope<Sent>>, Refused>;
 
@@ -30,10 +24,10 @@ pub(super) async fn one(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
     headers: HeaderMap,
-    SendBody(body): SendBody,
+    request: Request,
 ) -> Answer {
-    let found = state.find(names)?;
-    let common = attributes_of(&headers)?;
+    let (found, body) = read(&state, names, request).await?;
+    let common = Common::of(&headers)?;
     let message: Send = body.read()?;
     // From here on the engine counts its bytes.
     drop(body);
@@ -46,19 +40,21 @@ pub(super) async fn batch(
     State(state): State<AppState>,
     InPath(names): InPath<Names>,
     headers: HeaderMap,
-    SendBody(body): SendBody,
+    request: Request,
 ) -> Answer {
-    let found = state.find(names)?;
-    let common = attributes_of(&headers)?;
+    let (found, body) = read(&state, names, request).await?;
+    let common = Common::of(&headers)?;
     let batch: SendBatch = body.read()?;
     drop(body);
     let count = batch.messages.len();
-    if !(1..=limits::BATCH_COUNT_MAX).contains(&count) {
-        let message =
-            format!("messages: a batch holds 1 to {} messages, this one {count}", limits::BATCH_COUNT_MAX);
+    let most = limits::BATCH_COUNT_MAX;
+    if !(1..=most).contains(&count) {
+        // They are not counted to their end.
+        let more = if count > most { " or more" } else { "" };
+        let message = format!("messages: a batch holds 1 to {most} messages, this one {count}{more}");
         return Err(Refused::at(ErrorCode::BatchCountOutOfBounds, "/messages", message));
     }
-    let batch_delay = delay(batch.delay_seconds, ErrorCode::BatchDelayInvalid, At::BODY)?;
+    let batch_delay = delay::millis(batch.delay_seconds.as_ref(), ErrorCode::BatchDelayInvalid, At::BODY)?;
     let mut items = Vec::with_capacity(count);
     for (index, message) in batch.messages.into_iter().enumerate() {
         let mut item = item(&found, message, &common, At::message(index))?;
@@ -67,6 +63,17 @@ pub(super) async fn batch(
     }
     check_size(&found, &items)?;
     store(&state, &found, items).await
+}
+
+/// The queue, and the body that it may take.
+async fn read(state: &AppState, names: Names, request: Request) -> Result<(Found, Body), Refused> {
+    let found = state.find(names);
+    let limit = found.as_ref().map_or(limits::REQUEST_BYTES_MAX, |found| {
+        limits::send_bytes_max(found.entry().policy.max_message_bytes)
+    });
+    // Read in any case: a client that is cut off while it writes may never read the answer.
+    let body = Body::within(limit, request.into_body(), &state.budgets.sends).await;
+    Ok((found?, body?))
 }
 
 async fn store(state: &AppState, found: &Found, items: Vec<SendItem>) -> Answer {
@@ -84,10 +91,10 @@ async fn store(state: &AppState, found: &Found, items: Vec<SendItem>) -> Answer 
 }
 
 /// Checks one message; `at` is its place in the body, `common` what the request's headers say of all of them.
-fn item(found: &Found, message: Send, common: &Attributes, at: At) -> Result<SendItem, Refused> {
+fn item(found: &Found, message: Send, common: &Common, at: At) -> Result<SendItem, Refused> {
     let content_type = content_type(message.content_type.as_deref(), at)?;
-    let delay = delay(message.delay_seconds, ErrorCode::MessageMetadataInvalid, at)?;
-    let attributes = attributes(message.attributes.unwrap_or_default(), common, at)?;
+    let delay = delay::millis(message.delay_seconds.as_ref(), ErrorCode::MessageMetadataInvalid, at)?;
+    let attributes = common.with(message.attributes, at)?;
     let body = encoding::stored(content_type, &message.body, at)?;
     let limit = found.entry().policy.max_message_bytes;
     if body.len() > limit as usize {
@@ -107,74 +114,10 @@ fn content_type(text: Option<&str>, at: At) -> Result<ContentType, Refused> {
     })
 }
 
-/// A delay in milliseconds.
-fn delay(seconds: Option<Whole>, code: ErrorCode, at: At) -> Result<Option<u64>, Refused> {
-    let Some(Whole(seconds)) = seconds else {
-        return Ok(None);
-    };
-    if seconds > limits::DELAY_SECONDS_MAX.into() {
-        let message = format!("delay_seconds: is {seconds}, but must be 0 to {}", limits::DELAY_SECONDS_MAX);
-        return Err(Refused::at(code, format!("{at}/delay_seconds"), message));
-    }
-    Ok(Some(seconds * 1000))
-}
-
-/// Attributes in the request's headers: the trace's, and `capstan-attr-NAME`.
-fn attributes_of(headers: &HeaderMap) -> Result<Attributes, Refused> {
-    let mut attributes = Attributes::new();
-    for (header, value) in headers {
-        let name = match header.as_str() {
-            name @ (TRACE_PARENT | TRACE_STATE) => name,
-            header => match header.strip_prefix(ATTRIBUTE_PREFIX) {
-                Some(name) => name,
-                None => continue,
-            },
-        };
-        let value = value.to_str().map_err(|_| {
-            let message = format!(
-                "header {header}: its value must be visible ASCII; other text can be sent in attributes"
-            );
-            Refused::new(ErrorCode::MessageMetadataInvalid, message)
-        })?;
-        attributes.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(attributes)
-}
-
-/// A message's own attributes, and those of the headers that it does not name itself.
-fn attributes(
-    mut attributes: Attributes,
-    common: &Attributes,
-    at: At,
-) -> Result<Vec<(String, String)>, Refused> {
-    for (name, value) in common {
-        attributes.entry(name.clone()).or_insert_with(|| value.clone());
-    }
-    let wrong = |problem: String| {
-        let message = format!("attributes: {problem}");
-        Err(Refused::at(ErrorCode::MessageMetadataInvalid, format!("{at}/attributes"), message))
-    };
-    if attributes.len() > limits::ATTRIBUTES_MAX {
-        return wrong(format!("{} of them, at most {} are taken", attributes.len(), limits::ATTRIBUTES_MAX));
-    }
-    let token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
-    for name in attributes.keys() {
-        if name.is_empty() || name.len() > limits::ATTRIBUTE_NAME_MAX || !name.bytes().all(token) {
-            let most = limits::ATTRIBUTE_NAME_MAX;
-            return wrong(format!("a name is 1 to {most} of a-z, 0-9, '-', '_' and '.', unlike {name:.80?}"));
-        }
-    }
-    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if bytes > limits::ATTRIBUTE_BYTES_MAX {
-        return wrong(format!("{bytes} bytes of names and values, at most {}", limits::ATTRIBUTE_BYTES_MAX));
-    }
-    Ok(attributes.into_iter().collect())
-}
-
 /// A batch may always hold two of the queue's largest messages.
 fn check_size(found: &Found, items: &[SendItem]) -> Result<(), Refused> {
     let bytes: usize = items.iter().map(|item| item.body.len()).sum();
-    let limit = limits::BATCH_BYTES_DEFAULT.max(2 * found.entry().policy.max_message_bytes as usize);
+    let limit = limits::batch_bytes_max(found.entry().policy.max_message_bytes);
     if bytes > limit {
         let message = format!("messages: batch size of {bytes} bytes exceeds limit of {limit} bytes");
         return Err(Refused::at(ErrorCode::BatchSizeOutOfBounds, "/messages", message));

@@ -10,13 +10,13 @@ use capstan_api::limits;
 use capstan_api::message::{Extend, Extended, Lease, Retry, Settle, Settled};
 use capstan_core::{Command, Reply, Verdict, Warning};
 
-use super::AppState;
 use super::body::Body;
 use super::place::InPath;
 use super::pull::field;
 use super::queue::Names;
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
+use super::{AppState, delay};
 
 /// Takes verdicts.
 pub(super) async fn ack(
@@ -26,7 +26,11 @@ pub(super) async fn ack(
 ) -> Result<Json<Envelope<Settled>>, Refused> {
     let found = state.find(names)?;
     let settle: Settle = body.read()?;
-    check_count(settle.acks.len() + settle.retries.len() + settle.releases.len())?;
+    check_count(&[
+        ("acks", settle.acks.len()),
+        ("retries", settle.retries.len()),
+        ("releases", settle.releases.len()),
+    ])?;
     let acks = leases(&settle.acks, "acks", state.tokens)?;
     let retries = retries(settle.retries, state.tokens)?;
     let releases = leases(&settle.releases, "releases", state.tokens)?;
@@ -51,7 +55,7 @@ pub(super) async fn extend(
 ) -> Result<Json<Envelope<Extended>>, Refused> {
     let found = state.find(names)?;
     let extend: Extend = body.read()?;
-    check_count(extend.extends.len())?;
+    check_count(&[("extends", extend.extends.len())])?;
     let leases = leases(&extend.extends, "extends", state.tokens)?;
     let longest = limits::VISIBILITY_TIMEOUT_MS_MAX;
     let duration = field("visibility_timeout_ms", extend.visibility_timeout_ms, 1, longest)?;
@@ -66,12 +70,19 @@ pub(super) async fn extend(
     }
 }
 
-fn check_count(count: usize) -> Result<(), Refused> {
-    if count <= limits::SETTLE_COUNT_MAX {
-        return Ok(());
+/// The list that holds the first lease id too many is the one that is named.
+fn check_count(lists: &[(&str, usize)]) -> Result<(), Refused> {
+    let most = limits::SETTLE_COUNT_MAX;
+    let all: usize = lists.iter().map(|(_, count)| count).sum();
+    let mut before = 0;
+    for (list, count) in lists {
+        before += count;
+        if before > most {
+            let message = format!("{list}: a request names at most {most} lease ids, this one {all}");
+            return Err(Refused::at(ErrorCode::BatchCountOutOfBounds, format!("/{list}"), message));
+        }
     }
-    let message = format!("a request names at most {} lease ids, this one {count}", limits::SETTLE_COUNT_MAX);
-    Err(Refused::new(ErrorCode::BatchCountOutOfBounds, message))
+    Ok(())
 }
 
 fn leases(leases: &[Lease], list: &str, tokens: Tokens) -> Result<Vec<capstan_core::Lease>, Refused> {
@@ -82,17 +93,10 @@ fn retries(retries: Vec<Retry>, tokens: Tokens) -> Result<Vec<capstan_core::Retr
     let mut read_all = Vec::with_capacity(retries.len());
     for (index, retry) in retries.into_iter().enumerate() {
         let lease = read(&retry.lease_id, "retries", index, tokens)?;
-        let most = u64::from(limits::DELAY_SECONDS_MAX);
-        let seconds = field("delay_seconds", retry.delay_seconds, 0, most).map_err(|refused| {
-            let pointer = format!("/retries/{index}/delay_seconds");
-            Refused::at(
-                ErrorCode::MessageMetadataInvalid,
-                pointer,
-                format!("retries[{index}].{}", refused.message),
-            )
-        })?;
+        let at = format_args!("/retries/{index}");
+        let delay = delay::millis(retry.delay_seconds.as_ref(), ErrorCode::MessageMetadataInvalid, at)?;
         let reason = retry.reason.unwrap_or_default();
-        read_all.push(capstan_core::Retry { lease, delay: seconds.map(|s| s * 1000), reason });
+        read_all.push(capstan_core::Retry { lease, delay, reason });
     }
     Ok(read_all)
 }

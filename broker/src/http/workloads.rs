@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::AppState;
 use super::place::{InPath, InQuery};
+use super::queue::check_account;
 use super::refused::Refused;
 
 /// What the sidecar knows already, and how long it waits for news.
@@ -45,6 +46,7 @@ pub(super) async fn consumers(
     InPath((namespace, kind, name)): InPath<(String, String, String)>,
     InQuery(known): InQuery<Known>,
 ) -> Result<Json<WorkloadConsumers>, Refused> {
+    check_account(&namespace)?;
     let workload: Workload = format!("{kind}/{name}")
         .parse()
         .map_err(|error| Refused::new(ErrorCode::NoRoute, format!("{error}")))?;

@@ -15,6 +15,7 @@ pub(crate) mod fuzz;
 mod journal;
 mod keeper;
 mod key;
+mod parts;
 mod space;
 mod sync;
 mod transaction;
@@ -35,6 +36,7 @@ use format::{Found, VERSION};
 use journal::Stored;
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
+pub use parts::{Part, PartProblem};
 use space::Scans;
 use sync::Newest;
 pub use transaction::Transaction;
@@ -69,10 +71,12 @@ pub enum StoreError {
     )]
     NoFormat { path: PathBuf },
     #[error(
-        "the store in {path} cannot be opened: {source}. A file below {path}/store, most likely the journal (*.jnl), is \
-         damaged or cannot be read. {ADVICE}"
+        "the store in {path} cannot be opened: {source}. {}, below {path}/store, is damaged or cannot be read. {ADVICE}",
+        suspect(source)
     )]
     Open { path: PathBuf, source: fjall::Error },
+    #[error("the store in {path} is not opened, because it is damaged: {part}. {ADVICE}")]
+    Part { path: PathBuf, part: Part },
     #[error("the store in {path} is not opened, because messages would be missing: {damage}. {ADVICE}")]
     Journal { path: PathBuf, damage: Damage },
     #[error("a table of the store is damaged: {0}. {ADVICE}")]
@@ -148,6 +152,9 @@ impl FjallStore {
         // Before anything that changes files: they may be another version's.
         let found = format::check(path)?;
         let journals = path.join("store");
+        if found == Found::Store {
+            parts::check(&journals).map_err(|error| StoreError::parts(path, error))?;
+        }
         let end = journal::check(&journals).map_err(|error| StoreError::journal(path, error))?;
         let volume = volume(path, reserve)?;
         let opening = |source| StoreError::Open { path: path.to_owned(), source };
@@ -274,6 +281,23 @@ impl StoreError {
             journal::JournalError::Io { file, source } => Self::Folder { path: file, source },
         }
     }
+
+    fn parts(path: &Path, error: parts::PartsError) -> Self {
+        match error {
+            parts::PartsError::Damaged(part) => Self::Part { path: path.to_owned(), part },
+            parts::PartsError::Io { file, source } => Self::Folder { path: file, source },
+        }
+    }
+}
+
+/// What an error of opening is about, as far as it says.
+const fn suspect(error: &fjall::Error) -> &'static str {
+    match error {
+        fjall::Error::InvalidVersion(_) => "The file version",
+        fjall::Error::JournalRecovery(_) => "The journal (*.jnl)",
+        fjall::Error::Storage(_) => "A table (keyspaces/*/tables), or the list of them (keyspaces/*/v*)",
+        _ => "A file",
+    }
 }
 
 /// Looks at the volume, and makes room to open a store on a full one.
@@ -348,14 +372,11 @@ mod tests {
     fn a_damaged_store_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         drop(FjallStore::open(folder.path()).unwrap());
-        let files = fs::read_dir(folder.path().join("store")).unwrap().map(|entry| entry.unwrap().path());
-        let journals = files.filter(|path| path.extension().is_some_and(|e| e == "jnl"));
-        assert_eq!(journals.count(), 1, "the text names these files");
         fs::write(folder.path().join("store/version"), b"fjall").unwrap();
         let error = FjallStore::open(folder.path()).err().unwrap();
         let text = error.to_string();
         assert!(matches!(error, StoreError::Open { .. }), "{text}");
-        for part in [folder.path().to_str().unwrap(), "*.jnl", "copy", "backup"] {
+        for part in [folder.path().to_str().unwrap(), "The file version", "copy", "backup"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

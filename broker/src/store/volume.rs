@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const MIB: u64 = 1 << 20;
-/// What a volume must hold, by its own account: one of 256 MiB, less what its file system takes.
+/// What a volume must hold by its file system's account, which leaves out what that takes itself: of a volume of 256 MiB
+/// up to a fifth.
 const CAPACITY_LEAST: u64 = 200 * MIB;
 /// Volumes below this have small memtables and tables: one of 1 GiB, less what its file system takes.
 const CAPACITY_SMALL: u64 = 900 * MIB;
@@ -70,8 +71,9 @@ impl Sizes {
 /// A volume on which no broker works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the volume holds {} MiB, which the journal alone would fill: use one of at least 256 MiB, better 1 GiB",
-    capacity / MIB
+    "the volume holds {} MiB beside what its file system takes, and needs {}: use one of at least 256 MiB, better 1 GiB",
+    capacity / MIB,
+    CAPACITY_LEAST / MIB
 )]
 pub struct TooSmall {
     capacity: u64,
@@ -137,10 +139,7 @@ impl Volume {
             ballast: AtomicU64::new(0),
         };
         volume.look();
-        let capacity = volume.capacity.load(Ordering::Relaxed);
-        if (1..CAPACITY_LEAST).contains(&capacity) {
-            return Err(TooSmall { capacity });
-        }
+        check_capacity(volume.capacity.load(Ordering::Relaxed))?;
         Ok(volume)
     }
 
@@ -252,6 +251,11 @@ impl Volume {
     }
 }
 
+/// A capacity of 0 is not known.
+fn check_capacity(capacity: u64) -> Result<(), TooSmall> {
+    if (1..CAPACITY_LEAST).contains(&capacity) { Err(TooSmall { capacity }) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,7 +321,16 @@ mod tests {
         assert_eq!(Sizes::of(973 * MIB).ballast, 64 * MIB);
         assert_eq!(Sizes::of(0), Sizes::of(2000 * MIB), "not known");
         assert_eq!([7999, 2000, 973].map(|mib| Sizes::of(mib * MIB).memtable / MIB), [32, 8, 8]);
-        let text = TooSmall { capacity: 50 * MIB }.to_string();
-        assert!(text.contains("holds 50 MiB") && text.contains("256 MiB"), "{text}");
+    }
+
+    #[test]
+    fn the_least_volume_is_the_one_that_the_protocol_names() {
+        assert_eq!([0, 200 * MIB].map(check_capacity), [Ok(()), Ok(())]);
+        let text = check_capacity(200 * MIB - 1).unwrap_err().to_string();
+        assert!(text.contains("holds 199 MiB") && text.contains("needs 200"), "{text}");
+        let document = include_str!("../../../docs/protocol.md");
+        let line = document.lines().find(|line| line.starts_with("A volume needs ")).unwrap();
+        assert!(line.contains("256 MiB") && line.contains(" 200 "), "{line}");
+        assert!(text.contains("at least 256 MiB"), "{text}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use capstan_api::limits::{BATCH_BYTES_DEFAULT, BATCH_COUNT_MAX};
 use capstan_api::message::{Attributes, ContentType, Send, SendBatch};
-use capstan_api::number::Whole;
+use capstan_api::number::Number;
 use capstan_api::{Client, Name};
 use clap::Args;
 use serde_json::json;
@@ -196,7 +196,7 @@ fn message(args: &SendArgs, body: Box<RawValue>) -> Send {
     Send {
         body,
         content_type: args.text.then(|| ContentType::Text.as_str().to_owned()),
-        delay_seconds: args.delay.map(Whole),
+        delay_seconds: args.delay.map(Number::from),
         attributes: (!attributes.is_empty()).then_some(attributes),
     }
 }

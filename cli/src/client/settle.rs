@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use capstan_api::Name;
 use capstan_api::message::{Lease, Retry, Settle};
-use capstan_api::number::Whole;
+use capstan_api::number::Number;
 use clap::Args;
 use serde_json::json;
 
@@ -55,7 +55,7 @@ pub(crate) async fn ack(args: AckArgs) -> Result<(), Failure> {
 /// Runs `retry`.
 pub(crate) async fn retry(args: RetryArgs) -> Result<(), Failure> {
     let RetryArgs { queue, leases, delay, reason, target } = args;
-    let retry = |lease_id| Retry { lease_id, delay_seconds: delay.map(Whole), reason: reason.clone() };
+    let retry = |lease_id| Retry { lease_id, delay_seconds: delay.map(Number::from), reason: reason.clone() };
     let retries = leases.into_iter().map(retry).collect();
     settle(&target, &queue, &Settle { retries, ..Settle::default() }).await
 }

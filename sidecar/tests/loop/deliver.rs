@@ -63,7 +63,7 @@ async fn a_verdict_retries_one_message_and_acknowledges_the_others() {
     broker.read(|seen| {
         assert_eq!((seen.acked(), seen.retried()), (vec!["1".into(), "3".into()], vec!["2".into()]));
         let retry = &seen.settles[0].retries[0];
-        assert_eq!(retry.delay_seconds.unwrap().0, 5);
+        assert_eq!(retry.delay_seconds, Some(5.into()));
         assert_eq!(retry.reason.as_deref(), Some("the application asked for it"));
     });
     sidecar.end().await;

@@ -186,7 +186,7 @@ fn told(settle: &Settle) -> Vec<String> {
         let acked = settle.acks.iter().filter(|one| one.lease_id == lease).map(|_| Decision::Ack);
         let released = settle.releases.iter().filter(|one| one.lease_id == lease).map(|_| Decision::Release);
         let retried = settle.retries.iter().filter(|one| one.lease_id == lease).map(|one| Decision::Retry {
-            delay_seconds: one.delay_seconds.map(|seconds| seconds.0),
+            delay_seconds: one.delay_seconds.as_ref().and_then(serde_json::Number::as_u64),
             reason: String::new(),
         });
         let all: Vec<Decision> = acked.chain(released).chain(retried).collect();

@@ -30,6 +30,20 @@ async fn headers_become_attributes_of_each_message_that_does_not_name_them() {
     assert_eq!(attributes, [with("blue"), with("red"), with("blue")]);
 }
 
+/// A proxy may add a header of its own to one that is there.
+#[tokio::test]
+async fn a_trace_state_in_parts_is_one_list_in_their_order() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
+    let headers = [("tracestate", "b=2,a=1"), ("traceparent", PARENT), ("tracestate", "c=3")];
+    assert_eq!(post(&fixture, "messages", &headers, json!({"body": 1})).await.0, 200);
+    let pulled = fixture.pull("orders", 1).await.messages;
+    assert_eq!(json!(pulled[0].attributes), json!({"traceparent": PARENT, "tracestate": "b=2,a=1,c=3"}));
+    let twice = [("capstan-attr-tenant", "red"), ("capstan-attr-tenant", "blue")];
+    let (status, body) = post(&fixture, "messages", &twice, json!({"body": 1})).await;
+    let error = &body["errors"][0];
+    assert_eq!((status, &error["source"]), (400, &json!({"header": "capstan-attr-tenant"})), "{body}");
+}
+
 #[tokio::test]
 async fn headers_that_are_no_attributes_are_refused() {
     let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;

@@ -173,3 +173,32 @@ async fn a_lost_page_in_the_middle_is_refused_and_nothing_is_changed() {
         assert!(files(&folder) == before, "it was changed");
     }
 }
+
+/// The storage engine alone would begin a new store in the folder, or remove the messages' tables.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lost_a_file_is_refused_by_its_name_and_nothing_is_changed() {
+    let (fixture, _) = killed().await;
+    let folder = fixture.folder().to_owned();
+    fixture.broker.kill();
+    let away = tempfile::tempdir().unwrap();
+    for part in
+        ["version", "lock", "keyspaces/0/current", "keyspaces/1/current", "keyspaces/2/current", "keyspaces/1"]
+    {
+        let (part, kept) = (folder.join("store").join(part), away.path().join("part"));
+        fs::rename(&part, &kept).unwrap();
+        let before = files(&folder);
+        for _ in 0..2 {
+            let (status, log) = Starting::spawn(&folder).ended();
+            assert_eq!(status.code(), Some(1), "{log}");
+            let log = log.to_string();
+            let missing = format!("{} is missing", part.display());
+            for said in [missing.as_str(), "first copy it whole"] {
+                assert!(log.contains(said), "{said}: {log}");
+            }
+            assert!(!log.contains("jnl"), "{log}");
+            assert!(files(&folder) == before, "it was changed");
+        }
+        fs::rename(&kept, &part).unwrap();
+    }
+    drop(Starting::spawn(&folder).ready());
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use capstan_api::control::{Declaration, QueueState};
 use capstan_api::message::{Lease, Pull, Pulled, Retry, Send, Settle, Settled};
-use capstan_api::number::Whole;
+use capstan_api::number::{Number, Whole};
 use capstan_api::{Client, ControlClient, Name};
 use e2e::process::{Broker, Starting};
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ impl Fixture {
     }
 
     pub(crate) async fn retry(&self, queue: &str, lease: &str, delay: Option<u64>) -> Settled {
-        let delay_seconds = delay.map(Whole);
+        let delay_seconds = delay.map(Number::from);
         let retries = vec![Retry { lease_id: lease.to_owned(), delay_seconds, reason: None }];
         self.settle(queue, &Settle { retries, ..Settle::default() }).await
     }

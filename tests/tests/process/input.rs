@@ -15,6 +15,10 @@ struct Row {
     code: u64,
     /// The JSON pointer in the answer; none is expected when empty.
     pointer: &'static str,
+    /// A header to send.
+    header: Option<(&'static str, String)>,
+    /// The header that the answer must name.
+    named: Option<&'static str>,
     /// A part of the message.
     says: &'static str,
 }
@@ -23,7 +27,19 @@ struct Row {
 fn post(path: &str, body: impl Into<Vec<u8>>, status: u16, code: u64, pointer: &'static str) -> Row {
     let (queue, action) = path.split_once(':').unwrap_or(("orders", path));
     let path = format!("/client/v4/accounts/{NAMESPACE}/queues/{queue}/{action}");
-    Row { what: "", method: Method::POST, path, body: body.into(), status, code, pointer, says: "" }
+    row(Method::POST, path, body, status, code, pointer)
+}
+
+fn row(
+    method: Method,
+    path: impl Into<String>,
+    body: impl Into<Vec<u8>>,
+    status: u16,
+    code: u64,
+    pointer: &'static str,
+) -> Row {
+    let (path, body, header, named) = (path.into(), body.into(), None, None);
+    Row { what: "", method, path, body, status, code, pointer, header, named, says: "" }
 }
 
 impl Row {
@@ -33,6 +49,16 @@ impl Row {
 
     fn says(self, says: &'static str) -> Self {
         Self { says, ..self }
+    }
+
+    /// Sends a header, which is what is wrong.
+    fn header(self, name: &'static str, value: impl Into<String>) -> Self {
+        Self { header: Some((name, value.into())), named: Some(name), ..self }
+    }
+
+    /// The answer names a header that is not there.
+    fn without(self, name: &'static str) -> Self {
+        Self { named: Some(name), ..self }
     }
 }
 
@@ -44,6 +70,7 @@ fn sends() -> Vec<Row> {
     let attributes: serde_json::Map<String, Value> = (0..17).map(|n| (format!("a{n}"), json!("b"))).collect();
     let attributes = json!({ "body": 1, "attributes": attributes }).to_string();
     let long = json!({ "body": 1, "attributes": { "a": "b".repeat(5_000) } }).to_string();
+    let batch_delay = |delay: &str| format!(r#"{{"messages":[{{"body":1}}],"delay_seconds":{delay}}}"#);
     vec![
         post("nowhere:messages", r#"{"body":1}"#, 404, 10104, "").what("unknown queue").says("nowhere"),
         post("Or_ders:messages", r#"{"body":1}"#, 400, 10107, "").what("malformed queue").says("queue id"),
@@ -53,16 +80,18 @@ fn sends() -> Vec<Row> {
         post(one, "body=1", 400, 10208, "").what("no JSON"),
         post(one, r#"{"body":1} {"body":2}"#, 400, 10208, "").what("two documents"),
         post(one, b"{\"body\":\"\xff\"}".to_vec(), 400, 10208, "").what("no UTF-8"),
-        post(one, "", 400, 10207, "").what("no body").says("body"),
+        post(one, "", 400, 10207, "/body").what("no body"),
         post(one, "[]", 400, 10207, "").what("a list"),
         post(one, r#"["hello"]"#, 400, 10207, "")
             .what("a message as a list")
             .says("must be an object, is an array"),
         post(one, r#"["hello","text",5]"#, 400, 10207, "").what("all of a message as a list"),
-        post(one, "{}", 400, 10207, "").what("no message").says("body"),
+        post(one, "{}", 400, 10207, "/body").what("no message"),
         post(one, r#"{"body":1,"delay_seconds":"5"}"#, 400, 10207, "/delay_seconds").what("a text as number"),
-        post(one, r#"{"body":1,"delay_seconds":1.5}"#, 400, 10207, "/delay_seconds").what("half a second"),
-        post(one, r#"{"body":1,"delay_seconds":-1}"#, 400, 10207, "/delay_seconds").what("the past"),
+        post(one, r#"{"body":1,"delay_seconds":1.5}"#, 400, 10203, "/delay_seconds").what("half a second"),
+        post(one, r#"{"body":1,"delay_seconds":-1}"#, 400, 10203, "/delay_seconds")
+            .what("the past")
+            .says("is -1"),
         post(one, r#"{"body":1,"delay_seconds":86401}"#, 400, 10203, "/delay_seconds").what("too late"),
         post(one, r#"{"body":1,"content_type":7}"#, 400, 10207, "/content_type").what("a number as type"),
         post(one, r#"{"body":1,"content_type":"xml"}"#, 400, 10203, "/content_type").what("unknown type"),
@@ -75,7 +104,12 @@ fn sends() -> Vec<Row> {
         post(one, attributes, 400, 10203, "/attributes").what("too many attributes").says("at most 16"),
         post(one, long, 400, 10203, "/attributes").what("long attributes"),
         post(one, text(128_001), 400, 10204, "/body").what("too large").says("exceeds limit of 128000"),
-        post(one, text(5 << 20), 400, 10205, "").what("a request without end").says("larger than"),
+        post(one, r#"{"body":1}"#, 400, 10203, "")
+            .what("long attribute in a header")
+            .header("capstan-attr-long", "x".repeat(5_000))
+            .says("at most 4096"),
+        post(one, text(5 << 20), 400, 10205, "").what("a request without end").says("larger than 4608000"),
+        post("nowhere:messages", text(5 << 20), 404, 10104, "").what("too much for an unknown queue"),
         post("messages/batch", r#"{"messages":{}}"#, 400, 10207, "/messages").what("no list"),
         post("messages/batch", r#"{"messages":[["a"],["b","text"]]}"#, 400, 10207, "/messages/0")
             .what("messages as lists")
@@ -83,11 +117,11 @@ fn sends() -> Vec<Row> {
         post("messages/batch", r#"{"messages":[{"body":1},["b"]]}"#, 400, 10207, "/messages/1")
             .what("the second as a list"),
         post("messages/batch", r#"[[["a"]]]"#, 400, 10207, "").what("a batch as a list"),
-        post("messages/batch", "{}", 400, 10207, "").what("no messages").says("messages"),
+        post("messages/batch", "{}", 400, 10207, "/messages").what("no messages"),
         post("messages/batch", r#"{"messages":[]}"#, 400, 10206, "/messages").what("empty batch"),
         post("messages/batch", many, 400, 10206, "/messages").what("too many").says("101"),
         post("messages/batch", large, 400, 10205, "/messages").what("large batch").says("256000"),
-        post("messages/batch", r#"{"messages":[{"body":1},{}]}"#, 400, 10207, "/messages/1")
+        post("messages/batch", r#"{"messages":[{"body":1},{}]}"#, 400, 10207, "/messages/1/body")
             .what("second empty"),
         post(
             "messages/batch",
@@ -105,6 +139,8 @@ fn sends() -> Vec<Row> {
             "/delay_seconds",
         )
         .what("batch delay"),
+        post("messages/batch", batch_delay("-0.5"), 400, 10202, "/delay_seconds").what("a batch in the past"),
+        post("messages/batch", batch_delay("\"5\""), 400, 10207, "/delay_seconds").what("a text as delay"),
         post("small:messages/batch", r#"{"messages":[{"body":1},{"body":2}]}"#, 400, 10205, "")
             .what("more than a queue holds")
             .says("never have room"),
@@ -113,8 +149,24 @@ fn sends() -> Vec<Row> {
 
 fn pulls_and_verdicts() -> Vec<Row> {
     let (pull, ack) = ("messages/pull", "messages/ack");
-    let many = json!({ "acks": vec![json!({ "lease_id": "x" }); 1001] }).to_string();
+    let leases = |count: usize| json!(vec![json!({ "lease_id": "x" }); count]);
+    let many = json!({ "acks": leases(1001) }).to_string();
+    let together = json!({ "acks": leases(500), "retries": leases(501) }).to_string();
+    let extends = json!({ "extends": leases(1001) }).to_string();
+    let refs = json!({ "refs": vec![json!({ "ref": "x" }); 1001] }).to_string();
+    let cancel = "messages/pull/cancel";
     vec![
+        post("nowhere:messages/pull/cancel", "", 404, 10104, "").what("cancel in an unknown queue"),
+        post("Or_ders:messages/pull/cancel", "", 400, 10107, "").what("cancel in no queue"),
+        post(cancel, "", 400, 10207, "").what("cancel of nothing").without("capstan-pull").says("is missing"),
+        post(cancel, "", 400, 10207, "")
+            .what("cancel of what has no name")
+            .header("capstan-pull", "x".repeat(65))
+            .says("1 to 64"),
+        post(pull, "{}", 400, 10207, "")
+            .what("a pull with no name")
+            .header("capstan-pull", "")
+            .says("1 to 64"),
         post("nowhere:messages/pull", "{}", 404, 10104, "").what("pull of an unknown queue"),
         post(pull, "{", 400, 10208, "").what("pull cut"),
         post(pull, "[1]", 400, 10207, "").what("a pull as a list").says("must be an object"),
@@ -139,36 +191,39 @@ fn pulls_and_verdicts() -> Vec<Row> {
         post("messages/peek", "[5]", 400, 10207, "").what("a look as a list"),
         post(ack, r#"{"acks":"all"}"#, 400, 10207, "/acks").what("acks that are no list"),
         post(ack, r#"{"acks":["x"]}"#, 400, 10207, "/acks/0").what("an ack that is a text"),
-        post(ack, r#"{"acks":[{}]}"#, 400, 10207, "/acks/0").what("an ack of nothing").says("lease_id"),
+        post(ack, r#"{"acks":[{}]}"#, 400, 10207, "/acks/0/lease_id").what("an ack of nothing"),
         post(ack, r#"{"acks":[{"lease_id":7}]}"#, 400, 10207, "/acks/0/lease_id").what("a number as lease"),
         post(ack, r#"{"acks":[{"lease_id":"x"}]}"#, 400, 10207, "/acks/0/lease_id").what("a bad lease"),
         post(ack, r#"{"retries":[{"lease_id":"x"}]}"#, 400, 10207, "/retries/0/lease_id").what("a bad retry"),
         post(ack, r#"{"releases":[{"lease_id":"x"}]}"#, 400, 10207, "/releases/0/lease_id")
             .what("a bad release"),
-        post(ack, many, 400, 10206, "").what("too many verdicts").says("1000"),
-        post("messages/extend", "{}", 400, 10207, "").what("an extension of nothing").says("extends"),
+        post(ack, many, 400, 10206, "/acks").what("too many verdicts").says("at most 1000 lease ids"),
+        post(ack, together, 400, 10206, "/retries").what("too many verdicts together").says("this one 1001"),
+        post("messages/extend", "{}", 400, 10207, "/extends").what("an extension of nothing"),
+        post("messages/extend", extends, 400, 10206, "/extends").what("too many extensions").says("1001"),
+        post("messages/purge", "{}", 400, 10207, "/refs").what("a purge of nothing"),
+        post("messages/purge", refs, 400, 10206, "/refs").what("too many refs").says("1001"),
         post("messages/peek", r#"{"batch_size":[]}"#, 400, 10207, "/batch_size").what("a look at a list"),
         post("nowhere:messages/peek", "{}", 404, 10104, "").what("a look at an unknown queue"),
     ]
 }
 
 fn routes() -> Vec<Row> {
-    let row = |method, path: &str, status, code| Row {
-        what: "",
-        method,
-        path: path.to_owned(),
-        body: b"{}".to_vec(),
-        status,
-        code,
-        pointer: "",
-        says: "",
-    };
+    let row = |method, path: &str, status, code| row(method, path, "{}", status, code, "");
     let queues = "/client/v4/accounts/shop/queues";
     vec![
         row(Method::GET, "/", 404, 7003).what("the root").says("GET /"),
         row(Method::GET, "/client/v4/accounts/shop/que", 404, 7003).what("no such path"),
-        row(Method::GET, &format!("{queues}/orders/messages"), 404, 7003).what("a GET that is a POST"),
-        row(Method::DELETE, &format!("{queues}/orders/messages/pull"), 404, 7003).what("a DELETE of a POST"),
+        row(Method::OPTIONS, "/client/v4/accounts/shop/que", 404, 7003).what("a question about no path"),
+        row(Method::GET, &format!("{queues}/orders/messages"), 405, 7003)
+            .what("a GET that is a POST")
+            .says("does not take GET"),
+        row(Method::DELETE, &format!("{queues}/orders/messages/pull"), 405, 7003).what("a DELETE of a POST"),
+        row(Method::GET, "/client/v4/accounts/Sh_op/queues", 400, 10107)
+            .what("a list of no namespace")
+            .says("account id"),
+        row(Method::GET, "/client/v4/accounts/-/queues?name=orders", 400, 10107)
+            .what("a name in no namespace"),
         row(Method::GET, &format!("{queues}?page=0"), 400, 10207)
             .what("a page before the first")
             .says("page"),
@@ -188,6 +243,8 @@ fn routes() -> Vec<Row> {
         row(Method::POST, &format!("{queues}/orders/consumers"), 403, 10023).what("a new consumer"),
         row(Method::DELETE, &format!("{queues}/orders/consumers/orders"), 403, 10023)
             .what("a consumer deleted"),
+        row(Method::GET, "/capstan/v1/namespaces/Sh_op/workloads/Deployment/x/consumers", 400, 10107)
+            .what("consumers in no namespace"),
         row(Method::GET, "/capstan/v1/namespaces/shop/workloads/Pod/x/consumers", 404, 7003)
             .what("a bad kind"),
         row(
@@ -202,15 +259,8 @@ fn routes() -> Vec<Row> {
 
 /// A declaration whose only queue has one thing wrong.
 fn declarations() -> Vec<Row> {
-    let row = |what, body: Vec<u8>, code, pointer| Row {
-        what,
-        method: Method::PUT,
-        path: "/control/v1/declaration".to_owned(),
-        body,
-        status: 400,
-        code,
-        pointer,
-        says: "",
+    let row = |what, body: Vec<u8>, code, pointer| {
+        row(Method::PUT, "/control/v1/declaration", body, 400, code, pointer).what(what)
     };
     let wrong = |what, more: Value, pointer| {
         let queues = [queue("orders", 3, json!({})), queue("bad", 3, more)];
@@ -228,7 +278,7 @@ fn declarations() -> Vec<Row> {
     let consumer = |more: Value| json!({ "consumer": more });
     vec![
         row("no JSON", b"revision: 1".to_vec(), 10208, ""),
-        row("no declaration", b"{}".to_vec(), 10207, "").says("revision"),
+        row("no declaration", b"{}".to_vec(), 10207, "/revision"),
         row("no list", br#"{"revision":"bad","queues":{}}"#.to_vec(), 10207, "/queues"),
         row("all as a list", br#"["bad",[]]"#.to_vec(), 10207, "").says("must be an object"),
         row(
@@ -292,8 +342,11 @@ fn declarations() -> Vec<Row> {
 }
 
 async fn check(http: &reqwest::Client, base: &str, row: &Row) {
-    let Row { what, method, path, status, code, pointer, says, .. } = row;
-    let request = http.request(method.clone(), format!("{base}{path}")).body(row.body.clone());
+    let Row { what, method, path, status, code, pointer, header, named, says, .. } = row;
+    let mut request = http.request(method.clone(), format!("{base}{path}")).body(row.body.clone());
+    if let Some((name, value)) = header {
+        request = request.header(*name, value);
+    }
     let answer = request.send().await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
     let (found, kind) = (answer.status().as_u16(), answer.headers().get("content-type").cloned());
     let text = answer.text().await.unwrap();
@@ -305,8 +358,9 @@ async fn check(http: &reqwest::Client, base: &str, row: &Row) {
     let errors = envelope["errors"].as_array().unwrap();
     assert_eq!(errors.len(), 1, "{what}: {text}");
     assert_eq!(errors[0]["code"], *code, "{what}: {text}");
-    let named = errors[0]["source"]["pointer"].as_str().unwrap_or("");
-    assert_eq!(named, *pointer, "{what}: {text}");
+    let source = &errors[0]["source"];
+    assert_eq!(source["pointer"].as_str().unwrap_or(""), *pointer, "{what}: {text}");
+    assert_eq!(source["header"].as_str(), *named, "{what}: {text}");
     let message = errors[0]["message"].as_str().unwrap();
     assert!(message.contains(says), "{what}: {message:?} does not contain {says:?}");
     // The last part of the pointer, if it is a field and not a place in a list, is also said in words.
@@ -357,43 +411,4 @@ async fn every_bad_request_is_refused_by_name_and_stores_nothing() {
             assert_eq!(fixture.metric(&series).await, 0.0, "{series}");
         }
     }
-}
-
-/// SDKs, curl and wrangler say various things about their bodies, and more than Capstan knows.
-#[tokio::test]
-async fn unusual_requests_that_mean_the_same_are_taken() {
-    let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let url = format!("{}/client/v4/accounts/shop/queues/orders/messages", fixture.broker.url());
-    let types = ["application/json", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", ""];
-    for content_type in types {
-        let body =
-            json!({ "body": content_type, "environment_name": "", "settings": { "x": 1 } }).to_string();
-        let request = http.post(&url).body(body);
-        let request =
-            if content_type.is_empty() { request } else { request.header("content-type", content_type) };
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{content_type:?}: {}", answer.text().await.unwrap());
-    }
-    let odd = r#" {"body": null, "content_type": "JSON", "delay_seconds": 0.0} "#;
-    assert_eq!(http.post(&url).body(odd).send().await.unwrap().status(), 200);
-    // The largest message, and a pull without a body.
-    let largest = json!({ "body": "x".repeat(128_000), "content_type": "text" }).to_string();
-    assert_eq!(http.post(&url).body(largest).send().await.unwrap().status(), 200);
-    assert_eq!(http.post(format!("{url}/pull")).send().await.unwrap().status(), 200);
-    assert_eq!(fixture.queue("orders").await.totals.sent, 6);
-}
-
-#[tokio::test]
-async fn a_full_queue_refuses_until_there_is_room() {
-    let fixture = Fixture::new(&[queue("orders", 3, json!({"max_messages": 1}))]).await;
-    fixture.send("orders", json!({ "body": 1 })).await;
-    let url = format!("{}/accounts/{NAMESPACE}/queues/orders/messages", fixture.base_url());
-    let refused = reqwest::Client::new().post(url).body(r#"{"body":2}"#).send().await.unwrap();
-    assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (429, true));
-    let envelope: Value = refused.json().await.unwrap();
-    assert_eq!(envelope["errors"][0]["code"], 10251, "{envelope}");
-    let pulled = fixture.pull("orders", 1).await.messages;
-    fixture.ack("orders", &[&pulled[0].lease_id]).await;
-    fixture.send("orders", json!({ "body": 2 })).await;
 }

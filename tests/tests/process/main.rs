@@ -19,6 +19,7 @@ mod purge;
 mod restart;
 mod sdk;
 mod slow;
+mod taken;
 mod unread;
 mod waiting;
 mod wire;

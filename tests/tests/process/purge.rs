@@ -84,7 +84,9 @@ async fn messages_are_removed_by_ref_whatever_their_state() {
         let remove = Remove { refs: refs.to_vec() };
         fixture.client.remove(&name(NAMESPACE), &name("orders"), &remove).await.unwrap()
     };
-    let removed = remove(&refs).await;
+    // One of them is named twice.
+    let twice = [&refs[..], &refs[..1]].concat();
+    let removed = remove(&twice).await;
     assert_eq!((removed.purge_count, removed.warnings.len(), removed.errors.len()), (3, 0, 0));
     let again = remove(&refs).await;
     assert_eq!((again.purge_count, again.warnings.len()), (0, 3));

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use capstan_api::message::{Pull, Pulled, SendBatch};
+use capstan_api::message::{PULL_HEADER, Pull, Pulled, SendBatch};
 use capstan_api::number::Whole;
 use capstan_api::{Client, ClientError};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::fixture::{DEADLINE, Fixture, NAMESPACE, message_of, name, queue, until};
@@ -82,6 +82,43 @@ async fn a_client_that_goes_away_leaves_its_messages_to_others() {
     assert_eq!((state.ready, state.leased, state.totals.delivered), (1, 0, 0), "nothing is leased to nobody");
     let pulled = fixture.pull("orders", 10).await.messages;
     assert_eq!((pulled.len(), pulled[0].attempts), (1, 1));
+}
+
+/// A client that lost its connection may pull again with the same token while the broker still holds its first pull.
+#[tokio::test]
+async fn a_cancel_answers_each_pull_of_its_queue_and_token_and_no_other() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({})), queue("other", 3, json!({}))]).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = |queue: &str, action: &str, token: &str, body: String| {
+        let url = format!("{}/accounts/{NAMESPACE}/queues/{queue}/{action}", fixture.base_url());
+        let request = http.post(url).header(PULL_HEADER, token).body(body);
+        async move {
+            let answer = request.send().await.unwrap().error_for_status().unwrap();
+            answer.json::<Value>().await.unwrap()["result"].take()
+        }
+    };
+    let pull = |queue: &str, token: &str| {
+        tokio::spawn(post(queue, "messages/pull", token, json!({ "idle_ms": LONG }).to_string()))
+    };
+    let called_off = [pull("orders", "one"), pull("orders", "one")];
+    let others = [pull("other", "one"), pull("orders", "two")];
+    waiting_are(&fixture, 4.0).await;
+    let cancel = async |queue: &str, token: &str| {
+        post(queue, "messages/pull/cancel", token, String::new()).await["cancelled"].as_bool().unwrap()
+    };
+    assert!(!cancel("other", "two").await, "that token is another queue's");
+    assert!(cancel("orders", "one").await);
+    for pull in called_off {
+        let answer = tokio::time::timeout(DEADLINE / 2, pull).await.expect("an answer in time").unwrap();
+        assert_eq!(answer["messages"], json!([]));
+    }
+    waiting_are(&fixture, 2.0).await;
+    assert!(!cancel("orders", "one").await, "they are over");
+    for (queue, pull) in ["other", "orders"].into_iter().zip(others) {
+        fixture.send(queue, json!({ "body": queue })).await;
+        let answer = tokio::time::timeout(DEADLINE / 2, pull).await.expect("an answer in time").unwrap();
+        assert_eq!(answer["messages"].as_array().unwrap().len(), 1, "{queue}: it waited on");
+    }
 }
 
 #[tokio::test]

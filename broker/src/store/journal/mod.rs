@@ -227,14 +227,14 @@ fn behind(
     last: Option<&End>,
     flaw: &'static str,
 ) -> io::Result<Option<Problem>> {
-    let (seqno, commit) = last.map_or((None, 0), |last| (Some(last.seqno), last.commit));
+    let commit = last.map_or(0, |last| last.commit);
     let work_max = window.work() + SEARCH_FACTOR * window.length();
     let mut from = range.start + 1;
     while let Some(at) = window.find(record::START, from, range.end)? {
         from = at + 1;
         if let Ok(batch) = record::read(window, at)?
-            && let Some(found) = batch.commit
-            && seqno.is_none_or(|seqno| batch.seqno > seqno)
+            // Not by its sequence number, which no checksum covers: that of the last good one may be wrong.
+            && let Some(found) = batch.commit.filter(|found| found.number > commit)
         {
             if found.synced > commit {
                 return Ok(Some(Problem::Middle { flaw, later: at }));

@@ -21,6 +21,8 @@ const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
 const MAGIC: [u8; 4] = *b"FJL\x03";
+/// No store comes so far. fjall itself ends the process at twice as much.
+const SEQNO_MAX: u64 = 1 << 62;
 
 /// A batch whose checksum is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,9 @@ pub(super) fn read(window: &mut Window, at: u64) -> Parsed<Batch> {
     let (count, seqno) = (u32_at(&start, 1), u64_at(&start, 5));
     if start[0] != START || count == 0 {
         return Ok(Err("no batch begins here"));
+    }
+    if seqno > SEQNO_MAX {
+        return Ok(Err("its sequence number cannot be"));
     }
     let (mut hash, mut commit, mut at) = (Xxh3::new(), None, at + 13);
     for _ in 0..count {

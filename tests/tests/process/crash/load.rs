@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use capstan_api::message::{Lease, Pull, PulledMessage, Retry, SendBatch, Settle, Settled};
-use capstan_api::number::Whole;
+use capstan_api::number::{Number, Whole};
 use capstan_api::{Client, ClientError};
 use e2e::process::{Broker, Killer};
 use rand::rngs::StdRng;
@@ -219,7 +219,7 @@ impl Consumer {
             match chance {
                 ..0.8 => settle.acks.push(Lease { lease_id }),
                 0.8..0.95 => {
-                    let delay_seconds = self.random.random_bool(0.3).then_some(Whole(1));
+                    let delay_seconds = self.random.random_bool(0.3).then(|| Number::from(1));
                     settle.retries.push(Retry { lease_id, delay_seconds, reason: None });
                 }
                 0.95..0.98 => settle.releases.push(Lease { lease_id }),

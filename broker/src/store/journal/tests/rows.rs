@@ -192,9 +192,8 @@ fn missing_files_are_noticed_except_at_the_ends() {
 
     let folder = sample();
     fs::remove_file(journal(folder.path(), 0)).unwrap();
-    for _ in 0..2 {
-        assert_eq!(open(folder.path()).unwrap_err().problem, Problem::Empty, "the only one");
-    }
+    let error = FjallStore::open(folder.path()).err().unwrap();
+    assert!(matches!(error, StoreError::Part { .. }), "the only one: {error}");
 
     let folder = divided(&[3, 3, 3, 3]);
     fs::write(journal(folder.path(), 1), b"").unwrap();
@@ -237,6 +236,29 @@ fn a_power_cut_may_tear_leases_before_a_whole_batch() {
     for (commits, damaged) in [("ssbsb", 2), ("ssbss", 2), ("ssbbsb", 2), ("ssb", 1), ("ssbs", 1)] {
         let damage = torn(commits, damaged).expect_err(commits);
         assert!(matches!(damage.problem, Problem::Middle { .. }), "{commits}: {damage}");
+    }
+}
+
+/// A sequence number is in front of what the checksum covers.
+#[test]
+fn a_wrong_sequence_number_hides_nothing_behind_it() {
+    let changed = |places: &[(usize, usize, u8)]| {
+        let folder = sample();
+        let ranges = batches(&bytes_of(folder.path()));
+        edit(&journal(folder.path(), 0), |bytes| {
+            places.iter().for_each(|(batch, behind, bit)| bytes[ranges[*batch].start + behind] ^= bit);
+        });
+        open(folder.path())
+    };
+    // The third one's is too large; the fourth is not whole, and those behind it are.
+    let damage = changed(&[(2, 10, 1), (3, 40, 1)]).unwrap_err();
+    assert!(matches!(damage.problem, Problem::Middle { .. }), "{damage}");
+    // One that fjall could not go on from.
+    let last = COMMITS as usize - 1;
+    for bit in [1 << 6, 1 << 7] {
+        assert_eq!(changed(&[(last, 12, bit)]), Ok(COMMITS - 1));
+        let damage = changed(&[(last - 1, 12, bit)]).unwrap_err();
+        assert!(matches!(damage.problem, Problem::Middle { .. }), "{damage}");
     }
 }
 

@@ -1,0 +1,158 @@
+//! Real stores, each with one part that is not what it was: refused by its name, and every byte is kept.
+
+use std::collections::BTreeMap;
+
+use capstan_core::{ContentType, Key, Message, MessageId, QueueId, Record, Seq, Store};
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::{ADVICE, Durability, FjallStore, StoreError};
+
+/// A closed store with messages in a table and in the journal.
+fn store() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FjallStore::open(folder.path()).unwrap();
+    for number in 1..=3 {
+        let mut transaction = store.transaction();
+        let message = Message {
+            id: MessageId(number.into()),
+            sent_at: 0,
+            stored_at: 0,
+            due: 0,
+            content_type: ContentType::Bytes,
+            attributes: Vec::new(),
+            body: vec![7; 100],
+            origin: None,
+        };
+        transaction.put(Key::Fresh(QueueId(1), Seq(number)), Record::Message(Box::new(message)));
+        transaction.commit(Durability::Synced).unwrap();
+        if number == 2 {
+            store.messages.rotate_memtable_and_wait().unwrap();
+        }
+    }
+    drop(store);
+    folder
+}
+
+/// Each file and folder below `folder`, and a file's bytes.
+fn all(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            found.extend(all(&entry));
+            found.insert(entry, None);
+        } else {
+            found.insert(entry.clone(), Some(fs::read(entry).unwrap()));
+        }
+    }
+    found
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+}
+
+/// Opens a store twice, and finds it unchanged.
+fn refusal(folder: &Path) -> StoreError {
+    let before = all(folder);
+    let mut refused = None;
+    for _ in 0..2 {
+        refused = FjallStore::open(folder).err();
+        let error = refused.as_ref().expect("it is refused");
+        assert!(all(folder) == before, "refused, but changed: {error}");
+    }
+    refused.unwrap()
+}
+
+fn damage(folder: &Path) -> Part {
+    let error = refusal(folder);
+    let text = error.to_string();
+    let StoreError::Part { part, .. } = error else { panic!("{text}") };
+    for said in [part.file.to_str().unwrap(), "is damaged", ADVICE] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    part
+}
+
+#[test]
+fn a_whole_store_opens() {
+    let folder = store();
+    check(&folder.path().join("store")).unwrap();
+    let store = FjallStore::open(folder.path()).unwrap();
+    let messages =
+        store.transaction().scan(Key::Fresh(QueueId(1), Seq(0)), Key::Fresh(QueueId(1), Seq(u64::MAX)), 9);
+    assert_eq!(messages.unwrap().len(), 3);
+}
+
+#[test]
+fn each_part_that_is_missing_is_named_and_nothing_is_changed() {
+    let whole = store();
+    let tables = whole.path().join("store/keyspaces/1");
+    let list = format!("keyspaces/1/v{}", version(&tables.join("current")).unwrap());
+    let parts = [
+        "",
+        "version",
+        "lock",
+        "*.jnl",
+        "keyspaces",
+        "keyspaces/0",
+        "keyspaces/0/current",
+        "keyspaces/0/tables",
+        "keyspaces/1",
+        "keyspaces/1/current",
+        "keyspaces/1/tables",
+        "keyspaces/2",
+        "keyspaces/2/current",
+        &list,
+    ];
+    for part in parts {
+        let folder = store();
+        let missing = folder.path().join("store").join(part);
+        remove(&if part == "*.jnl" { missing.with_file_name("0.jnl") } else { missing.clone() });
+        assert_eq!(damage(folder.path()), Part { file: missing, problem: PartProblem::Missing }, "{part}");
+    }
+}
+
+#[test]
+fn what_is_no_part_of_a_store_is_refused() {
+    let cut = |file: &Path| fs::write(file, [1, 0, 0]).unwrap();
+    let file = |file: &Path| fs::write(file, "").unwrap();
+    let folder = |folder: &Path| fs::create_dir(folder).unwrap();
+    type Row<'a> = (&'a str, &'a dyn Fn(&Path), PartProblem);
+    let rows: [Row<'_>; 6] = [
+        ("keyspaces/1/current", &cut, PartProblem::Short),
+        ("keyspaces/1", &file, PartProblem::NoFolder),
+        ("version", &folder, PartProblem::NoFile),
+        // fjall would remove the first, and end the process over the second.
+        ("keyspaces/7", &folder, PartProblem::Foreign),
+        ("keyspaces/lost+found", &folder, PartProblem::Foreign),
+        ("keyspaces/0/tables", &file, PartProblem::NoFolder),
+    ];
+    for (part, put, problem) in rows {
+        let whole = store();
+        let path = whole.path().join("store").join(part);
+        if path.exists() {
+            remove(&path);
+        }
+        put(&path);
+        assert_eq!(damage(whole.path()), Part { file: path, problem });
+    }
+}
+
+/// Which tables there must be only fjall knows. It looks before it changes what is of use, and the text points there.
+#[test]
+fn a_missing_table_is_not_the_journals_fault() {
+    for keyspace in ["0", "1"] {
+        let folder = store();
+        // Each opening removes the lists of tables that newer ones have replaced.
+        drop(FjallStore::open(folder.path()).unwrap());
+        let tables = folder.path().join("store/keyspaces").join(keyspace).join("tables");
+        let table = fs::read_dir(tables).unwrap().next().unwrap().unwrap().path();
+        remove(&table);
+        let text = refusal(folder.path()).to_string();
+        assert!(
+            text.contains("A table (keyspaces") && !text.contains("jnl") && text.contains(ADVICE),
+            "{text}"
+        );
+    }
+}

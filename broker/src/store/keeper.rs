@@ -5,9 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, PersistMode};
 
 use super::ballast::Ballast;
+use super::keyspaces::Keyspaces;
 use super::space::{self, Scans};
 use super::volume::Volume;
 
@@ -43,15 +44,14 @@ impl Keeper {
     pub(super) fn start(
         volume: &Arc<Volume>,
         database: &Database,
-        [messages, state]: [&Keyspace; 2],
+        keyspaces: &Keyspaces,
         scans: &Arc<Scans>,
     ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let work = Work {
             volume: Arc::clone(volume),
             database: database.clone(),
-            messages: messages.clone(),
-            state: state.clone(),
+            keyspaces: keyspaces.clone(),
             scans: Arc::clone(scans),
             ballast: Ballast::of(volume.folder()),
             signal: Arc::clone(&signal),
@@ -74,8 +74,7 @@ impl Drop for Keeper {
 struct Work {
     volume: Arc<Volume>,
     database: Database,
-    messages: Keyspace,
-    state: Keyspace,
+    keyspaces: Keyspaces,
     scans: Arc<Scans>,
     ballast: Ballast,
     signal: Arc<Signal>,
@@ -128,7 +127,7 @@ impl Work {
     }
 
     fn forget_versions(&self) {
-        for keyspace in [&self.messages, &self.state] {
+        for keyspace in self.keyspaces.all() {
             if let Err(error) = self.scans.forget_versions(&self.database, keyspace) {
                 tracing::warn!(%error, "files of old tables could not be removed");
             }
@@ -138,15 +137,14 @@ impl Work {
     /// Seals the memtables: their flush lets the journal go. Synced first, so that no table is ahead of the journal.
     fn rotate(&self) -> fjall::Result<()> {
         self.database.persist(PersistMode::SyncData)?;
-        self.messages.rotate_memtable()?;
-        self.state.rotate_memtable().map(|_| ())
+        self.keyspaces.all().into_iter().try_for_each(|keyspace| keyspace.rotate_memtable().map(|_| ()))
     }
 
     /// `idle`: nothing was stored since the last pass, so that no flush comes by itself.
     fn give_back(&self, idle: bool) {
         let nearly_full = self.volume.is_nearly_full();
         // The engine's next commit meets the same failure and ends the process; here it is only told.
-        let dropped = space::give_back(&self.database, [&self.messages, &self.state], nearly_full);
+        let dropped = space::give_back(&self.database, &self.keyspaces, nearly_full);
         // What is only in memory holds a journal, and is not compacted.
         let holds = || self.database.journal_disk_space().is_ok_and(|bytes| bytes > JOURNAL_ROTATES);
         let rotated = if nearly_full || idle && holds() { self.rotate() } else { Ok(()) };

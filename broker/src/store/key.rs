@@ -14,14 +14,12 @@
 //! | `85` | – | the last commit's number and the last one known synced, u64 each |
 //! | `86` | queue | [`capstan_core::PurgeRecord`] |
 //!
-//! Those from `80` on, and `00`, are in the keyspace `state`, the others in `messages`. Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
+//! Kinds from `10` on are in the keyspace `messages`, from `20` on in `deliveries`, from `80` on and `00` in `state`. Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
 //! said at [`Key`]. `00` and `85` are the store's own: the core does not know them.
 
 use capstan_core::{Key, Order, QueueId, Seq};
 
 pub(super) const FORMAT: u8 = 0x00;
-/// Kinds from here on are of the keyspace `state`.
-const STATES: u8 = 0x80;
 const META: u8 = 0x81;
 const QUEUE: u8 = 0x82;
 const STATE: u8 = 0x83;
@@ -35,9 +33,21 @@ const RETURNED: u8 = 0x30;
 const DEAD: u8 = 0x31;
 const TIMER: u8 = 0x40;
 
-/// Whether a key is of what commits rewrite.
-pub(super) fn is_state(key: &[u8]) -> bool {
-    key.first().is_some_and(|kind| *kind == FORMAT || *kind >= STATES)
+/// Keys that are kept together, as they are written alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Message,
+    Delivery,
+    State,
+}
+
+/// The class of a key as bytes.
+pub(super) fn class(key: &[u8]) -> Class {
+    match key.first() {
+        Some(0x10..0x20) => Class::Message,
+        Some(0x20..0x80) => Class::Delivery,
+        _ => Class::State,
+    }
 }
 
 pub(super) fn encode(key: Key) -> Vec<u8> {

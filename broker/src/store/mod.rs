@@ -1,9 +1,6 @@
 //! The store: a fjall database, opened under a lock, with named durability in every commit.
 //!
-//! It has two keyspaces: `messages`, with what lies beside them, and `state`, which every commit rewrites. In one, each table
-//! would reach from the new messages to the rewritten keys, so that all overlapped, and compaction wrote each message again and
-//! again; now tables of messages move down as they are. fjall flushes the one that would pin old journals. A failed commit
-//! leaves fjall poisoned; the caller ends the process and the next one recovers.
+//! A failed commit leaves fjall poisoned; the caller ends the process and the next one recovers.
 
 mod ballast;
 mod codec;
@@ -15,6 +12,7 @@ pub(crate) mod fuzz;
 mod journal;
 mod keeper;
 mod key;
+mod keyspaces;
 mod parts;
 mod space;
 mod sync;
@@ -27,8 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::compaction::Leveled;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::Database;
 
 use ballast::Ballast;
 use commit::{Batch, Commit, Commits};
@@ -36,6 +33,7 @@ use format::{Found, VERSION};
 use journal::Stored;
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
+use keyspaces::Keyspaces;
 pub use parts::{Part, PartProblem};
 use space::Scans;
 use sync::Newest;
@@ -43,8 +41,6 @@ pub use transaction::Transaction;
 pub(crate) use volume::{NearlyFull, Usage, Volume};
 pub use volume::{Reserve, TooSmall};
 
-/// Most bytes of what commits rewrote since it was last flushed, which leaves only the newest of each key.
-const STATE_MEMTABLE: u64 = 4 << 20;
 /// Blocks of tables kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Checked at each flush; the least that the storage engine takes.
@@ -119,8 +115,7 @@ pub struct FjallStore {
     _keeper: Keeper,
     volume: Arc<Volume>,
     database: Database,
-    messages: Keyspace,
-    state: Keyspace,
+    keyspaces: Keyspaces,
     commits: Commits,
     journal: Newest,
     scans: Arc<Scans>,
@@ -169,31 +164,18 @@ impl FjallStore {
             .journal_compression(fjall::CompressionType::None)
             .open()
             .map_err(opening)?;
-        let sizes = volume.sizes();
-        // Small memtables and tables: smoother commits, a quick replay, and little room to compact in. What a store was
-        // made with stays.
-        let options = || {
-            let tables = Leveled::default().with_table_target_size(sizes.table);
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(sizes.memtable)
-                .compaction_strategy(Arc::new(tables))
-        };
-        let messages = database.keyspace("messages", options).map_err(opening)?;
-        let options =
-            || KeyspaceCreateOptions::default().max_memtable_size(sizes.memtable.min(STATE_MEMTABLE));
-        let state = database.keyspace("state", options).map_err(opening)?;
-        let stored = Stored::of(format::commit([&state, &messages], path)?, [&messages, &state]);
+        let keyspaces = Keyspaces::open(&database, volume.sizes()).map_err(opening)?;
+        let stored = Stored::of(format::commit(&keyspaces, path)?, &keyspaces);
         journal::compare(&journals, end, &stored, found == Found::New)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let scans = Arc::<Scans>::default();
         let journal = Newest::find(&journals).map_err(folder)?;
-        let keeper = Keeper::start(&volume, &database, [&messages, &state], &scans);
+        let keeper = Keeper::start(&volume, &database, &keyspaces, &scans);
         let store = Self {
             _keeper: keeper.map_err(StoreError::Thread)?,
             volume,
             database,
-            messages,
-            state,
+            keyspaces,
             commits: Commits::after(stored.commit),
             journal,
             scans,
@@ -221,11 +203,6 @@ impl FjallStore {
         self.commits.note_synced(number);
         self.counts.synced.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Where a key is kept.
-    fn keyspace(&self, key: &[u8]) -> &Keyspace {
-        if key::is_state(key) { &self.state } else { &self.messages }
     }
 
     /// The volume that the store is on.

@@ -10,6 +10,7 @@ use fjall::{AbstractTree, Database, Keyspace, PersistMode};
 
 use super::StoreError;
 use super::dead::{Keys, Marks};
+use super::keyspaces::Keyspaces;
 
 /// So many dead bytes are worth a call while the store is busy: it holds up compaction.
 const WORTH_BYTES: u64 = 32 << 20;
@@ -57,24 +58,24 @@ impl Scans {
 ///
 /// # Errors
 /// When the store cannot be read, or the storage engine fails.
-pub(super) fn give_back(
-    database: &Database,
-    [keyspace, state]: [&Keyspace; 2],
-    eager: bool,
-) -> Result<(), StoreError> {
+pub(super) fn give_back(database: &Database, keyspaces: &Keyspaces, eager: bool) -> Result<(), StoreError> {
     // On the thread that forgets versions, so that none is forgotten under it.
-    let Some(marks) = Marks::read(&database.snapshot(), state)? else {
+    let Some(marks) = Marks::read(&database.snapshot(), &keyspaces.state)? else {
         return Ok(());
     };
-    let found = tables(keyspace, &marks.dead());
-    let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
+    let dead = marks.dead();
+    let found =
+        [&keyspaces.messages, &keyspaces.deliveries].map(|keyspace| (keyspace, tables(keyspace, &dead)));
+    let bytes: u64 = found.iter().flat_map(|(_, ranges)| ranges).map(|(_, bytes)| bytes).sum();
     if bytes == 0 || !(eager || bytes >= WORTH_BYTES || bytes >= marks.live_bytes()) {
         return Ok(());
     }
     // A mark may be visible and not on disk yet: after a power cut it would be lower, and what lies above it gone.
     database.persist(PersistMode::SyncData)?;
-    for (range, _) in &found {
-        keyspace.tree.drop_range(range.clone()).map_err(fjall::Error::from)?;
+    for (keyspace, ranges) in &found {
+        for (range, _) in ranges {
+            keyspace.tree.drop_range(range.clone()).map_err(fjall::Error::from)?;
+        }
     }
     tracing::debug!(bytes, "dropped tables of dead keys");
     Ok(())

@@ -67,8 +67,8 @@ impl<'a> Transaction<'a> {
         for (key, record) in self.pending {
             let key = key::encode(key);
             match record {
-                Some(record) => batch.insert(self.store.keyspace(&key), key, codec::encode(&record)),
-                None => batch.remove(self.store.keyspace(&key), key),
+                Some(record) => batch.insert(self.store.keyspaces.of(&key), key, codec::encode(&record)),
+                None => batch.remove(self.store.keyspaces.of(&key), key),
             }
         }
         let number = batch.commit()?;
@@ -92,7 +92,7 @@ impl Store for Transaction<'_> {
             return Ok(record.clone());
         }
         let bytes = key::encode(key);
-        let Some(bytes) = self.store.keyspace(&bytes).get(&bytes)? else {
+        let Some(bytes) = self.store.keyspaces.of(&bytes).get(&bytes)? else {
             return Ok(None);
         };
         Self::read(key, &bytes).map(Some)
@@ -106,7 +106,7 @@ impl Store for Transaction<'_> {
         let mut found = Vec::new();
         let _open = self.store.scans.open();
         let (first, end) = (key::encode(from), key::encode(to));
-        for guard in self.store.keyspace(&first).range(first..end) {
+        for guard in self.store.keyspaces.of(&first).range(first..end) {
             let (bytes, value) = guard.into_inner()?;
             let Some(stored) = key::decode(&bytes) else {
                 return Err(StoreError::Record { key: format!("{bytes:?}"), reason: "it is no key" });

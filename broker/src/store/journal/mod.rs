@@ -19,9 +19,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fjall::{AbstractTree, Keyspace};
+use fjall::AbstractTree;
 use record::Batch;
 use window::Window;
+
+use super::keyspaces::Keyspaces;
 
 /// Looking for whole batches behind damage reads or hashes at most this many times the file, whatever it holds.
 const SEARCH_FACTOR: u64 = 64;
@@ -94,8 +96,9 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    pub(super) fn of(commit: u64, keyspaces: [&Keyspace; 2]) -> Self {
-        let seqnos = keyspaces.into_iter().filter_map(|keyspace| keyspace.tree.get_highest_persisted_seqno());
+    pub(super) fn of(commit: u64, keyspaces: &Keyspaces) -> Self {
+        let seqnos =
+            keyspaces.all().into_iter().filter_map(|keyspace| keyspace.tree.get_highest_persisted_seqno());
         Self { commit, seqno: seqnos.max().unwrap_or(0) }
     }
 }

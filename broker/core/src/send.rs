@@ -69,11 +69,12 @@ impl Core {
         let due = message.due;
         if due == 0 {
             queue.state.ready += 1;
+            queue.gaps[Table::Fresh as usize].put(seq);
             self.woken.insert(id);
             store.put(Key::Fresh(id, seq), Record::Message(Box::new(message)));
         } else {
             queue.state.delayed += 1;
-            queue.no_parked = false;
+            queue.gaps[Table::Parked as usize].put(seq);
             store.put(Key::Parked(id, seq), Record::Message(Box::new(message)));
             self.put_timer(due, id, seq, Table::Parked, store);
         }

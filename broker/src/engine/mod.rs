@@ -45,8 +45,8 @@ const UNREAD_LOOK: Duration = Duration::from_millis(10);
 const DELIVERY_BYTES: u64 = 8 << 20;
 /// Bodies beyond so many bytes wait for the next commit: dead letters come on top of what a group holds.
 const COMMIT_BYTES: usize = 8 << 20;
-/// Between two looks that move low marks on, while there are commits, milliseconds.
-const MARKS_MS: u64 = 2000;
+/// Between two looks that move low marks on and record gaps, while there are commits, milliseconds.
+const MARKS_MS: u64 = 500;
 /// What tests shorten.
 const TIMES: Times =
     Times { commit_max: Duration::from_secs(30), heartbeat_ms: 60_000, unread_max: answers::PULLED_MAX };
@@ -345,25 +345,23 @@ impl Engine {
         if beat || self.core.next_due().is_some_and(|due| due <= now) {
             self.awake.extend(self.core.apply(Command::Tick, now, &mut transaction)?.woken);
         }
-        let moved = self.move_marks(now, &transaction)?;
+        let moved = self.move_marks(now, &mut transaction)?;
         if (beat || moved) && transaction.is_empty() {
             self.core.flush(&mut transaction);
         }
         self.finish(transaction, round)
     }
 
-    /// Now and then moves the low marks of all queues: the store gives back the space below them when they are committed.
-    fn move_marks(&mut self, now: u64, transaction: &Transaction<'_>) -> Result<bool, EngineError> {
+    /// Now and then moves the low marks of all queues, and records gaps: the store gives back the space below and in them
+    /// when they are committed.
+    fn move_marks(&mut self, now: u64, transaction: &mut Transaction<'_>) -> Result<bool, EngineError> {
         let Commits { buffered, synced } = self.commits();
         let commits = buffered + synced;
         if commits == self.looked.commits || now.saturating_sub(self.looked.at) < MARKS_MS {
             return Ok(false);
         }
         self.looked = Looked { at: now, commits };
-        let queues: Vec<QueueId> = self.core.views().map(|view| view.id).collect();
-        for queue in queues {
-            self.core.oldest_sent_at(queue, transaction)?;
-        }
+        self.core.move_marks(transaction)?;
         Ok(self.core.has_changes())
     }
 

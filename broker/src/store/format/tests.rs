@@ -54,7 +54,7 @@ fn format_2_is_read() {
     let store = FjallStore::open(folder.path()).unwrap();
     let transaction = store.transaction();
     let (queue, all) = (QueueId(1), |seq| Key::Fresh(QueueId(1), Seq(seq)));
-    let messages = transaction.scan(all(0), all(u64::MAX), 100).unwrap();
+    let messages = transaction.scan(all(0), all(u64::MAX), capstan_core::Limit::records(100)).unwrap();
     let bodies = messages.iter().map(|(_, record)| match record {
         Record::Message(message) => String::from_utf8(message.body.clone()).unwrap(),
         other => panic!("{other:?}"),

@@ -24,6 +24,8 @@ pub struct Core {
     pub(crate) leases: BTreeSet<(Millis, QueueId, Seq)>,
     /// When the first timer is due, or a time before that.
     pub(crate) next_timer: Option<Millis>,
+    /// No timer is due in this time, as was seen at a look: timers that went another way may be many there.
+    pub(crate) quiet: std::ops::Range<Millis>,
     /// When to look for expired messages, in time less outages; one entry for each queue that has messages.
     pub(crate) retention: BTreeSet<(Millis, QueueId)>,
     /// Queues that have dead messages, or had them at the last look.
@@ -95,6 +97,7 @@ impl Core {
             labels: BTreeMap::new(),
             leases: BTreeSet::new(),
             next_timer: Some(0),
+            quiet: 0..0,
             retention: BTreeSet::new(),
             dead: BTreeSet::new(),
             dead_retry: 0,

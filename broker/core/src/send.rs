@@ -94,6 +94,9 @@ impl Core {
     ) {
         store.put(Key::Timer(due, id, seq), Record::Timer(Timer { table }));
         self.next_timer = Some(self.next_timer.map_or(due, |next| next.min(due)));
+        if self.quiet.contains(&due) {
+            self.quiet.start = due + 1;
+        }
     }
 }
 

@@ -48,11 +48,16 @@ impl Core {
         Ok(more)
     }
 
-    fn first_timer<S: Store>(&self, store: &S) -> Result<Option<Millis>, Fault<S::Error>> {
-        let (due, queue, seq) = self.clock.timer_head;
-        let end = Key::Timer(Millis::MAX, QueueId(u32::MAX), Seq(u64::MAX));
-        let first = store.scan(Key::Timer(due, queue, seq), end, Limit::records(1))?;
-        Ok(first.first().and_then(|(key, _)| if let Key::Timer(due, ..) = key { Some(*due) } else { None }))
+    /// When the first timer is due. Times that are known to be quiet are not looked at again.
+    fn first_timer<S: Store>(&mut self, store: &S) -> Result<Option<Millis>, Fault<S::Error>> {
+        let head = self.clock.timer_head;
+        let at = |due| (due, QueueId(0), Seq(0));
+        if let Some(due) = timer_between(head, at(self.quiet.start), store)? {
+            return Ok(Some(due));
+        }
+        let due = timer_between(head.max(at(self.quiet.end)), at(Millis::MAX), store)?;
+        self.quiet = head.0.saturating_add(1)..due.unwrap_or(Millis::MAX);
+        Ok(due)
     }
 
     /// Answers how many bytes it has read to know their number.
@@ -201,4 +206,15 @@ impl Core {
         self.dead_retry = self.now().saturating_add(pause);
         Ok(())
     }
+}
+
+/// When the first timer from one place on, below another, is due.
+fn timer_between<S: Store>(
+    from: (Millis, QueueId, Seq),
+    to: (Millis, QueueId, Seq),
+    store: &S,
+) -> Result<Option<Millis>, Fault<S::Error>> {
+    let (from, to) = (Key::Timer(from.0, from.1, from.2), Key::Timer(to.0, to.1, to.2));
+    let first = store.scan(from, to, Limit::records(1))?;
+    Ok(first.first().and_then(|(key, _)| if let Key::Timer(due, ..) = key { Some(*due) } else { None }))
 }

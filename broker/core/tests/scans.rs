@@ -245,6 +245,35 @@ fn what_no_record_says_is_found_at_opening() {
 }
 
 #[test]
+fn far_timers_of_messages_that_went_are_passed_over_once() {
+    let mut run = Run::new();
+    run.send(WENT, 1, 50_000_000);
+    run.send(1, 1, 60_000_000);
+    let state = run.core.view(run.queue).unwrap().state;
+    let messages = (1..state.tail.0 - 1).map(capstan_core::Seq).collect();
+    run.apply(Command::Remove(capstan_core::Remove { queue: run.queue, messages }));
+    let mut most = 0;
+    for round in 0..10 {
+        // Of each of these nothing more is known than that it is the next one.
+        run.send(1, 1, 1_000);
+        run.send(1, 1, 7_000);
+        run.now += 5_000;
+        run.store.taken();
+        run.apply(Command::Tick);
+        run.now += 5_000;
+        run.apply(Command::Tick);
+        if round > 0 {
+            most = most.max(run.store.taken().0);
+        }
+        assert_eq!(run.core.next_due(), Some(60_000_001), "round {round}");
+        let leases: Vec<Lease> = run.pull(9).iter().map(|one| one.lease).collect();
+        assert_eq!(leases.len(), 2);
+        run.ack(leases);
+    }
+    assert!(most < PASSED_MAX, "{most}");
+}
+
+#[test]
 fn a_purge_passes_over_none_that_went() {
     let mut run = Run::new();
     run.send(1, 1, 0);

@@ -8,8 +8,9 @@ use fjall::Keyspace;
 
 use super::{Commit, Durability, FjallStore, StoreError, key};
 
-/// Another version is refused. 1 had no commit numbers and no file `FORMAT`.
-pub(super) const VERSION: u32 = 2;
+/// Another version is refused. 1 had no commit numbers and no file `FORMAT`; 2 had no record of gaps, so that its programs
+/// would read in them.
+pub(super) const VERSION: u32 = 3;
 const FILE: &str = "FORMAT";
 /// The same while the store is being made: its name changes when the first commit is on disk.
 const NEW: &str = "FORMAT.new";

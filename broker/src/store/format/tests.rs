@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use capstan_core::{Key, QueueId, Record, Seq, Store};
+use capstan_core::{GapsRecord, Key, QueueId, Record, Seq, Store};
 use tempfile::TempDir;
 
 use super::*;
@@ -43,14 +43,16 @@ fn refusal(folder: &Path) -> String {
 }
 
 #[test]
-fn format_1_is_refused_by_its_number_and_keeps_every_byte() {
-    let text = refusal(fixture(1).path());
-    assert!(text.contains("format 1 ") && text.contains("format 2"), "{text}");
+fn earlier_formats_are_refused_by_their_number_and_keep_every_byte() {
+    for (version, named) in [(1, "format 1 "), (2, "format 2,")] {
+        let text = refusal(fixture(version).path());
+        assert!(text.contains(named) && text.contains("format 3"), "{text}");
+    }
 }
 
 #[test]
-fn format_2_is_read() {
-    let folder = fixture(2);
+fn format_3_is_read() {
+    let folder = fixture(3);
     let store = FjallStore::open(folder.path()).unwrap();
     let transaction = store.transaction();
     let (queue, all) = (QueueId(1), |seq| Key::Fresh(QueueId(1), Seq(seq)));
@@ -61,6 +63,8 @@ fn format_2_is_read() {
     });
     assert_eq!(bodies.collect::<Vec<_>>(), [r#"{"order":1}"#, r#"{"order":2}"#, r#"{"order":3}"#]);
     assert!(matches!(transaction.get(Key::Delivery(queue, Seq(1))).unwrap(), Some(Record::Delivery(_))));
+    let gaps = GapsRecord { fresh: vec![Seq(2)..Seq(202)], parked: Vec::new() };
+    assert_eq!(transaction.get(Key::Gaps(queue)).unwrap(), Some(Record::Gaps(gaps)));
 }
 
 #[test]
@@ -68,11 +72,11 @@ fn another_format_is_refused_by_its_number() {
     let folder = tempfile::tempdir().unwrap();
     drop(FjallStore::open(folder.path()).unwrap());
     let file = folder.path().join(FILE);
-    assert_eq!(fs::read_to_string(&file).unwrap(), "2\n");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "3\n");
     for (bytes, named) in [("9\n", "format 9,"), ("", "format ,"), (&"x".repeat(1_000), "format x")] {
         fs::write(&file, bytes).unwrap();
         let text = refusal(folder.path());
-        assert!(text.contains(named) && text.contains("format 2") && text.len() < 300, "{text}");
+        assert!(text.contains(named) && text.contains("format 3") && text.len() < 300, "{text}");
     }
 }
 
@@ -105,7 +109,7 @@ fn the_key_must_agree_with_the_file() {
     batch.commit().unwrap();
     drop(store);
     let text = FjallStore::open(folder.path()).err().unwrap().to_string();
-    assert!(text.contains("format 9") && text.contains("format 2"), "{text}");
+    assert!(text.contains("format 9") && text.contains("format 3"), "{text}");
 
     let store = tempfile::tempdir().unwrap();
     let open = FjallStore::open(store.path()).unwrap();

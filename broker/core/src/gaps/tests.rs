@@ -1,3 +1,5 @@
+//! Gaps beside a set of living messages.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -6,23 +6,26 @@ use crate::command::{Command, Effects, Refusal, Reply};
 use crate::fault::Fault;
 use crate::id::{Millis, Order, QueueId, Seq};
 use crate::key::Key;
-use crate::limits;
+use crate::limits::{self, Bounds};
 use crate::policy::Policy;
 use crate::queue::{Queue, Totals};
-use crate::record::{Clock, Delivery, Meta, Place, Record, State, Times};
-use crate::store::{Store, Typed};
+use crate::record::{Clock, Delivery, Meta, Place, Record, State, Table, Times};
+use crate::store::{Limit, Store, Typed};
 
 /// All queues of a store.
 #[derive(Debug)]
 pub struct Core {
+    pub(crate) bounds: Bounds,
     pub(crate) meta: Meta,
     pub(crate) clock: Clock,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) labels: BTreeMap<String, QueueId>,
-    /// When each lease ends. Bounded by [`limits::LEASED_ALL_MAX`].
+    /// When each lease ends. Bounded by [`Bounds::leased_all`].
     pub(crate) leases: BTreeSet<(Millis, QueueId, Seq)>,
     /// When the first timer is due, or a time before that.
     pub(crate) next_timer: Option<Millis>,
+    /// No timer is due in this time, as was seen at a look: timers that went another way may be many there.
+    pub(crate) quiet: std::ops::Range<Millis>,
     /// When to look for expired messages, in time less outages; one entry for each queue that has messages.
     pub(crate) retention: BTreeSet<(Millis, QueueId)>,
     /// Queues that have dead messages, or had them at the last look.
@@ -35,6 +38,8 @@ pub struct Core {
     pub(crate) sweeping: BTreeSet<QueueId>,
     /// Queues whose [`State`] is to be written with the next commit.
     pub(crate) touched: BTreeSet<QueueId>,
+    /// Queues that changed since marks were last moved.
+    pub(crate) unmarked: BTreeSet<QueueId>,
     /// Queues whose counts may be others than at the last look.
     changed: BTreeSet<QueueId>,
     pub(crate) woken: BTreeSet<QueueId>,
@@ -70,19 +75,36 @@ impl Core {
         incarnation: u64,
         policy: impl Fn(&[u8]) -> Option<Policy>,
     ) -> Result<Self, Fault<S::Error>> {
+        Self::open_with(store, now, incarnation, policy, Bounds::USUAL)
+    }
+
+    /// The same, with bounds of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with<S: Store>(
+        store: &mut S,
+        now: Millis,
+        incarnation: u64,
+        policy: impl Fn(&[u8]) -> Option<Policy>,
+        bounds: Bounds,
+    ) -> Result<Self, Fault<S::Error>> {
         let mut core = Self {
+            bounds,
             meta: read_meta(store, incarnation)?,
             clock: read_clock(store, now)?,
             queues: BTreeMap::new(),
             labels: BTreeMap::new(),
             leases: BTreeSet::new(),
             next_timer: Some(0),
+            quiet: 0..0,
             retention: BTreeSet::new(),
             dead: BTreeSet::new(),
             dead_retry: 0,
             moved: 0,
             sweeping: BTreeSet::new(),
             touched: BTreeSet::new(),
+            unmarked: BTreeSet::new(),
             changed: BTreeSet::new(),
             woken: BTreeSet::new(),
         };
@@ -99,7 +121,7 @@ impl Core {
         policy: impl Fn(&[u8]) -> Option<Policy>,
     ) -> Result<(), Fault<S::Error>> {
         let end = Key::Queue(QueueId(u32::MAX));
-        for (key, record) in store.scan(Key::Queue(QueueId(0)), end, usize::MAX)? {
+        for (key, record) in store.scan(Key::Queue(QueueId(0)), end, Limit::records(usize::MAX))? {
             let (Key::Queue(id), Record::Queue(record)) = (key, record) else {
                 return Err(Fault::Corrupt(key));
             };
@@ -107,16 +129,22 @@ impl Core {
                 return Err(Fault::Corrupt(Key::State(id)));
             };
             let policy = policy(&record.document).ok_or(Fault::Corrupt(key))?;
-            let purge = match store.get(Key::Purge(id))? {
-                None => None,
-                Some(Record::Purge(purge)) => Some(purge),
-                Some(_) => return Err(Fault::Corrupt(Key::Purge(id))),
-            };
-            if purge.is_some() {
-                self.sweeping.insert(id);
+            let mut queue = Queue::new(record, policy, state);
+            match store.get(Key::Gaps(id))? {
+                None => {}
+                Some(Record::Gaps(gaps)) => queue.know_gaps(gaps),
+                Some(_) => return Err(Fault::Corrupt(Key::Gaps(id))),
             }
-            self.labels.insert(record.label.clone(), id);
-            self.queues.insert(id, Queue::new(record, policy, state, purge));
+            match store.get(Key::Purge(id))? {
+                None => {}
+                Some(Record::Purge(purge)) => {
+                    queue.purge = Some(purge);
+                    self.sweeping.insert(id);
+                }
+                Some(_) => return Err(Fault::Corrupt(Key::Purge(id))),
+            }
+            self.labels.insert(queue.label.clone(), id);
+            self.queues.insert(id, queue);
         }
         Ok(())
     }
@@ -129,6 +157,7 @@ impl Core {
         }
         self.clock.committed = self.clock.committed.max(now);
         let ids: Vec<QueueId> = self.queues.keys().copied().collect();
+        self.unmarked.extend(&ids);
         for id in ids {
             self.look_at(id, Some(0));
             if self.queues.get(&id).is_some_and(|queue| queue.state.dead > 0) {
@@ -145,19 +174,29 @@ impl Core {
         id: QueueId,
         downtime: Millis,
     ) -> Result<(), Fault<S::Error>> {
+        let least = self.bounds.gap_least;
         let Some(queue) = self.queues.get_mut(&id) else {
             return Ok(());
         };
-        // Below these nothing lives, and records of what is gone may be many.
-        let mut from = queue.lowest();
-        loop {
-            let step =
-                store.scan(Key::Delivery(id, from), Key::Delivery(id, Seq(u64::MAX)), limits::TICK_STEP)?;
+        // Where nothing lives, records of what is gone may be many, and may have come back.
+        let (nothing, mut from) = (queue.gaps_of_deliveries(1), Seq(0));
+        // Each fresh message below the cursor that lives has a delivery: between two of them there is a gap.
+        let mut passed = queue.state.fresh_low;
+        while let Some(stretch) = nothing.stretch(from, 1) {
+            let limit = Limit::records(limits::TICK_STEP);
+            let step = store.scan(Key::Delivery(id, stretch.start), Key::Delivery(id, stretch.end), limit)?;
+            from = stretch.end;
             for (key, record) in &step {
                 let (Key::Delivery(_, seq), Record::Delivery(delivery)) = (key, record) else {
                     return Err(Fault::Corrupt(*key));
                 };
-                from = seq.next();
+                if step.len() == limits::TICK_STEP {
+                    from = seq.next();
+                }
+                if delivery.table == Table::Fresh {
+                    queue.know_gap(passed..*seq, least);
+                    passed = passed.max(seq.next());
+                }
                 if let Place::Leased { until, nonce, batch } = delivery.place {
                     let until = until.saturating_add(downtime);
                     let place = Place::Leased { until, nonce, batch };
@@ -168,10 +207,9 @@ impl Core {
                     self.leases.insert((until, id, *seq));
                 }
             }
-            if step.len() < limits::TICK_STEP {
-                return Ok(());
-            }
         }
+        queue.know_gap(passed..queue.state.cursor, least);
+        Ok(())
     }
 
     /// Applies one command. `now` never runs backwards; an earlier one counts as the last.
@@ -208,6 +246,7 @@ impl Core {
             if let Some(queue) = self.queues.get(&id) {
                 store.put(Key::State(id), Record::State(queue.state.clone()));
             }
+            self.unmarked.insert(id);
             self.changed.insert(id);
         }
         store.put(Key::Clock, Record::Clock(self.clock));
@@ -286,14 +325,14 @@ impl Core {
     #[must_use]
     pub fn lease_room(&self, id: QueueId) -> u64 {
         let leased = self.queues.get(&id).map_or(0, |queue| queue.state.leased);
-        let all = limits::LEASED_ALL_MAX.saturating_sub(self.leases.len() as u64);
+        let all = self.bounds.leased_all.saturating_sub(self.leases.len() as u64);
         limits::LEASED_MAX.saturating_sub(leased).min(all)
     }
 
     /// Whether no message of any queue may be leased.
     #[must_use]
     pub fn leases_full(&self) -> bool {
-        self.leases.len() as u64 >= limits::LEASED_ALL_MAX
+        self.leases.len() as u64 >= self.bounds.leased_all
     }
 
     /// What happened to a message so far. What is leased is known without reading: verdicts are about that.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::command::{Declaration, DeclaredQueue, Reply};
 use crate::core::Core;
+use crate::gaps::Gaps;
 use crate::id::QueueId;
 use crate::key::Key;
 use crate::queue::Queue;
@@ -67,7 +68,7 @@ impl Core {
         let consumer_at = if declared.policy.consumer.is_some() { now } else { 0 };
         let times = Times { created_at: now, modified_at: now, consumer_at };
         let record = QueueRecord { label, retained: false, times, document };
-        let queue = Queue::new(record, declared.policy.clone(), State::EMPTY, None);
+        let queue = Queue::new(record, declared.policy.clone(), State::EMPTY);
         put_queue(id, &queue, store);
         self.labels.insert(declared.label.clone(), id);
         self.queues.insert(id, queue);
@@ -99,6 +100,9 @@ impl Core {
         self.retention.retain(|(_, other)| *other != id);
         store.remove(Key::Queue(id));
         store.remove(Key::State(id));
+        if queue.gaps.iter().any(Gaps::is_recorded) {
+            store.remove(Key::Gaps(id));
+        }
     }
 }
 

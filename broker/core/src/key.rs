@@ -31,6 +31,9 @@ pub enum Key {
     Clock,
     /// [`crate::PurgeRecord`]: what a purge has left to remove. Written by a purge; goes when all is removed.
     Purge(QueueId),
+    /// [`crate::GapsRecord`]: where nothing lives any more, between what does. Written when low marks are moved, while
+    /// something lives long; goes with it.
+    Gaps(QueueId),
 }
 
 impl Key {

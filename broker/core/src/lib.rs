@@ -28,6 +28,7 @@ mod declare;
 mod extend;
 mod fail;
 mod fault;
+mod gaps;
 mod id;
 mod key;
 pub mod limits;
@@ -55,7 +56,7 @@ pub use key::Key;
 pub use policy::{Backoff, Consumer, Policy};
 pub use queue::Totals;
 pub use record::{
-    Clock, ContentType, Delivery, Message, Meta, Origin, Place, Purge as PurgeRecord, QueueRecord, Record,
-    State, Table, Timer, Times,
+    Clock, ContentType, Delivery, Gap, Gaps as GapsRecord, Message, Meta, Origin, Place,
+    Purge as PurgeRecord, QueueRecord, Record, State, Table, Timer, Times,
 };
-pub use store::Store;
+pub use store::{Limit, Store};

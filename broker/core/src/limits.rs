@@ -6,8 +6,8 @@ pub const LEASED_MAX: u64 = 120_000;
 pub const LEASED_ALL_MAX: u64 = 500_000;
 /// Most timers, leases or expired messages that one [`crate::Command::Tick`] handles of each.
 pub const TICK_STEP: usize = 256;
-/// Most messages that are read at once only to be removed: each may have a body of a mebibyte.
-pub const BODIES_STEP: usize = 16;
+/// Most bytes of bodies that one command reads only to remove them or to make them ready, but always one message.
+pub const BODIES_BYTES: u64 = 4 * 1024 * 1024;
 /// Most dead messages that one tick tries to move to their dead-letter queue.
 pub const DEAD_STEP: usize = 64;
 /// Most bytes of bodies and attributes that one command moves to dead-letter queues, but always one message; the others
@@ -23,3 +23,25 @@ pub const RELEASES_MAX: u32 = 100;
 pub const REASON_MAX: usize = 256;
 /// An outage longer than this moves retention: messages do not expire because the broker was away.
 pub const OUTAGE_MIN_MS: u64 = 3_600_000;
+/// A shorter gap between living messages is passed over, and not recorded.
+pub const GAP_LEAST: u64 = 128;
+/// Most gaps that are remembered, of all queues: about so many, as each queue has a share.
+pub const GAPS_MAX: usize = 1 << 18;
+/// Most recorded gaps of a table of a queue.
+pub const GAPS_RECORDED_MAX: usize = 1024;
+
+/// Bounds that a caller may set otherwise; tests do, to reach them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// As [`LEASED_ALL_MAX`].
+    pub leased_all: u64,
+    /// As [`GAP_LEAST`].
+    pub gap_least: u64,
+    /// As [`GAPS_MAX`].
+    pub gaps: usize,
+}
+
+impl Bounds {
+    /// Those that are meant to be.
+    pub const USUAL: Self = Self { leased_all: LEASED_ALL_MAX, gap_least: GAP_LEAST, gaps: GAPS_MAX };
+}

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use crate::key::Key;
 use crate::record::Record;
-use crate::store::Store;
+use crate::store::{Limit, Store};
 
 /// Records in a map; a commit is nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,11 +20,19 @@ impl Store for MemoryStore {
         Ok(self.records.get(&key).cloned())
     }
 
-    fn scan(&self, from: Key, to: Key, limit: usize) -> Result<Vec<(Key, Record)>, Infallible> {
+    fn scan(&self, from: Key, to: Key, mut limit: Limit) -> Result<Vec<(Key, Record)>, Infallible> {
+        let mut found = Vec::new();
         if from >= to {
-            return Ok(Vec::new());
+            return Ok(found);
         }
-        Ok(self.records.range(from..to).take(limit).map(|(k, r)| (*k, r.clone())).collect())
+        for (key, record) in self.records.range(from..to) {
+            if limit.is_reached() {
+                break;
+            }
+            limit.count(record.body_bytes());
+            found.push((*key, record.clone()));
+        }
+        Ok(found)
     }
 
     fn put(&mut self, key: Key, record: Record) {

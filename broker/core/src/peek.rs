@@ -6,17 +6,18 @@ use crate::fault::Fault;
 use crate::id::{QueueId, Seq};
 use crate::limits;
 use crate::record::{Message, Place, Table};
-use crate::store::{Store, Typed};
+use crate::store::{Limit, Store, Typed};
 
 impl Core {
-    pub(crate) fn peek<S: Store>(&self, peek: Peek, store: &S) -> Result<Reply, Fault<S::Error>> {
+    pub(crate) fn peek<S: Store>(&mut self, peek: Peek, store: &S) -> Result<Reply, Fault<S::Error>> {
         let Some(queue) = self.queues.get(&peek.queue) else {
             return Ok(Refusal::QueueUnknown.into());
         };
         let count = peek.count.min(limits::BATCH_MAX);
-        let mut found = Vec::new();
-        for table in [Table::Fresh, Table::Parked] {
-            for (seq, message) in store.messages(table, peek.queue, queue.low(table), count)? {
+        let (limit, mut found) = (Limit { records: count, bytes: peek.bytes }, Vec::new());
+        let lows = [Table::Fresh, Table::Parked].map(|table| (table, queue.low(table)));
+        for (table, low) in lows {
+            for (seq, message) in self.living(peek.queue, table, low, limit, store)? {
                 found.push((seq, table, message));
             }
         }

@@ -1,5 +1,7 @@
 //! A pull: the oldest ready messages are leased.
 
+use std::collections::VecDeque;
+
 use crate::command::{Delivered, Lease, Pull, Refusal, Reply};
 use crate::core::{Core, END};
 use crate::fault::Fault;
@@ -7,7 +9,7 @@ use crate::id::{Millis, Order, QueueId, Seq, mix};
 use crate::key::Key;
 use crate::limits;
 use crate::record::{Delivery, Message, Place, Record, Table};
-use crate::store::{Store, Typed};
+use crate::store::{Limit, Store, Typed};
 
 /// A ready message that a pull may take.
 struct Candidate {
@@ -58,34 +60,41 @@ impl Core {
         }
         let (from, to) =
             (Key::Returned(pull.queue, queue.state.returned_head), Key::Returned(pull.queue, END));
+        // What expired was never leased, so the cursor may be behind.
+        let first = queue.state.cursor.max(queue.state.fresh_low);
         // Most queues have none that came back.
         let some = queue.state.returned_head < queue.state.next_order;
         let returned = if some { store.entries(from, to, count)? } else { Vec::new() };
         if some {
             // Those that went another way are not passed again.
-            let first = returned.first().map_or(queue.state.next_order, |(order, _)| *order);
-            if queue.state.returned_head != first {
-                queue.state.returned_head = first;
+            let head = returned.first().map_or(queue.state.next_order, |(order, _)| *order);
+            if queue.state.returned_head != head {
+                queue.state.returned_head = head;
                 self.touched.insert(pull.queue);
             }
         }
         let mut returned = returned.into_iter().peekable();
-        // What expired was never leased, so the cursor may be behind.
-        let first = queue.state.cursor.max(queue.state.fresh_low);
-        let mut fresh = store.messages(Table::Fresh, pull.queue, first, count)?.into_iter().peekable();
+        let (mut fresh, mut looked) = (VecDeque::new(), false);
         let (mut taken, mut bytes) = (Vec::with_capacity(count), 0);
         while taken.len() < count {
-            let candidate = match (returned.peek(), fresh.peek()) {
-                (Some((_, back)), Some((new, _))) if back < new => returned.next().map(|r| (Some(r), None)),
-                (Some(_), None) => returned.next().map(|r| (Some(r), None)),
-                (_, Some(_)) => fresh.next().map(|f| (None, Some(f))),
-                (None, None) => None,
+            let back = returned.peek().map(|(_, seq)| *seq);
+            // No fresh one lies before `first`: what came back from there needs no look at them.
+            if !looked && back.is_none_or(|back| back >= first) {
+                let left = pull.bytes.saturating_sub(bytes);
+                let limit = Limit { records: count - taken.len(), bytes: left };
+                fresh = self.living(pull.queue, Table::Fresh, first, limit, store)?.into();
+                looked = true;
+            }
+            let new = fresh.front().map(|(seq, _)| *seq);
+            let candidate = if back.is_some_and(|back| new.is_none_or(|new| back < new)) {
+                returned
+                    .next()
+                    .map(|(order, seq)| read_returned(pull.queue, order, seq, store))
+                    .transpose()?
+            } else {
+                fresh.pop_front().map(|(seq, message)| Candidate { seq, message, returned: None })
             };
-            let candidate = match candidate {
-                Some((Some((order, seq)), _)) => read_returned(pull.queue, order, seq, store)?,
-                Some((_, Some((seq, message)))) => Candidate { seq, message, returned: None },
-                _ => break,
-            };
+            let Some(candidate) = candidate else { break };
             bytes += candidate.message.bytes();
             if bytes > pull.bytes && !taken.is_empty() {
                 break;

@@ -3,16 +3,24 @@
 use crate::command::{Purge, Refusal, Remove, Reply};
 use crate::core::Core;
 use crate::fault::Fault;
+use crate::gaps::Gaps;
 use crate::id::{Order, QueueId, Seq};
 use crate::key::Key;
 use crate::limits;
-use crate::record::{Place, Purge as Rest, Record, State, Table};
-use crate::store::{Store, Typed};
+use crate::record::{Delivery, Gap, Message, Place, Purge as Rest, Record, State, Table};
+use crate::store::{Limit, Store, Typed};
+
+/// Where a living message is found.
+enum Found {
+    Delivered(Delivery),
+    /// In its first state.
+    Stored(Table, Box<Message>),
+}
 
 impl Core {
     /// Counts become zero and every position moves to its end. Leases of what is gone settle nothing any more.
     pub(crate) fn purge<S: Store>(&mut self, purge: Purge, store: &mut S) -> Reply {
-        let (id, now) = (purge.queue, self.now());
+        let (id, now, least) = (purge.queue, self.now(), self.bounds.gap_least);
         let queue = match self.touch(id) {
             Ok(queue) => queue,
             Err(refusal) => return refusal.into(),
@@ -30,6 +38,11 @@ impl Core {
         };
         // An earlier purge that is not done has begun further back.
         let rest = queue.purge.map_or(rest, |earlier| Rest { end: tail, order_end: next_order, ..earlier });
+        if queue.gaps.iter().any(Gaps::is_recorded) {
+            // All of it is below the marks.
+            store.remove(Key::Gaps(id));
+        }
+        queue.sweep_gaps(least);
         queue.state = State {
             tail,
             cursor: tail,
@@ -45,6 +58,7 @@ impl Core {
         queue.totals.purged += count;
         queue.batches.clear();
         queue.oldest = [None; 2];
+        queue.gaps = [Table::Fresh, Table::Parked].map(|_| Gaps::new(Vec::new(), tail));
         queue.purge = Some(rest);
         let leased = std::mem::take(&mut queue.leased);
         for (seq, delivery) in leased {
@@ -70,6 +84,9 @@ impl Core {
         };
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.purge = rest;
+            if rest.is_none() {
+                queue.swept = None;
+            }
         }
         if let Some(rest) = rest {
             store.put(Key::Purge(id), Record::Purge(rest));
@@ -89,24 +106,14 @@ impl Core {
         store: &mut S,
     ) -> Result<Option<Rest>, Fault<S::Error>> {
         let Rest { end, order_end, .. } = rest;
-        let mut room = limits::TICK_STEP;
+        let mut room = Limit { records: limits::TICK_STEP, bytes: limits::BODIES_BYTES };
+        let delivery = |seq| Key::Delivery(id, seq);
         // Deliveries first: they know of leases and timers.
-        for (key, record) in store.scan(Key::Delivery(id, rest.delivery), Key::Delivery(id, end), room)? {
-            let (Key::Delivery(_, seq), Record::Delivery(delivery)) = (key, record) else {
-                return Err(Fault::Corrupt(key));
-            };
-            match delivery.place {
-                Place::Leased { until, .. } => {
-                    self.leases.remove(&(until, id, seq));
-                }
-                Place::Waiting { due } => store.remove(Key::Timer(due, id, seq)),
-                Place::Returned { .. } | Place::Dead { .. } => {}
-            }
-            store.remove(key);
-            (rest.delivery, room) = (seq.next(), room - 1);
-        }
-        rest.fresh = self.sweep_table(id, Table::Fresh, (rest.fresh, end), &mut room, store)?;
-        rest.parked = self.sweep_table(id, Table::Parked, (rest.parked, end), &mut room, store)?;
+        rest.delivery = self.sweep_range(id, delivery, (rest.delivery, end), &mut room, store)?;
+        rest.fresh = self.sweep_range(id, |seq| Key::Fresh(id, seq), (rest.fresh, end), &mut room, store)?;
+        rest.parked =
+            self.sweep_range(id, |seq| Key::Parked(id, seq), (rest.parked, end), &mut room, store)?;
+        let mut room = room.records;
         for (head, key) in [
             (&mut rest.returned, Key::Returned as fn(QueueId, Order) -> Key),
             (&mut rest.dead, Key::Dead as fn(QueueId, Order) -> Key),
@@ -119,33 +126,73 @@ impl Core {
         Ok((room == 0).then_some(rest))
     }
 
-    /// Removes what a table has from one place to the other, while there is room; answers where it came to.
-    fn sweep_table<S: Store>(
-        &self,
+    /// Removes the records of one kind from one place to the other, while there is room; answers where it came to.
+    fn sweep_range<S: Store>(
+        &mut self,
         id: QueueId,
-        table: Table,
+        key: impl Fn(Seq) -> Key,
         (mut from, to): (Seq, Seq),
-        room: &mut usize,
+        room: &mut Limit,
         store: &mut S,
     ) -> Result<Seq, Fault<S::Error>> {
-        loop {
-            let (step, key) = (limits::BODIES_STEP.min(*room), |seq| Key::message(table, id, seq));
-            let found = store.scan(key(from), key(to), step)?;
-            let over = found.len() < step || step == 0;
+        while !room.is_reached()
+            && let Some(stretch) = self.swept_stretch(id, key(from), (from, to))
+        {
+            let found = store.scan(key(stretch.start), key(stretch.end), *room)?;
             for (key, record) in found {
-                let (Key::Fresh(_, seq) | Key::Parked(_, seq), Record::Message(message)) = (key, record)
-                else {
-                    return Err(Fault::Corrupt(key));
-                };
-                if table == Table::Parked && message.due >= self.clock.timer_head.0 {
+                room.count(record.body_bytes());
+                from = self.sweep_record(key, &record, store)?.next();
+            }
+            if !room.is_reached() {
+                from = stretch.end;
+                // A look costs about as much as a record.
+                room.count(0);
+            }
+        }
+        Ok(from)
+    }
+
+    /// Where the next records of a key's kind may be.
+    fn swept_stretch(&self, id: QueueId, key: Key, (from, to): (Seq, Seq)) -> Option<Gap> {
+        let gaps = self.queues.get(&id).and_then(|queue| queue.swept.as_deref());
+        let Some([fresh, parked, deliveries]) = gaps else {
+            return (from < to).then_some(from..to);
+        };
+        let gaps = match key {
+            Key::Fresh(..) => fresh,
+            Key::Parked(..) => parked,
+            _ => deliveries,
+        };
+        gaps.stretch(from, self.bounds.gap_least)
+    }
+
+    /// Removes a record of what was purged, and what follows from it.
+    fn sweep_record<S: Store>(
+        &mut self,
+        key: Key,
+        record: &Record,
+        store: &mut S,
+    ) -> Result<Seq, Fault<S::Error>> {
+        store.remove(key);
+        match (key, record) {
+            (Key::Fresh(_, seq), Record::Message(_)) => Ok(seq),
+            (Key::Parked(id, seq), Record::Message(message)) => {
+                if message.due >= self.clock.timer_head.0 {
                     store.remove(Key::Timer(message.due, id, seq));
                 }
-                store.remove(key);
-                (from, *room) = (seq.next(), *room - 1);
+                Ok(seq)
             }
-            if over {
-                return Ok(from);
+            (Key::Delivery(id, seq), Record::Delivery(delivery)) => {
+                match delivery.place {
+                    Place::Leased { until, .. } => {
+                        self.leases.remove(&(until, id, seq));
+                    }
+                    Place::Waiting { due } => store.remove(Key::Timer(due, id, seq)),
+                    Place::Returned { .. } | Place::Dead { .. } => {}
+                }
+                Ok(seq)
             }
+            _ => Err(Fault::Corrupt(key)),
         }
     }
 
@@ -161,30 +208,44 @@ impl Core {
         }
         let (mut count, mut gone) = (0, Vec::new());
         for seq in &remove.messages {
-            let Some(table) = self.table_of(id, *seq, store)? else {
-                gone.push(*seq);
-                continue;
-            };
-            self.remove(id, *seq, table, store)?;
+            match self.find_message(id, *seq, store)? {
+                None => {
+                    gone.push(*seq);
+                    continue;
+                }
+                Some(Found::Delivered(delivery)) => self.remove_delivered(id, *seq, &delivery, store),
+                Some(Found::Stored(table, message)) => {
+                    self.remove_undelivered(id, *seq, (table, &message), store);
+                }
+            }
             self.total(id, |totals| totals.purged += 1);
             count += 1;
         }
         Ok(Reply::Removed(count, gone))
     }
 
-    /// Where a living message is kept; `None` when it is gone.
-    fn table_of<S: Store>(&self, id: QueueId, seq: Seq, store: &S) -> Result<Option<Table>, Fault<S::Error>> {
-        if self.queues.get(&id).is_none_or(|queue| queue.is_gone(seq)) {
+    /// Finds a living message; `None` when it is gone.
+    fn find_message<S: Store>(
+        &self,
+        id: QueueId,
+        seq: Seq,
+        store: &S,
+    ) -> Result<Option<Found>, Fault<S::Error>> {
+        let Some(queue) = self.queues.get(&id).filter(|queue| !queue.is_gone(seq)) else {
             return Ok(None);
-        }
+        };
         if let Some(delivery) = self.delivery(id, seq, store)? {
-            return Ok(Some(delivery.table));
+            return Ok(Some(Found::Delivered(delivery)));
         }
-        let low = |table| self.queues.get(&id).map_or(seq, |queue| queue.low(table));
         for table in [Table::Fresh, Table::Parked] {
-            // Below a table's own mark the store may bring back what was removed.
-            if seq >= low(table) && store.get(Key::message(table, id, seq))?.is_some() {
-                return Ok(Some(table));
+            if queue.is_gone_from(table, seq) {
+                continue;
+            }
+            let key = Key::message(table, id, seq);
+            match store.get(key)? {
+                None => {}
+                Some(Record::Message(message)) => return Ok(Some(Found::Stored(table, message))),
+                Some(_) => return Err(Fault::Corrupt(key)),
             }
         }
         Ok(None)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::gaps::Gaps;
 use crate::id::{Millis, Seq};
 use crate::policy::Policy;
 use crate::record::{Delivery, Purge, QueueRecord, State, Table, Times};
@@ -22,8 +23,10 @@ pub(crate) struct Queue {
     pub(crate) leased: BTreeMap<Seq, Delivery>,
     /// What the last purge has left to remove.
     pub(crate) purge: Option<Purge>,
-    /// No parked message is stored: most queues have none, and need not look.
-    pub(crate) no_parked: bool,
+    /// Where the tables hold nothing.
+    pub(crate) gaps: [Gaps; 2],
+    /// The same of what purges have left to remove, and of its deliveries.
+    pub(crate) swept: Option<Box<[Gaps; 3]>>,
     /// The oldest message of each table, while it is known.
     pub(crate) oldest: [Option<Oldest>; 2],
     /// When to look for expired messages, in time less outages; its entry in [`crate::Core`]'s `retention`.
@@ -39,8 +42,9 @@ pub(crate) struct Oldest {
 }
 
 impl Queue {
-    pub(crate) fn new(record: QueueRecord, policy: Policy, state: State, purge: Option<Purge>) -> Self {
+    pub(crate) fn new(record: QueueRecord, policy: Policy, state: State) -> Self {
         let QueueRecord { label, retained, times, document } = record;
+        let gaps = [Table::Fresh, Table::Parked].map(|_| Gaps::new(Vec::new(), state.tail));
         Self {
             label,
             retained,
@@ -49,10 +53,11 @@ impl Queue {
             policy,
             state,
             totals: Totals::default(),
-            no_parked: false,
+            gaps,
+            swept: None,
             batches: BTreeMap::new(),
             leased: BTreeMap::new(),
-            purge,
+            purge: None,
             oldest: [None; 2],
             look_at: None,
         }
@@ -84,7 +89,13 @@ impl Queue {
 
     /// Whether a message is known to be gone, whatever records are left of it.
     pub(crate) fn is_gone(&self, seq: Seq) -> bool {
-        seq < self.lowest()
+        [Table::Fresh, Table::Parked].into_iter().all(|table| self.is_gone_from(table, seq))
+    }
+
+    /// Whether a table is known not to hold a message. Nothing may be read there: the store is free to forget that it was
+    /// removed.
+    pub(crate) fn is_gone_from(&self, table: Table, seq: Seq) -> bool {
+        seq < self.low(table) || self.gaps[table as usize].contains(seq)
     }
 
     /// Takes the next place among returned and dead messages.

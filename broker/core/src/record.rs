@@ -9,11 +9,20 @@ pub enum Record {
     Queue(QueueRecord),
     State(State),
     Purge(Purge),
+    Gaps(Gaps),
     Clock(Clock),
     Message(Box<Message>),
     Delivery(Delivery),
     Entry(Seq),
     Timer(Timer),
+}
+
+impl Record {
+    /// Bytes of the body and attributes of a message; 0 of all other records.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        if let Self::Message(message) = self { message.bytes() } else { 0 }
+    }
 }
 
 /// Identity of the store and of its declaration.
@@ -116,6 +125,17 @@ pub struct Purge {
     /// What is left is below these.
     pub end: Seq,
     pub order_end: Order,
+}
+
+/// Sequence numbers from the first to below the last, none of which has a message.
+pub type Gap = std::ops::Range<Seq>;
+
+/// Long gaps between the messages of a queue, in each table: in order, and apart. What lies in one is never read again, as
+/// below the queue's marks; so is a delivery that lies in both tables' gaps, or below their marks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Gaps {
+    pub fresh: Vec<Gap>,
+    pub parked: Vec<Gap>,
 }
 
 /// Time, as of the last commit.

@@ -5,8 +5,8 @@ use crate::fault::Fault;
 use crate::id::{QueueId, Seq};
 use crate::key::Key;
 use crate::limits;
-use crate::record::{Delivery, Place, Table};
-use crate::store::{Store, Typed};
+use crate::record::{Delivery, Message, Place, Table};
+use crate::store::Store;
 
 impl Core {
     /// Removes a message that was leased at least once, or came back.
@@ -27,14 +27,24 @@ impl Core {
         &mut self,
         id: QueueId,
         seq: Seq,
-        table: Table,
+        (table, message): (Table, &Message),
         store: &mut S,
     ) -> Result<(), Fault<S::Error>> {
-        if let Some(delivery) = self.delivery(id, seq, store)? {
-            self.remove_delivered(id, seq, &delivery, store);
-            return Ok(());
+        match self.delivery(id, seq, store)? {
+            Some(delivery) => self.remove_delivered(id, seq, &delivery, store),
+            None => self.remove_undelivered(id, seq, (table, message), store),
         }
-        let message = store.message(table, id, seq)?;
+        Ok(())
+    }
+
+    /// Removes a message that is in its first state.
+    pub(crate) fn remove_undelivered<S: Store>(
+        &mut self,
+        id: QueueId,
+        seq: Seq,
+        (table, message): (Table, &Message),
+        store: &mut S,
+    ) {
         if let Some(queue) = self.queues.get_mut(&id) {
             match table {
                 Table::Fresh => queue.state.ready -= 1,
@@ -45,7 +55,6 @@ impl Core {
             store.remove(Key::Timer(message.due, id, seq));
         }
         self.remove_stored(id, seq, table, message.bytes(), store);
-        Ok(())
     }
 
     /// Takes a message out of the state that its delivery names, and of that state's count and index.
@@ -83,6 +92,7 @@ impl Core {
     fn remove_stored<S: Store>(&mut self, id: QueueId, seq: Seq, table: Table, bytes: u64, store: &mut S) {
         store.remove(Key::message(table, id, seq));
         self.touched.insert(id);
+        self.note_gone(id, table, seq);
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };

@@ -69,11 +69,12 @@ impl Core {
         let due = message.due;
         if due == 0 {
             queue.state.ready += 1;
+            queue.gaps[Table::Fresh as usize].put(seq);
             self.woken.insert(id);
             store.put(Key::Fresh(id, seq), Record::Message(Box::new(message)));
         } else {
             queue.state.delayed += 1;
-            queue.no_parked = false;
+            queue.gaps[Table::Parked as usize].put(seq);
             store.put(Key::Parked(id, seq), Record::Message(Box::new(message)));
             self.put_timer(due, id, seq, Table::Parked, store);
         }
@@ -93,6 +94,9 @@ impl Core {
     ) {
         store.put(Key::Timer(due, id, seq), Record::Timer(Timer { table }));
         self.next_timer = Some(self.next_timer.map_or(due, |next| next.min(due)));
+        if self.quiet.contains(&due) {
+            self.quiet.start = due + 1;
+        }
     }
 }
 

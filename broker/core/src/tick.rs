@@ -7,7 +7,7 @@ use crate::id::{Millis, QueueId, Seq};
 use crate::key::Key;
 use crate::limits;
 use crate::record::{Delivery, Message, Place, Record, Table, Timer};
-use crate::store::{Store, Typed};
+use crate::store::{Limit, Store, Typed};
 
 impl Core {
     pub(crate) fn tick<S: Store>(&mut self, store: &mut S) -> Result<Reply, Fault<S::Error>> {
@@ -23,46 +23,60 @@ impl Core {
     /// Delayed messages that are due become ready. Says whether more are.
     fn promote<S: Store>(&mut self, store: &mut S) -> Result<bool, Fault<S::Error>> {
         let now = self.now();
-        if self.next_timer.is_none_or(|due| due > now) {
+        let Some(next) = self.next_timer.filter(|due| *due <= now) else {
             return Ok(false);
-        }
-        let (due, queue, seq) = self.clock.timer_head;
+        };
+        // Before the next one there are only such as went another way.
+        let (due, queue, seq) = self.clock.timer_head.max((next, QueueId(0), Seq(0)));
         let end = Key::Timer(now + 1, QueueId(0), Seq(0));
-        let due_now = store.scan(Key::Timer(due, queue, seq), end, limits::TICK_STEP)?;
-        let more = due_now.len() == limits::TICK_STEP;
+        let due_now = store.scan(Key::Timer(due, queue, seq), end, Limit::records(limits::TICK_STEP))?;
+        let mut more = due_now.len() == limits::TICK_STEP;
+        let mut bodies = Limit { records: limits::TICK_STEP, bytes: limits::BODIES_BYTES };
         for (key, record) in due_now {
+            if bodies.is_reached() {
+                more = true;
+                break;
+            }
             let (Key::Timer(due, id, seq), Record::Timer(timer)) = (key, record) else {
                 return Err(Fault::Corrupt(key));
             };
             self.clock.timer_head = (due, id, seq.next());
             store.remove(key);
-            self.ready_when_due(id, seq, timer, store)?;
+            bodies.count(self.ready_when_due(id, seq, timer, store)?);
         }
         self.next_timer = self.first_timer(store)?;
         Ok(more)
     }
 
-    fn first_timer<S: Store>(&self, store: &S) -> Result<Option<Millis>, Fault<S::Error>> {
-        let (due, queue, seq) = self.clock.timer_head;
-        let end = Key::Timer(Millis::MAX, QueueId(u32::MAX), Seq(u64::MAX));
-        let first = store.scan(Key::Timer(due, queue, seq), end, 1)?;
-        Ok(first.first().and_then(|(key, _)| if let Key::Timer(due, ..) = key { Some(*due) } else { None }))
+    /// When the first timer is due. Times that are known to be quiet are not looked at again.
+    fn first_timer<S: Store>(&mut self, store: &S) -> Result<Option<Millis>, Fault<S::Error>> {
+        let head = self.clock.timer_head;
+        let at = |due| (due, QueueId(0), Seq(0));
+        if let Some(due) = timer_between(head, at(self.quiet.start), store)? {
+            return Ok(Some(due));
+        }
+        let due = timer_between(head.max(at(self.quiet.end)), at(Millis::MAX), store)?;
+        self.quiet = head.0.saturating_add(1)..due.unwrap_or(Millis::MAX);
+        Ok(due)
     }
 
+    /// Answers how many bytes it has read to know their number.
     fn ready_when_due<S: Store>(
         &mut self,
         id: QueueId,
         seq: Seq,
         timer: Timer,
         store: &mut S,
-    ) -> Result<(), Fault<S::Error>> {
+    ) -> Result<u64, Fault<S::Error>> {
         if self.queues.get(&id).is_none_or(|queue| queue.is_gone(seq)) {
-            return Ok(());
+            return Ok(0);
         }
+        let mut read = 0;
         let delivery = if let Some(delivery) = store.delivery(id, seq)? {
             delivery
         } else {
             let bytes = store.message(timer.table, id, seq)?.bytes();
+            read = bytes;
             let (table, place) = (timer.table, Place::Waiting { due: 0 });
             Delivery { table, bytes, attempts: 0, releases: 0, place, reason: String::new() }
         };
@@ -70,7 +84,7 @@ impl Core {
             queue.state.delayed -= 1;
         }
         self.give_back(id, seq, delivery, store);
-        Ok(())
+        Ok(read)
     }
 
     /// Leases that ended by time spend an attempt. Says whether more have ended.
@@ -125,10 +139,11 @@ impl Core {
         let (retention, low, tail) = (queue.policy.retention, queue.low(table), queue.state.tail);
         let expired =
             |(_, message): &(Seq, Box<Message>)| message.stored_at.saturating_add(retention) <= age_now;
-        let mut step = store.messages(table, id, low, 1)?;
-        // What lies behind one that stays is of no use, and may be far.
+        let mut step = self.living(id, table, low, Limit::records(1), store)?;
+        // What lies behind one that stays is of no use.
         if step.first().is_some_and(expired) {
-            step = store.messages(table, id, low, limits::BATCH_MAX)?;
+            let limit = Limit { records: limits::BATCH_MAX, bytes: limits::BODIES_BYTES };
+            step = self.living(id, table, low, limit, store)?;
         }
         let (mut low, mut next) = (tail, None);
         for (seq, message) in step {
@@ -137,7 +152,7 @@ impl Core {
             if expires > age_now {
                 break;
             }
-            self.remove(id, seq, table, store)?;
+            self.remove(id, seq, (table, &message), store)?;
             self.total(id, |totals| totals.expired += 1);
         }
         if let Some(queue) = self.queues.get_mut(&id) {
@@ -191,4 +206,15 @@ impl Core {
         self.dead_retry = self.now().saturating_add(pause);
         Ok(())
     }
+}
+
+/// When the first timer from one place on, below another, is due.
+fn timer_between<S: Store>(
+    from: (Millis, QueueId, Seq),
+    to: (Millis, QueueId, Seq),
+    store: &S,
+) -> Result<Option<Millis>, Fault<S::Error>> {
+    let (from, to) = (Key::Timer(from.0, from.1, from.2), Key::Timer(to.0, to.1, to.2));
+    let first = store.scan(from, to, Limit::records(1))?;
+    Ok(first.first().and_then(|(key, _)| if let Key::Timer(due, ..) = key { Some(*due) } else { None }))
 }

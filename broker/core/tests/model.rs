@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, Key, Lease, Peek,
-    Policy, Pull, Purge, QueueId, Record, Remove, Reply, Retry, Send, SendItem, Seq, Settle,
+    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, GapsRecord, Key,
+    Lease, Peek, Policy, Pull, Purge, QueueId, Record, Remove, Reply, Retry, Send, SendItem, Seq, Settle,
+    limits,
 };
 use proptest::prelude::*;
 use reference::{Model, State};
@@ -17,6 +18,10 @@ use reference::{Model, State};
 const MAX_RETRIES: u32 = 2;
 const VISIBILITY: u64 = 5_000;
 const RETENTION: u64 = 120_000;
+/// Of a message that stays while all around it goes.
+const LONG: u64 = RETENTION - 10_000;
+/// Gaps matter from two messages on.
+const BOUNDS: limits::Bounds = limits::Bounds { gap_least: 2, ..limits::Bounds::USUAL };
 /// Of the queue `other`; `main` has no limit.
 const MAX_CONCURRENCY: usize = 2;
 
@@ -31,6 +36,7 @@ enum Operation {
     Pull {
         queue: usize,
         count: usize,
+        lease: Option<u64>,
     },
     Ack {
         pick: usize,
@@ -72,11 +78,18 @@ enum Operation {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let delay = prop_oneof![Just(None), Just(Some(0)), (1..8_000u64).prop_map(Some)];
+    let delay = prop_oneof![
+        4 => Just(None),
+        4 => Just(Some(0)),
+        4 => (1..8_000u64).prop_map(Some),
+        1 => Just(Some(LONG)),
+    ];
+    let lease = prop_oneof![4 => Just(None), 1 => Just(Some(LONG))];
     prop_oneof![
         4 => (0..2usize, prop::collection::vec(any::<u8>(), 1..6), delay.clone())
             .prop_map(|(queue, bodies, delay)| Operation::Send { queue, bodies, delay }),
-        4 => (0..2usize, 1..5usize).prop_map(|(queue, count)| Operation::Pull { queue, count }),
+        4 => (0..2usize, 1..5usize, lease)
+            .prop_map(|(queue, count, lease)| Operation::Pull { queue, count, lease }),
         3 => any::<usize>().prop_map(|pick| Operation::Ack { pick }),
         3 => (any::<usize>(), delay).prop_map(|(pick, delay)| Operation::Retry { pick, delay }),
         2 => any::<usize>().prop_map(|pick| Operation::Release { pick }),
@@ -148,7 +161,7 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let (mut store, now) = (MemoryStore::default(), 1_000_000);
-        let core = Core::open(&mut store, now, 7, read_policy).unwrap();
+        let core = Core::open_with(&mut store, now, 7, read_policy, BOUNDS).unwrap();
         let (model, leases, held) = Default::default();
         let mut run = Self { core, store, model, now, leases, pulls: 0, held };
         run.apply(declaration(true));
@@ -172,7 +185,7 @@ impl Run {
     fn step(&mut self, operation: Operation) {
         match operation {
             Operation::Send { queue, bodies, delay } => self.send(self.queue(queue), &bodies, delay),
-            Operation::Pull { queue, count } => self.pull(self.queue(queue), count),
+            Operation::Pull { queue, count, lease } => self.pull(self.queue(queue), count, lease),
             Operation::Ack { pick } => self.settle(pick, |lease, settle| settle.acks.push(lease)),
             Operation::Retry { pick, delay } => self.settle(pick, |lease, settle| {
                 settle.retries.push(Retry { lease, delay, reason: "no".to_owned() });
@@ -214,16 +227,16 @@ impl Run {
         }
     }
 
-    fn pull(&mut self, queue: QueueId, count: usize) {
+    fn pull(&mut self, queue: QueueId, count: usize, lease: Option<u64>) {
         let ready = self.model.count(queue, |state| matches!(state, State::Ready));
         let full = Some(queue) == self.core.find("other") && self.model.pulls_open(queue) >= MAX_CONCURRENCY;
         let expected = if full { 0 } else { count.min(ready) };
-        let pull = Pull { queue, count, bytes: u64::MAX, lease: None };
+        let pull = Pull { queue, count, bytes: u64::MAX, lease };
         let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else { panic!("refused") };
         assert_eq!(delivered.len(), expected, "a pull takes what is ready");
         self.pulls += 1;
         for one in delivered {
-            assert_eq!(one.until, self.now + VISIBILITY);
+            assert_eq!(one.until, self.now + lease.unwrap_or(VISIBILITY));
             let lease = (one.lease, self.pulls);
             self.model.delivered(queue, one.message.id, lease, one.attempt, one.until);
             self.leases.push((one.lease, queue));
@@ -285,7 +298,7 @@ impl Run {
 
     fn reopen(&mut self, down: u64) {
         self.now += down;
-        let core = Core::open(&mut self.store, self.now, 99, read_policy).unwrap();
+        let core = Core::open_with(&mut self.store, self.now, 99, read_policy, BOUNDS).unwrap();
         assert_eq!(core.incarnation(), 7, "an old store keeps its name");
         self.core = core;
         self.model.leases_move(down);
@@ -305,20 +318,20 @@ impl Run {
                 assert_eq!(oldest, self.model.oldest(id), "queue {id:?}");
             }
         }
+        self.core.move_marks(&mut self.store).unwrap();
         self.core.flush(&mut self.store);
         self.haunt();
         self.compare_with_rebuilt();
     }
 
-    /// Below a low mark the store may forget that something was removed: there everything comes back, and must not be seen.
+    /// Below a low mark and in a recorded gap the store may forget that something was removed: there everything comes back,
+    /// and must not be seen.
     fn haunt(&mut self) {
         for (key, record) in &self.held {
             let below = match *key {
-                Key::Fresh(id, seq) => self.state(id).is_none_or(|state| seq < state.fresh_low),
-                Key::Parked(id, seq) => self.state(id).is_none_or(|state| seq < state.parked_low),
-                Key::Delivery(id, seq) => {
-                    self.state(id).is_none_or(|state| seq < state.fresh_low.min(state.parked_low))
-                }
+                Key::Fresh(id, seq) => self.gone(id, 0, seq),
+                Key::Parked(id, seq) => self.gone(id, 1, seq),
+                Key::Delivery(id, seq) => self.gone(id, 2, seq),
                 Key::Returned(id, order) => self.state(id).is_none_or(|state| order < state.returned_head),
                 Key::Dead(id, order) => self.state(id).is_none_or(|state| order < state.dead_head),
                 Key::Timer(..) => match self.store.records.get(&Key::Clock) {
@@ -328,7 +341,9 @@ impl Run {
                     }
                     _ => false,
                 },
-                Key::Meta | Key::Queue(_) | Key::State(_) | Key::Purge(_) | Key::Clock => false,
+                Key::Meta | Key::Queue(_) | Key::State(_) | Key::Purge(_) | Key::Gaps(_) | Key::Clock => {
+                    false
+                }
             };
             if below {
                 self.store.records.entry(*key).or_insert_with(|| record.clone());
@@ -337,19 +352,36 @@ impl Run {
         self.held.extend(self.store.records.clone());
     }
 
+    /// Whether a record may come back, by what is committed of its queue: of the ranges of one kind of key.
+    fn gone(&self, id: QueueId, kind: usize, seq: Seq) -> bool {
+        let Some(state) = self.state(id) else { return true };
+        let recorded = match self.store.records.get(&Key::Gaps(id)) {
+            Some(Record::Gaps(gaps)) => gaps.clone(),
+            _ => GapsRecord::default(),
+        };
+        recorded.dead(state)[kind].iter().any(|gap| gap.contains(&seq))
+    }
+
     fn state(&self, id: QueueId) -> Option<&capstan_core::State> {
         self.core.view(id).map(|view| view.state)
     }
 
     /// What is kept in memory is what opening the store makes.
-    fn compare_with_rebuilt(&self) {
+    fn compare_with_rebuilt(&mut self) {
         let mut store = self.store.clone();
-        let rebuilt = Core::open(&mut store, self.now, 99, read_policy).unwrap();
+        let mut rebuilt = Core::open_with(&mut store, self.now, 99, read_policy, BOUNDS).unwrap();
         assert_eq!(store, self.store, "opening without downtime changes nothing");
         let states = |core: &Core| {
             core.views().map(|view| (view.id, view.state.clone(), view.pulls_left)).collect::<Vec<_>>()
         };
         assert_eq!(states(&rebuilt), states(&self.core));
+        let mut look = |core: &mut Core, queue| {
+            core.apply(Command::Peek(Peek { queue, count: 9, bytes: u64::MAX }), self.now, &mut store)
+                .unwrap()
+        };
+        for id in self.core.views().map(|view| view.id).collect::<Vec<_>>() {
+            assert_eq!(look(&mut rebuilt, id), look(&mut self.core, id), "{id:?}");
+        }
     }
 }
 

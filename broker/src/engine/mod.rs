@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::stats::Stats;
 use crate::store::{Durability, FjallStore, StoreError, Transaction};
-pub(crate) use answers::{Answers, Held};
+pub(crate) use answers::{Answers, Held, PATIENCE};
 use changes::Changes;
 pub(crate) use changes::Version;
 use count::backlog;
@@ -53,11 +53,16 @@ const COMMIT_BYTES: usize = 8 << 20;
 /// With so many messages waiting for work, the next round is worth beginning while this one is synced: to hand it over
 /// costs about as much as to apply a few.
 const OVERLAP: usize = 64;
-/// Between two looks that move low marks on, while there are commits, milliseconds.
-const MARKS_MS: u64 = 2000;
+/// Between two looks that move low marks on and record gaps, while there are commits, milliseconds.
+const MARKS_MS: u64 = 500;
 /// What tests shorten.
-const TIMES: Times =
-    Times { commit_max: Duration::from_secs(30), heartbeat_ms: 60_000, unread_max: answers::PULLED_MAX };
+const TIMES: Times = Times {
+    commit_max: Duration::from_secs(30),
+    heartbeat_ms: 60_000,
+    unread_max: answers::PULLED_MAX,
+    unread_patience: answers::PATIENCE,
+    leases_max: capstan_core::limits::LEASED_ALL_MAX,
+};
 
 /// How long things may take, and how much may wait.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +73,10 @@ struct Times {
     heartbeat_ms: u64,
     /// Most bytes of messages in answers that clients have not taken yet.
     unread_max: u64,
+    /// So long an answer may be on its way while others need the room.
+    unread_patience: Duration,
+    /// Most leases of all queues.
+    leases_max: u64,
 }
 
 /// What the engine is asked to do.
@@ -151,7 +160,7 @@ struct Engine {
     waiting: bool,
     /// Queues whose waiting pulls are to be looked at.
     awake: BTreeSet<QueueId>,
-    /// Leases whose pull went away before its answer: they are released.
+    /// Leases whose pull went away before its answer, or was cut off before it had all of it: they are released.
     abandoned: Vec<Lease>,
     directory: watch::Sender<Arc<Directory>>,
     /// Queues in the directory.
@@ -232,7 +241,9 @@ impl Engine {
     /// The first commit of a round: leases for the pulls that are to be answered now.
     fn deliver(&mut self, now: u64) -> Result<(), EngineError> {
         if self.pulled.is_full() {
-            self.pulled.cut_stalled();
+            if self.is_room_needed(now) {
+                self.abandoned.extend(self.pulled.cut_stalled());
+            }
             return self.put_off(now);
         }
         let mut due = std::mem::take(&mut self.overdue);
@@ -249,6 +260,13 @@ impl Engine {
         }
         self.overdue = due;
         Ok(())
+    }
+
+    /// Whether there are pulls that would be answered, were it not for unread answers.
+    fn is_room_needed(&self, now: u64) -> bool {
+        !self.overdue.is_empty()
+            || self.awake.iter().any(|queue| self.waiters.has(*queue))
+            || self.waiters.next_deadline().is_some_and(|at| at <= now)
     }
 
     /// Too many answers are unread: pulls go on waiting, and those that are due, or whose time is over, get nothing.
@@ -287,7 +305,7 @@ impl Engine {
             if let Reply::Delivered(delivered) = &effects.reply {
                 let leased = delivered.iter().map(|one| one.message.bytes()).sum::<u64>();
                 bytes += leased;
-                held = Some(self.pulled.hold(leased));
+                held = Some(self.pulled.hold(leased, delivered.iter().map(|one| one.lease).collect()));
                 // It left some of what was meant for it, by its limit of bytes: the next one may have them.
                 if !delivered.is_empty() && delivered.len() < wanted && self.waiters.has(queue) {
                     self.awake.insert(queue);
@@ -384,25 +402,23 @@ impl Engine {
         if beat || self.core.next_due().is_some_and(|due| due <= now) {
             self.awake.extend(self.core.apply(Command::Tick, now, &mut transaction)?.woken);
         }
-        let moved = self.move_marks(now, &transaction)?;
+        let moved = self.move_marks(now, &mut transaction)?;
         if (beat || moved) && transaction.is_empty() {
             self.core.flush(&mut transaction);
         }
         self.finish(transaction, round)
     }
 
-    /// Now and then moves the low marks of all queues: the store gives back the space below them when they are committed.
-    fn move_marks(&mut self, now: u64, transaction: &Transaction<'_>) -> Result<bool, EngineError> {
+    /// Now and then moves the low marks of all queues, and records gaps: the store gives back the space below and in them
+    /// when they are committed.
+    fn move_marks(&mut self, now: u64, transaction: &mut Transaction<'_>) -> Result<bool, EngineError> {
         let Commits { buffered, synced } = self.commits();
         let commits = buffered + synced;
         if commits == self.looked.commits || now.saturating_sub(self.looked.at) < MARKS_MS {
             return Ok(false);
         }
         self.looked = Looked { at: now, commits };
-        let queues: Vec<QueueId> = self.core.views().map(|view| view.id).collect();
-        for queue in queues {
-            self.core.oldest_sent_at(queue, transaction)?;
-        }
+        self.core.move_marks(transaction)?;
         Ok(self.core.has_changes())
     }
 
@@ -438,7 +454,8 @@ impl Engine {
             Job::Apply { command: Command::Peek(peek), reply, .. }
                 if peek.count > 0 && self.peeked.is_full() =>
             {
-                self.peeked.cut_stalled();
+                // Nothing is leased for a look.
+                let _ = self.peeked.cut_stalled();
                 let _ = reply.send(Err(Unavailable::Overloaded));
             }
             Job::Apply { command, backlog: of, reply } => {
@@ -454,7 +471,8 @@ impl Engine {
                 let backlog = of.map(|queue| backlog(&mut self.core, queue, transaction)).transpose()?;
                 let held = match &effects.reply {
                     Reply::Peeked(peeked) => {
-                        Some(self.peeked.hold(peeked.iter().map(|one| one.message.bytes()).sum()))
+                        let bytes = peeked.iter().map(|one| one.message.bytes()).sum();
+                        Some(self.peeked.hold(bytes, Vec::new()))
                     }
                     _ => None,
                 };

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use capstan_core::limits::Bounds;
 use capstan_core::{Core, Key, Record, Store};
 use tokio::sync::{oneshot, watch};
 
@@ -42,10 +43,10 @@ pub(super) fn start_with(
     let lanes = Arc::new(Lanes::default());
     let (directory, published) = watch::channel(Arc::new(Directory::default()));
     let (changes, version) = Changes::new();
-    let (pulled, peeked) = (Answers::new(times.unread_max), Answers::of_peeks());
+    let (pulled, peeked) = (Answers::new(times.unread_max, times.unread_patience), Answers::of_peeks());
     let (ending, ended) = Ending::new(Arc::clone(&lanes));
     let no_thread = |e| EngineError::Core(format!("cannot start a thread: {e}"));
-    let (core, clock) = open(&store)?;
+    let (core, clock) = open(&store, times)?;
     let stuck = ending.clone();
     let watchdog =
         Watchdog::start(times.commit_max, move || stuck.end(Err(EngineError::Stuck(times.commit_max))))
@@ -119,12 +120,13 @@ impl Ending {
     }
 }
 
-fn open(store: &FjallStore) -> Result<(Core, Clock), EngineError> {
+fn open(store: &FjallStore, times: Times) -> Result<(Core, Clock), EngineError> {
     let policy =
         |document: &[u8]| crate::policy::read_document(document).map(|p| crate::policy::translate(&p));
     let mut transaction = store.transaction();
     let mut clock = Clock::start(committed(&transaction)?);
-    let core = Core::open(&mut transaction, clock.now(), rand::random(), policy)?;
+    let bounds = Bounds { leased_all: times.leases_max, ..Bounds::USUAL };
+    let core = Core::open_with(&mut transaction, clock.now(), rand::random(), policy, bounds)?;
     transaction.commit(Durability::Synced)?;
     Ok((core, clock))
 }

@@ -1,6 +1,7 @@
 //! The engine over a real store: what is answered when, and who gets what.
 
 mod overlap;
+mod room;
 mod space;
 
 use std::pin::Pin;
@@ -17,7 +18,13 @@ use super::*;
 
 /// A test fails when what it waits for takes longer.
 const DEADLINE: Duration = Duration::from_secs(30);
-const NO_WAIT: Times = Times { commit_max: DEADLINE, heartbeat_ms: 1_000_000, unread_max: u64::MAX };
+const NO_WAIT: Times = Times {
+    commit_max: DEADLINE,
+    heartbeat_ms: 1_000_000,
+    unread_max: u64::MAX,
+    unread_patience: DEADLINE,
+    leases_max: u64::MAX,
+};
 
 /// Holds synced commits while it is shut, and counts those that came to it.
 #[derive(Default)]

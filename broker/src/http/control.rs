@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::{Extension, Json};
 use capstan_api::ErrorCode;
 use capstan_api::Name;
 use capstan_api::control::{
@@ -13,12 +13,13 @@ use capstan_api::control::{
 use capstan_api::limits;
 use capstan_core::Command;
 
+use super::AppState;
 use super::body::Body;
 use super::place::InQuery;
 use super::refused::Refused;
-use super::{AppState, answer};
 use crate::engine::{Changed, QueueSnapshot, Version};
 use crate::policy;
+use crate::port::Connection;
 
 /// After a change, others are awaited for so long.
 const CHANGES_GATHER: Duration = Duration::from_millis(50);
@@ -41,9 +42,13 @@ pub(super) async fn declare(
 }
 
 /// Tells what the broker knows.
-pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
+pub(super) async fn get(
+    State(state): State<AppState>,
+    Extension(connection): Extension<Connection>,
+) -> Result<Response, Refused> {
+    let turn = state.states.turn().await?;
     let snapshot = state.engine.snapshot().await?;
-    answer::written_aside(move || {
+    turn.write_json(&connection, move || {
         let queues = snapshot.queues.iter().filter_map(queue_state).collect();
         serde_json::to_vec(&BrokerState {
             incarnation: state.incarnation(),
@@ -68,6 +73,7 @@ pub(super) struct Seen {
 /// Answers when queues changed after the version that the subscriber has seen, or the time is over, or the broker ends.
 pub(super) async fn changes(
     State(state): State<AppState>,
+    Extension(connection): Extension<Connection>,
     InQuery(seen): InQuery<Seen>,
 ) -> Result<Response, Refused> {
     let (mut versions, since) = (state.engine.versions(), read_version(&seen.since));
@@ -84,8 +90,9 @@ pub(super) async fn changes(
         () = over => {}
         () = state.ending.cancelled() => {}
     }
+    let turn = state.states.turn().await?;
     let Changed { version, whole, queues } = state.engine.changes(since).await?;
-    answer::written_aside(move || {
+    turn.write_json(&connection, move || {
         let queues = queues.iter().filter_map(queue_state).collect();
         let version = format!("{:08x}-{}", version.epoch, version.number);
         serde_json::to_vec(&Changes { version, whole, queues })

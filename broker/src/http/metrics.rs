@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderValue;
+use axum::response::Response;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -15,6 +16,7 @@ use super::AppState;
 use super::refused::Refused;
 use crate::broker::Ports;
 use crate::engine::{Commits, QueueSnapshot, Snapshot};
+use crate::port::Connection;
 use crate::store::Usage;
 
 const LABELS: [&str; 2] = ["namespace", "queue"];
@@ -22,17 +24,21 @@ const MESSAGES: [&str; 3] = ["namespace", "queue", "state"];
 const EVENTS: [&str; 3] = ["namespace", "queue", "event"];
 
 /// Counts everything and writes it down.
-pub(super) async fn get(State(state): State<AppState>) -> Result<Response, Refused> {
+pub(super) async fn get(
+    State(state): State<AppState>,
+    Extension(connection): Extension<Connection>,
+) -> Result<Response, Refused> {
+    let turn = state.states.turn().await?;
     let snapshot = state.engine.snapshot().await?;
     let sidecars = state.sidecars.load(Ordering::Relaxed);
     let usage = state.engine.volume().usage();
-    // Thousands of queues take their time, in which other requests must be served.
-    let written = tokio::task::spawn_blocking(move || write(&state, &snapshot, sidecars, usage));
-    let text = written.await.map_err(|_| super::unexpected())?.map_err(|error| {
-        tracing::error!(%error, "metrics cannot be written");
-        super::unexpected()
-    })?;
-    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+    let write = move || {
+        write(&state, &snapshot, sidecars, usage).map_err(|error| {
+            tracing::error!(%error, "metrics cannot be written");
+            super::unexpected()
+        })
+    };
+    turn.write(HeaderValue::from_static(prometheus::TEXT_FORMAT), &connection, write).await
 }
 
 fn write(
@@ -49,14 +55,15 @@ fn write(
     registry.register(Box::new(commits(snapshot.commits)?))?;
     registry.register(Box::new(clock_offset(snapshot.clock_offset_ms)?))?;
     let depths = state.engine.depths();
-    let unread = usize::try_from(state.engine.unread()).unwrap_or(usize::MAX);
+    let unread = state.engine.unread() + state.lists.unread() + state.states.unread();
+    let unread = usize::try_from(unread).unwrap_or(usize::MAX);
     let (open, refused) = connections(&state.connections)?;
     registry.register(Box::new(open))?;
     registry.register(Box::new(refused))?;
     for (name, help, count) in [
         ("capstan_pulls_waiting", "Pulls that wait for messages.", snapshot.pulls_waiting),
         ("capstan_sidecars_waiting", "Sidecars that wait for news of their configuration.", sidecars),
-        ("capstan_answers_unread_bytes", "Messages in answers that clients have not taken yet.", unread),
+        ("capstan_answers_unread_bytes", "Large answers that clients have not taken yet.", unread),
         ("capstan_verdicts_waiting", "Requests with verdicts that wait for the engine.", depths.verdicts),
         ("capstan_work_waiting", "Sends, pulls and looks that wait for the engine.", depths.work),
         ("capstan_work_waiting_bytes", "Bodies of the sends that wait for the engine.", depths.work_bytes),

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Ports;
 use crate::engine::{Backlog, Handle};
 use crate::stats::Stats;
+use answer::Lists;
 use body::Budgets;
 use pulls::Pulls;
 use queue::{Found, Names};
@@ -55,6 +56,10 @@ pub(crate) struct Parts {
     tokens: Tokens,
     pulls: Pulls,
     budgets: Budgets,
+    /// Of the data port.
+    lists: Lists,
+    /// Of the admin port: queues, and all that is counted.
+    states: Lists,
     connections: Ports,
     stats: Arc<Stats>,
     /// Cancelled when the broker ends: whoever waits answers.
@@ -79,8 +84,19 @@ impl AppState {
         ending: CancellationToken,
     ) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
-        let (pulls, budgets, sidecars) = Default::default();
-        Self(Arc::new(Parts { engine, tokens, pulls, budgets, connections, stats, ending, sidecars }))
+        let (pulls, budgets, sidecars, lists, states) = Default::default();
+        Self(Arc::new(Parts {
+            engine,
+            tokens,
+            pulls,
+            budgets,
+            lists,
+            states,
+            connections,
+            stats,
+            ending,
+            sidecars,
+        }))
     }
 
     fn find(&self, names: Names) -> Result<Found, Refused> {

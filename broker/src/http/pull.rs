@@ -49,7 +49,8 @@ pub(super) async fn pull(
         Reply::Delivered(delivered) => {
             let metrics = metrics_of(outcome.backlog);
             let written = pulled::write(&delivered, &metrics, state.tokens);
-            answer::counted(written.map_err(|error| answer::unwritten(&error))?, outcome.held, &connection)
+            let bytes = written.map_err(|error| answer::unwritten(&error))?;
+            Ok(answer::counted(bytes, outcome.held, &connection))
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),
@@ -113,7 +114,8 @@ pub(super) async fn peek(
         Reply::Peeked(peeked) => {
             let messages = peeked.into_iter().map(|one| shown(one, &found, state.tokens)).collect();
             let written = serde_json::to_vec(&Envelope::success(Peeked { messages }));
-            answer::counted(written.map_err(|error| answer::unwritten(&error))?, outcome.held, &connection)
+            let bytes = written.map_err(|error| answer::unwritten(&error))?;
+            Ok(answer::counted(bytes, outcome.held, &connection))
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),

@@ -1,9 +1,9 @@
 //! Reading queues and their consumers in Cloudflare's form; changing them is `kubectl apply`'s business.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, Uri};
 use axum::response::Response;
+use axum::{Extension, Json};
 use capstan_api::ErrorCode;
 use capstan_api::control::ConsumerPolicy;
 use capstan_api::envelope::{Envelope, ResultInfo};
@@ -13,13 +13,15 @@ use serde_json::{Value, json};
 use super::place::{InPath, InQuery};
 use super::queue::{Names, check_account};
 use super::refused::Refused;
-use super::{AppState, answer, metrics_of};
+use super::{AppState, metrics_of};
 use crate::directory::Entry;
+use crate::port::Connection;
 
 /// The queues of a namespace; `name` filters, and may be given several times. Without `per_page` all are on page 1.
 pub(super) async fn list(
     State(state): State<AppState>,
     InPath(namespace): InPath<String>,
+    Extension(connection): Extension<Connection>,
     InQuery(query): InQuery<Vec<(String, String)>>,
 ) -> Result<Response, Refused> {
     check_account(&namespace)?;
@@ -27,9 +29,9 @@ pub(super) async fn list(
     let per_page = counted(&query, "per_page")?;
     let names: Vec<String> =
         query.into_iter().filter(|(key, _)| key == "name").map(|(_, name)| name).collect();
+    let turn = state.lists.turn().await?;
     let directory = state.engine.directory();
-    // Thousands of queues take their time, in which other requests must be served.
-    answer::written_aside(move || {
+    turn.write_json(&connection, move || {
         let wanted = |entry: &&Entry| {
             !entry.retained && (names.is_empty() || names.iter().any(|n| n == entry.policy.name.as_str()))
         };

@@ -3,8 +3,8 @@
 //! A change of any of these is a new format version.
 
 use capstan_core::{
-    Clock, ContentType, Delivery, Key, Message, MessageId, Meta, Order, Origin, Place, PurgeRecord, QueueId,
-    QueueRecord, Record, Seq, State, Table, Timer, Times,
+    Clock, ContentType, Delivery, Gap, GapsRecord, Key, Message, MessageId, Meta, Order, Origin, Place,
+    PurgeRecord, QueueId, QueueRecord, Record, Seq, State, Table, Timer, Times,
 };
 
 /// Bytes end early, or hold what no record holds.
@@ -30,6 +30,14 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
         Record::Purge(purge) => {
             let PurgeRecord { fresh, parked, delivery, returned, dead, end, order_end } = purge;
             w.numbers(&[fresh.0, parked.0, delivery.0, returned.0, dead.0, end.0, order_end.0]);
+        }
+        Record::Gaps(GapsRecord { fresh, parked }) => {
+            for gaps in [fresh, parked] {
+                w.number(gaps.len() as u64);
+                for gap in gaps {
+                    w.numbers(&[gap.start.0, gap.end.0]);
+                }
+            }
         }
         Record::Clock(Clock { committed, outage, timer_head: (due, queue, seq) }) => {
             w.numbers(&[*committed, *outage, *due, queue.0.into(), seq.0]);
@@ -66,6 +74,9 @@ pub(super) fn decode(key: Key, bytes: &[u8]) -> Result<Record, Invalid> {
             end: Seq(r.number()?),
             order_end: Order(r.number()?),
         }),
+        Key::Gaps(_) => {
+            Record::Gaps(GapsRecord { fresh: decode_gaps(&mut r)?, parked: decode_gaps(&mut r)? })
+        }
         Key::Clock => {
             let (committed, outage) = (r.number()?, r.number()?);
             Record::Clock(Clock {
@@ -80,6 +91,19 @@ pub(super) fn decode(key: Key, bytes: &[u8]) -> Result<Record, Invalid> {
         Key::Timer(..) => Record::Timer(Timer { table: r.table()? }),
     };
     if r.0.is_empty() { Ok(record) } else { Err(Invalid) }
+}
+
+/// In order, and apart: what is read relies on it.
+fn decode_gaps(r: &mut Reader<'_>) -> Result<Vec<Gap>, Invalid> {
+    let mut gaps: Vec<Gap> = Vec::new();
+    for _ in 0..r.number()? {
+        let gap = Seq(r.number()?)..Seq(r.number()?);
+        if gap.start >= gap.end || gaps.last().is_some_and(|last| last.end >= gap.start) {
+            return Err(Invalid);
+        }
+        gaps.push(gap);
+    }
+    Ok(gaps)
 }
 
 fn encode_state(w: &mut Writer, state: &State) {
@@ -336,7 +360,7 @@ mod tests {
     }
 
     fn small() -> impl Strategy<Value = (Key, Record)> {
-        (0..6u8, any::<[u64; 14]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
+        (0..7u8, any::<[u64; 14]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
             |(kind, n, queue, text, flag)| {
                 let id = QueueId(queue);
                 match kind {
@@ -355,6 +379,10 @@ mod tests {
                         (Key::Clock, Record::Clock(Clock { committed: n[0], outage: n[1], timer_head }))
                     }
                     4 => (Key::Purge(id), decode(Key::Purge(id), &numbers(&n[..7])).unwrap()),
+                    5 => (
+                        Key::Gaps(id),
+                        Record::Gaps(GapsRecord { fresh: gaps(&n[..5]), parked: gaps(&n[5..]) }),
+                    ),
                     _ => (Key::Returned(id, Order(n[0])), Record::Entry(Seq(n[1]))),
                 }
             },
@@ -365,6 +393,25 @@ mod tests {
         let mut w = Writer(Vec::new());
         numbers.iter().for_each(|n| w.number(*n));
         w.0
+    }
+
+    fn gaps(numbers: &[u64]) -> Vec<Gap> {
+        let apart: std::collections::BTreeSet<u64> = numbers.iter().copied().collect();
+        let ends: Vec<Seq> = apart.into_iter().map(Seq).collect();
+        ends.chunks_exact(2).map(|gap| gap[0]..gap[1]).collect()
+    }
+
+    #[test]
+    fn gaps_are_in_order_and_apart() {
+        let read = |numbers_: &[u64]| decode(Key::Gaps(QueueId(1)), &numbers(numbers_));
+        let record = GapsRecord { fresh: gaps(&[1, 2, 4, 9]), parked: Vec::new() };
+        assert_eq!(read(&[2, 1, 2, 4, 9, 0]), Ok(Record::Gaps(record)));
+        for wrong in [&[1, 2, 2, 0], &[1, 3, 2, 0]] {
+            assert_eq!(read(wrong), Err(Invalid), "{wrong:?}");
+        }
+        for wrong in [&[2, 4, 9, 1, 2, 0], &[2, 1, 2, 2, 9, 0]] {
+            assert_eq!(read(wrong), Err(Invalid), "{wrong:?}");
+        }
     }
 
     fn anything() -> impl Strategy<Value = (Key, Record)> {

@@ -1,19 +1,19 @@
-//! Which keys are dead: those below every queue's low marks, as a committed snapshot says.
+//! Which keys are dead: those below every queue's low marks and in its recorded gaps, as a committed snapshot says.
 //!
 //! They are all removed already. Their tables still hold them, and may give them back when a table with their removals
-//! is dropped; so nothing reads below a low mark, and only marks that are on disk count here.
+//! is dropped; so nothing reads below a low mark or in a gap, and only marks and gaps that are on disk count here.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use capstan_core::{Clock, Key, Order, QueueId, Record, Seq, State};
+use capstan_core::{Clock, Gap, GapsRecord, Key, Order, QueueId, Record, Seq, State};
 
 use super::{StoreError, codec, key};
 
 /// The marks of all queues.
 #[derive(Debug)]
 pub(super) struct Marks {
-    queues: BTreeMap<QueueId, State>,
+    queues: BTreeMap<QueueId, (State, GapsRecord)>,
     /// Queues below this that are not there were forgotten, and their ids are never used again.
     next_queue: QueueId,
     clock: Clock,
@@ -41,13 +41,23 @@ impl Marks {
             return Ok(None);
         };
         let mut queues = BTreeMap::new();
+        let mut gaps = BTreeMap::new();
+        let recorded = key::encode(Key::Gaps(QueueId(0)))..key::encode(Key::Gaps(QueueId(u32::MAX)));
+        for item in snapshot.range(keyspace, recorded) {
+            let (stored, value) = item.into_inner()?;
+            if let Some(key @ Key::Gaps(id)) = key::decode(&stored)
+                && let Record::Gaps(found) = read(key, &value)?
+            {
+                gaps.insert(id, found);
+            }
+        }
         let states = key::encode(Key::State(QueueId(0)))..key::encode(Key::State(QueueId(u32::MAX)));
         for item in snapshot.range(keyspace, states) {
             let (stored, value) = item.into_inner()?;
             if let Some(key @ Key::State(id)) = key::decode(&stored)
                 && let Record::State(state) = read(key, &value)?
             {
-                queues.insert(id, state);
+                queues.insert(id, (state, gaps.remove(&id).unwrap_or_default()));
             }
         }
         Ok(Some(Self { queues, next_queue: meta.next_queue, clock }))
@@ -55,30 +65,33 @@ impl Marks {
 
     /// Bytes of bodies and attributes of all messages.
     pub(super) fn live_bytes(&self) -> u64 {
-        self.queues.values().map(|state| state.bytes).sum()
+        self.queues.values().map(|(state, _)| state.bytes).sum()
     }
 
     /// The ranges of dead keys, in order.
     pub(super) fn dead(&self) -> Vec<Keys> {
-        type Low = (fn(QueueId, u64) -> Key, fn(&State) -> u64);
-        let kinds: [Low; 5] = [
-            (|id, n| Key::Fresh(id, Seq(n)), |state| state.fresh_low.0),
-            (|id, n| Key::Parked(id, Seq(n)), |state| state.parked_low.0),
-            (|id, n| Key::Delivery(id, Seq(n)), |state| state.fresh_low.min(state.parked_low).0),
-            (|id, n| Key::Returned(id, Order(n)), |state| state.returned_head.0),
-            (|id, n| Key::Dead(id, Order(n)), |state| state.dead_head.0),
+        type Dead = (fn(QueueId, u64) -> Key, fn(&State, &GapsRecord) -> Vec<(u64, u64)>);
+        let kinds: [Dead; 5] = [
+            (|id, n| Key::Fresh(id, Seq(n)), |state, gaps| numbers(&gaps.dead(state)[0])),
+            (|id, n| Key::Parked(id, Seq(n)), |state, gaps| numbers(&gaps.dead(state)[1])),
+            (|id, n| Key::Delivery(id, Seq(n)), |state, gaps| numbers(&gaps.dead(state)[2])),
+            (|id, n| Key::Returned(id, Order(n)), |state, _| vec![(0, state.returned_head.0)]),
+            (|id, n| Key::Dead(id, Order(n)), |state, _| vec![(0, state.dead_head.0)]),
         ];
-        let mut ranges = Vec::new();
+        let mut ranges: Vec<Keys> = Vec::new();
         let mut put = |from: Key, to: Key| {
             if from < to {
                 ranges.push(key::encode(from)..key::encode(to));
             }
         };
-        for (at, low) in kinds {
+        for (at, dead) in kinds {
             // A queue's dead keys, with those of forgotten queues before it.
             let mut from = QueueId(0);
-            for (id, state) in &self.queues {
-                put(at(from, 0), at(*id, low(state)));
+            for (id, (state, gaps)) in &self.queues {
+                let mut first = Some(at(from, 0));
+                for (start, end) in dead(state, gaps) {
+                    put(first.take().unwrap_or(at(*id, start)), at(*id, end));
+                }
                 from = QueueId(id.0.saturating_add(1));
             }
             put(at(from, 0), at(self.next_queue, 0));
@@ -87,6 +100,10 @@ impl Marks {
         put(Key::Timer(0, QueueId(0), Seq(0)), Key::Timer(due, queue, seq));
         ranges
     }
+}
+
+fn numbers(gaps: &[Gap]) -> Vec<(u64, u64)> {
+    gaps.iter().map(|gap| (gap.start.0, gap.end.0)).collect()
 }
 
 fn read(key: Key, bytes: &[u8]) -> Result<Record, StoreError> {
@@ -115,7 +132,8 @@ mod tests {
     #[test]
     fn dead_is_what_lies_below_the_marks_and_what_belonged_to_forgotten_queues() {
         let clock = Clock { committed: 0, outage: 0, timer_head: (9, QueueId(4), Seq(3)) };
-        let queues = BTreeMap::from([(QueueId(2), state(10)), (QueueId(5), state(20))]);
+        let queues = [(2, state(10)), (5, state(20))];
+        let queues = queues.map(|(id, state)| (QueueId(id), (state, GapsRecord::default()))).into();
         let marks = Marks { queues, next_queue: QueueId(8), clock };
         assert_eq!(marks.live_bytes(), 14);
         let dead = marks.dead();
@@ -135,5 +153,24 @@ mod tests {
         for key in [Key::Meta, Key::Clock, Key::Queue(QueueId(1)), Key::State(QueueId(1))] {
             assert!(!is_dead(key), "{key:?}");
         }
+    }
+
+    #[test]
+    fn dead_is_what_lies_in_recorded_gaps_and_a_delivery_that_lies_in_both_tables_gaps() {
+        let clock = Clock { committed: 0, outage: 0, timer_head: (0, QueueId(0), Seq(0)) };
+        // Low marks are 10 and 15; one gap was recorded before the mark came there.
+        let fresh = vec![Seq(3)..Seq(12), Seq(20)..Seq(40), Seq(50)..Seq(60)];
+        let parked = vec![Seq(30)..Seq(55)];
+        let queues = BTreeMap::from([(QueueId(2), (state(10), GapsRecord { fresh, parked }))]);
+        let dead = Marks { queues, next_queue: QueueId(3), clock }.dead();
+        assert!(dead.is_sorted_by(|a, b| a.end < b.start), "in order, and apart");
+        let seqs = |make: fn(QueueId, Seq) -> Key| {
+            let is_dead = |n: &u64| dead.iter().any(|r| r.contains(&key::encode(make(QueueId(2), Seq(*n)))));
+            (0..100).filter(is_dead).collect::<Vec<u64>>()
+        };
+        let all = |ranges: &[Range<u64>]| ranges.iter().cloned().flatten().collect::<Vec<u64>>();
+        assert_eq!(seqs(Key::Fresh), all(&[0..12, 20..40, 50..60]));
+        assert_eq!(seqs(Key::Parked), all(&[0..15, 30..55]));
+        assert_eq!(seqs(Key::Delivery), all(&[0..12, 30..40, 50..55]));
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::keyspaces::Keyspaces;
 use super::{Commit, Durability, FjallStore, StoreError, key};
 
-/// Another version is refused. 1 had no commit numbers and no file `FORMAT`, 2 had one keyspace.
+/// Another version is refused. 1 had no commit numbers and no file `FORMAT`; 2 had one keyspace and no record of gaps.
 pub(super) const VERSION: u32 = 3;
 const FILE: &str = "FORMAT";
 /// The same while the store is being made: its name changes when the first commit is on disk.

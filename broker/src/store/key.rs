@@ -13,6 +13,7 @@
 //! | `84` | – | [`capstan_core::Clock`] |
 //! | `85` | – | the last commit's number and the last one known synced, u64 each |
 //! | `86` | queue | [`capstan_core::PurgeRecord`] |
+//! | `87` | queue | [`capstan_core::GapsRecord`] |
 //!
 //! Kinds from `10` on are in the keyspace `messages`, from `20` on in `deliveries`, from `80` on and `00` in `state`. Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
 //! said at [`Key`]. `00` and `85` are the store's own: the core does not know them.
@@ -26,6 +27,7 @@ const STATE: u8 = 0x83;
 const CLOCK: u8 = 0x84;
 pub(super) const COMMIT: u8 = 0x85;
 const PURGE: u8 = 0x86;
+const GAPS: u8 = 0x87;
 const FRESH: u8 = 0x10;
 const PARKED: u8 = 0x11;
 const DELIVERY: u8 = 0x20;
@@ -58,6 +60,7 @@ pub(super) fn encode(key: Key) -> Vec<u8> {
         Key::Queue(queue) => put(&mut bytes, QUEUE, queue, &[]),
         Key::State(queue) => put(&mut bytes, STATE, queue, &[]),
         Key::Purge(queue) => put(&mut bytes, PURGE, queue, &[]),
+        Key::Gaps(queue) => put(&mut bytes, GAPS, queue, &[]),
         Key::Fresh(queue, seq) => put(&mut bytes, FRESH, queue, &[seq.0]),
         Key::Parked(queue, seq) => put(&mut bytes, PARKED, queue, &[seq.0]),
         Key::Delivery(queue, seq) => put(&mut bytes, DELIVERY, queue, &[seq.0]),
@@ -90,6 +93,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Key> {
         (QUEUE, 4) => Some(Key::Queue(queue(rest)?)),
         (STATE, 4) => Some(Key::State(queue(rest)?)),
         (PURGE, 4) => Some(Key::Purge(queue(rest)?)),
+        (GAPS, 4) => Some(Key::Gaps(queue(rest)?)),
         (FRESH, 12) => Some(Key::Fresh(queue(rest)?, Seq(number(rest, 4)?))),
         (PARKED, 12) => Some(Key::Parked(queue(rest)?, Seq(number(rest, 4)?))),
         (DELIVERY, 12) => Some(Key::Delivery(queue(rest)?, Seq(number(rest, 4)?))),
@@ -115,7 +119,7 @@ mod tests {
     use super::*;
 
     pub(crate) fn keys() -> impl Strategy<Value = Key> {
-        (0..11u8, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(kind, queue, a, b)| {
+        (0..12u8, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(kind, queue, a, b)| {
             let (queue, seq, order) = (QueueId(queue), Seq(a), Order(a));
             match kind {
                 0 => Key::Meta,
@@ -128,6 +132,7 @@ mod tests {
                 7 => Key::Returned(queue, order),
                 8 => Key::Dead(queue, order),
                 9 => Key::Purge(queue),
+                10 => Key::Gaps(queue),
                 _ => Key::Timer(b, queue, seq),
             }
         })

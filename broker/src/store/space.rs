@@ -60,7 +60,7 @@ impl Scans {
 /// When the store cannot be read, or the storage engine fails.
 pub(super) fn give_back(database: &Database, keyspaces: &Keyspaces, eager: bool) -> Result<(), StoreError> {
     // On the thread that forgets versions, so that none is forgotten under it.
-    let Some(marks) = Marks::read(&database.snapshot(), &keyspaces.state)? else {
+    let Some(marks) = Marks::read(&whole(database)?, &keyspaces.state)? else {
         return Ok(());
     };
     let dead = marks.dead();
@@ -81,6 +81,19 @@ pub(super) fn give_back(database: &Database, keyspaces: &Keyspaces, eager: bool)
     Ok(())
 }
 
+/// A snapshot that has each commit whole, or nothing of it.
+///
+/// The storage engine's own may have a part of the one that is being applied: a flush or compaction that ends meanwhile
+/// takes the next number and makes everything visible up to it (`SuperVersions::upgrade_version` of lsm-tree 3.1.10). A new
+/// queue could then be missing, whose first messages are there already: its keys would count as those of a forgotten one.
+/// Persisting takes the lock under which commits are applied, and so waits until that one is there; later ones have higher
+/// numbers than the snapshot.
+fn whole(database: &Database) -> Result<fjall::Snapshot, StoreError> {
+    let snapshot = database.snapshot();
+    database.persist(PersistMode::Buffer)?;
+    Ok(snapshot)
+}
+
 /// The ranges that hold tables whole, with the bytes of these.
 fn tables(keyspace: &Keyspace, dead: &[Keys]) -> Vec<(Keys, u64)> {
     let mut bytes = vec![0; dead.len()];
@@ -94,4 +107,71 @@ fn tables(keyspace: &Keyspace, dead: &[Keys]) -> Vec<(Keys, u64)> {
         }
     }
     dead.iter().cloned().zip(bytes).filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    use capstan_core::{Key, Order, QueueId, Record, Seq, Store};
+    use fjall::Readable;
+
+    use super::*;
+    use crate::store::{Durability, FjallStore, key};
+
+    /// Records of each commit: enough that applying them takes a while.
+    const RECORDS: u64 = 8_000;
+    const COMMITS: usize = 15;
+    const DEADLINE: Duration = Duration::from_secs(120);
+
+    fn at(n: u64) -> Key {
+        Key::Returned(QueueId(1), Order(n))
+    }
+
+    /// Commits that write the same number everywhere, until told to end.
+    fn write(store: &FjallStore, ended: &AtomicBool) {
+        let mut number = 0;
+        while !ended.load(Ordering::Relaxed) {
+            number += 1;
+            let mut transaction = store.transaction();
+            (0..RECORDS).for_each(|n| transaction.put(at(n), Record::Entry(Seq(number))));
+            transaction.commit(Durability::Buffered).unwrap();
+        }
+    }
+
+    /// Fails in most runs with the storage engine's own snapshot; the more so the longer it runs.
+    #[test]
+    fn a_snapshot_has_a_commit_whole_whatever_ends_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(folder.path()).unwrap();
+        let ended = AtomicBool::new(false);
+        let (began, mut different) = (Instant::now(), std::collections::BTreeSet::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(&store, &ended));
+            let check = || {
+                while different.len() < COMMITS {
+                    let before = different.len();
+                    // The keeper of this store forgets versions meanwhile, on its own thread.
+                    let open = store.scans.open();
+                    let snapshot = whole(&store.database).unwrap();
+                    let numbers = [0, RECORDS / 2, RECORDS - 1]
+                        .map(|n| snapshot.get(&store.keyspaces.deliveries, key::encode(at(n))).unwrap());
+                    assert!(numbers.iter().all(|n| *n == numbers[0]), "a part: {numbers:?}");
+                    drop(open);
+                    different.insert(numbers[0].clone());
+                    if different.len() > before {
+                        // Its flush ends at some time while a commit is applied.
+                        store.keyspaces.deliveries.rotate_memtable().unwrap();
+                    }
+                    assert!(began.elapsed() < DEADLINE, "{} commits seen", different.len());
+                }
+            };
+            let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+            ended.store(true, Ordering::Relaxed);
+            if let Err(panic) = checked {
+                std::panic::resume_unwind(panic);
+            }
+        });
+    }
 }

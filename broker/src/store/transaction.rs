@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::iter::Peekable;
 
-use capstan_core::{Key, Record, Store};
+use capstan_core::{Key, Limit, Record, Store};
 
 use super::{Durability, FjallStore, StoreError, codec, key};
 
@@ -98,12 +98,12 @@ impl Store for Transaction<'_> {
         Self::read(key, &bytes).map(Some)
     }
 
-    fn scan(&self, from: Key, to: Key, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        if from >= to || limit == 0 {
-            return Ok(Vec::new());
+    fn scan(&self, from: Key, to: Key, limit: Limit) -> Result<Vec<(Key, Record)>, StoreError> {
+        let mut found = Found { records: Vec::new(), limit };
+        if from >= to || limit.is_reached() {
+            return Ok(found.records);
         }
         let mut written = self.pending.range(from..to).peekable();
-        let mut found = Vec::new();
         let _open = self.store.scans.open();
         let (first, end) = (key::encode(from), key::encode(to));
         for guard in self.store.keyspaces.of(&first).range(first..end) {
@@ -111,24 +111,22 @@ impl Store for Transaction<'_> {
             let Some(stored) = key::decode(&bytes) else {
                 return Err(StoreError::Record { key: format!("{bytes:?}"), reason: "it is no key" });
             };
-            take_before(&mut written, stored, &mut found, limit);
-            if found.len() >= limit {
-                return Ok(found);
+            found.take_before(&mut written, Some(stored));
+            if found.limit.is_reached() {
+                return Ok(found.records);
             }
             // A pending write of the same key is what counts.
             match written.next_if(|(key, _)| **key == stored) {
-                Some((_, Some(record))) => found.push((stored, record.clone())),
+                Some((_, Some(record))) => found.put(stored, record.clone()),
                 Some((_, None)) => {}
-                None => found.push((stored, Self::read(stored, &value)?)),
+                None => found.put(stored, Self::read(stored, &value)?),
             }
-            if found.len() >= limit {
-                return Ok(found);
+            if found.limit.is_reached() {
+                return Ok(found.records);
             }
         }
-        let rest = written.filter_map(|(key, record)| record.clone().map(|record| (*key, record)));
-        let room = limit - found.len();
-        found.extend(rest.take(room));
-        Ok(found)
+        found.take_before(&mut written, None);
+        Ok(found.records)
     }
 
     fn put(&mut self, key: Key, record: Record) {
@@ -143,18 +141,27 @@ impl Store for Transaction<'_> {
     }
 }
 
-/// Takes the pending writes below `key`.
-fn take_before(
-    written: &mut Peekable<Range<'_, Key, Option<Record>>>,
-    key: Key,
-    found: &mut Vec<(Key, Record)>,
-    limit: usize,
-) {
-    while found.len() < limit
-        && let Some((key, record)) = written.next_if(|(pending, _)| **pending < key)
-    {
-        if let Some(record) = record {
-            found.push((*key, record.clone()));
+/// What a scan has found, and how much more it may.
+struct Found {
+    records: Vec<(Key, Record)>,
+    limit: Limit,
+}
+
+impl Found {
+    fn put(&mut self, key: Key, record: Record) {
+        self.limit.count(record.body_bytes());
+        self.records.push((key, record));
+    }
+
+    /// Takes the pending writes below `key`, or all of them.
+    fn take_before(&mut self, written: &mut Peekable<Range<'_, Key, Option<Record>>>, key: Option<Key>) {
+        while !self.limit.is_reached()
+            && let Some((pending, record)) =
+                written.next_if(|(pending, _)| key.is_none_or(|key| **pending < key))
+        {
+            if let Some(record) = record {
+                self.put(*pending, record.clone());
+            }
         }
     }
 }
@@ -162,13 +169,22 @@ fn take_before(
 #[cfg(test)]
 mod tests {
     use capstan_core::memory::MemoryStore;
-    use capstan_core::{QueueId, Seq};
+    use capstan_core::{ContentType, Message, MessageId, QueueId, Seq};
     use proptest::prelude::*;
 
     use super::*;
 
     fn key(n: u8) -> Key {
-        Key::Returned(QueueId(1), capstan_core::Order(n.into()))
+        Key::Fresh(QueueId(1), Seq(n.into()))
+    }
+
+    /// With a body of up to three bytes.
+    fn record(value: u64) -> Record {
+        let (id, body) = (MessageId(value.into()), vec![0; (value % 4) as usize]);
+        let (content_type, attributes, origin) = (ContentType::Bytes, Vec::new(), None);
+        let (sent_at, stored_at, due) = (value, 0, 0);
+        let message = Message { id, sent_at, stored_at, due, content_type, attributes, body, origin };
+        Record::Message(Box::new(message))
     }
 
     proptest! {
@@ -183,8 +199,8 @@ mod tests {
             for (n, value, commit) in writes {
                 match value {
                     Some(value) => {
-                        transaction.put(key(n), Record::Entry(Seq(value)));
-                        map.put(key(n), Record::Entry(Seq(value)));
+                        transaction.put(key(n), record(value));
+                        map.put(key(n), record(value));
                     }
                     None => {
                         transaction.remove(key(n));
@@ -195,7 +211,8 @@ mod tests {
                     transaction.commit(Durability::Buffered).unwrap();
                     transaction = store.transaction();
                 }
-                for limit in [1, 3, 100] {
+                for (records, bytes) in [(1, 9), (3, u64::MAX), (100, u64::MAX), (100, 3), (100, 0)] {
+                    let limit = Limit { records, bytes };
                     prop_assert_eq!(
                         transaction.scan(key(2), key(9), limit).unwrap(),
                         map.scan(key(2), key(9), limit).unwrap()

@@ -1,4 +1,5 @@
-//! Disk use under a steady backlog that is consumed and sent again, and of a queue that was emptied.
+//! Disk use under a steady backlog that is consumed and sent again, and of a queue that was emptied, but for a few
+//! messages that stay for long.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,10 +12,16 @@ const BATCH: usize = 100;
 const WORKERS: usize = 4;
 /// Two journals with what memtables hold of them, and tables that compaction has not come to yet.
 const BASE: u64 = 256 * MIB;
+/// What lies beside messages that stay, at each such place: a few tables on each level.
+const PINNED: u64 = 64 * MIB;
 /// What stays when nothing lives: the running journal, and a few tables.
 const LEFT_MAX: u64 = 100 * MIB;
 /// Between two looks at the disk.
 const STEP: u64 = 32 * MIB;
+/// Between two times that messages begin to stay.
+const PIN_EVERY: u64 = 512 * MIB;
+/// How long they stay: longer than the test.
+const PINNED_MS: u64 = 3_000_000;
 
 /// A number from the environment: a long run is `CAPSTAN_CHURN_BACKLOG=200000 CAPSTAN_CHURN_MIB=40000`.
 fn setting(name: &str, usual: u64) -> u64 {
@@ -35,17 +42,29 @@ fn disk(folder: &Path) -> u64 {
 }
 
 impl Running {
-    /// Sends a batch of pieces of `noise`, which do not compress.
-    async fn send_batch(&self, noise: &[u8]) {
+    /// Sends pieces of `noise`, which do not compress.
+    async fn send_noise(&self, noise: &[u8], count: usize, delay: Option<u64>) {
         let item = |_| {
             let at = rand::random_range(0..noise.len() - BODY);
             let body = noise[at..at + BODY].to_vec();
-            SendItem { delay: None, content_type: ContentType::Bytes, attributes: Vec::new(), body }
+            SendItem { delay, content_type: ContentType::Bytes, attributes: Vec::new(), body }
         };
-        let items = (0..BATCH).map(item).collect();
+        let items = (0..count).map(item).collect();
         let sent =
             self.engine.apply(Command::Send(Send { queue: self.queue, items }), Some(self.queue)).await;
         assert!(matches!(sent.unwrap().reply, Reply::Sent(_)));
+    }
+
+    /// Three messages stay: one is leased, one is retried later, one was sent with a delay.
+    async fn pin(&self, noise: &[u8]) {
+        self.send_noise(noise, 2, None).await;
+        self.send_noise(noise, 1, Some(PINNED_MS)).await;
+        let pull = Pull { queue: self.queue, count: 2, bytes: u64::MAX, lease: Some(PINNED_MS) };
+        let pulled = delivered(self.engine.pull(pull, 0, 0).await);
+        assert_eq!(pulled.len(), 2);
+        let retries = vec![Retry { lease: pulled[0].lease, delay: Some(PINNED_MS), reason: String::new() }];
+        let settle = Settle { queue: self.queue, acks: Vec::new(), retries, releases: Vec::new() };
+        self.settle(settle).await.unwrap().unwrap();
     }
 
     /// Acknowledges up to a batch; answers how many there were.
@@ -61,9 +80,10 @@ impl Running {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disk_use_follows_what_lives_and_not_what_went_through() {
     let backlog = setting("CAPSTAN_CHURN_BACKLOG", 10_000);
-    let through = setting("CAPSTAN_CHURN_MIB", 800) * MIB;
+    let through = setting("CAPSTAN_CHURN_MIB", 900) * MIB;
     let live = backlog * BODY as u64;
-    let most = 2 * live + BASE;
+    let pins = through.div_ceil(PIN_EVERY);
+    let most = 2 * live + BASE + pins * PINNED;
     assert!(2 * through > 3 * most, "too little to tell");
     let run = Running::start(TIMES).await;
     let store = run._folder.path().join("store");
@@ -77,15 +97,19 @@ async fn disk_use_follows_what_lives_and_not_what_went_through() {
                 if consumes {
                     assert_eq!(run.consume().await, BATCH);
                 }
-                run.send_batch(noise).await;
+                run.send_noise(noise, BATCH, None).await;
             }
         }
     };
     let all = |batches, consumes| futures::future::join_all((0..WORKERS).map(|_| work(batches, consumes)));
     let batch_bytes = (BATCH * BODY) as u64;
     all(backlog / BATCH as u64, false).await;
-    let (mut seen, mut went) = (Vec::new(), 0);
+    let (mut seen, mut went, mut pinned) = (Vec::new(), 0, 0);
     while went < through {
+        if went % PIN_EVERY == 0 {
+            run.pin(&noise).await;
+            pinned += 3;
+        }
         all(STEP / batch_bytes, true).await;
         went += STEP;
         seen.push(disk(&store) / MIB);
@@ -101,10 +125,12 @@ async fn disk_use_follows_what_lives_and_not_what_went_through() {
     while run.consume().await > 0 {}
     let emptied = Instant::now();
     let mut left = disk(&store);
-    while left > LEFT_MAX {
+    while left > LEFT_MAX + pins * PINNED {
         assert!(emptied.elapsed() < DEADLINE, "{} MiB stay of an emptied queue", left / MIB);
         tokio::time::sleep(Duration::from_millis(100)).await;
         left = disk(&store);
     }
     println!("emptied: {} MiB after {:.1} s", left / MIB, emptied.elapsed().as_secs_f64());
+    let look = run.look().await;
+    assert_eq!((look.ready, look.leased + look.delayed), (0, pinned), "these stay");
 }

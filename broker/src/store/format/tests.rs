@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use capstan_core::{Key, QueueId, Record, Seq, Store};
+use capstan_core::{GapsRecord, Key, QueueId, Record, Seq, Store};
 use tempfile::TempDir;
 
 use super::*;
@@ -43,7 +43,7 @@ fn refusal(folder: &Path) -> String {
 }
 
 #[test]
-fn older_formats_are_refused_by_their_number_and_keep_every_byte() {
+fn earlier_formats_are_refused_by_their_number_and_keep_every_byte() {
     for (version, named) in [(1, "format 1 "), (2, "format 2,")] {
         let text = refusal(fixture(version).path());
         assert!(text.contains(named) && text.contains("format 3"), "{text}");
@@ -56,13 +56,15 @@ fn format_3_is_read() {
     let store = FjallStore::open(folder.path()).unwrap();
     let transaction = store.transaction();
     let (queue, all) = (QueueId(1), |seq| Key::Fresh(QueueId(1), Seq(seq)));
-    let messages = transaction.scan(all(0), all(u64::MAX), 100).unwrap();
+    let messages = transaction.scan(all(0), all(u64::MAX), capstan_core::Limit::records(100)).unwrap();
     let bodies = messages.iter().map(|(_, record)| match record {
         Record::Message(message) => String::from_utf8(message.body.clone()).unwrap(),
         other => panic!("{other:?}"),
     });
     assert_eq!(bodies.collect::<Vec<_>>(), [r#"{"order":1}"#, r#"{"order":2}"#, r#"{"order":3}"#]);
     assert!(matches!(transaction.get(Key::Delivery(queue, Seq(1))).unwrap(), Some(Record::Delivery(_))));
+    let gaps = GapsRecord { fresh: vec![Seq(2)..Seq(202)], parked: Vec::new() };
+    assert_eq!(transaction.get(Key::Gaps(queue)).unwrap(), Some(Record::Gaps(gaps)));
 }
 
 #[test]

@@ -110,7 +110,8 @@ fn open(folder: &Path) -> Result<u64, Damage> {
         Some(Record::Clock(clock)) => clock.committed,
         _ => 1,
     };
-    let all = transaction.scan(Key::Fresh(QUEUE, Seq(0)), Key::Fresh(QUEUE, Seq(u64::MAX)), 1_000).unwrap();
+    let (from, to) = (Key::Fresh(QUEUE, Seq(0)), Key::Fresh(QUEUE, Seq(u64::MAX)));
+    let all = transaction.scan(from, to, capstan_core::Limit::records(1_000)).unwrap();
     let numbers: Vec<u64> = all.iter().map(|(key, record)| number_of(*key, record)).collect();
     assert_eq!(numbers, (2..=last).collect::<Vec<_>>());
     drop(transaction);

@@ -79,8 +79,11 @@ fn a_whole_store_opens() {
     let folder = store();
     check(&folder.path().join("store")).unwrap();
     let store = FjallStore::open(folder.path()).unwrap();
-    let messages =
-        store.transaction().scan(Key::Fresh(QueueId(1), Seq(0)), Key::Fresh(QueueId(1), Seq(u64::MAX)), 9);
+    let messages = store.transaction().scan(
+        Key::Fresh(QueueId(1), Seq(0)),
+        Key::Fresh(QueueId(1), Seq(u64::MAX)),
+        capstan_core::Limit::records(9),
+    );
     assert_eq!(messages.unwrap().len(), 3);
 }
 

@@ -56,7 +56,9 @@ fn a_damaged_table_fails_the_read_that_meets_it_and_says_what_to_do() {
     let error = transaction.get(Key::Fresh(QUEUE, Seq(5))).unwrap_err();
     assert!(matches!(error, StoreError::Table { .. }), "{error:?}");
     assert!(error.to_string().contains(ADVICE), "{error}");
-    let error = transaction.scan(Key::Fresh(QUEUE, Seq(0)), Key::Fresh(QUEUE, Seq(99)), 99).unwrap_err();
+    let error = transaction
+        .scan(Key::Fresh(QUEUE, Seq(0)), Key::Fresh(QUEUE, Seq(99)), capstan_core::Limit::records(99))
+        .unwrap_err();
     assert!(matches!(error, StoreError::Table { .. }), "{error:?}");
 }
 

@@ -12,8 +12,9 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use super::key::{self, Class};
 use super::volume::Sizes;
 
-/// Most bytes of memtables for what is small: a flush leaves the newest of each key.
-const SMALL_MEMTABLE: u64 = 4 << 20;
+/// Most bytes of a memtable for what every commit rewrites. A flush leaves the newest of each key, and holds up a commit: with 4 MiB
+/// two seconds of busy commits filled it.
+const SMALL_MEMTABLE: u64 = 16 << 20;
 
 /// All keyspaces. Cheap to clone.
 #[derive(Clone)]

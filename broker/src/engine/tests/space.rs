@@ -67,6 +67,13 @@ impl Running {
         self.settle(settle).await.unwrap().unwrap();
     }
 
+    /// Ends the engine; what it stored stays.
+    async fn stop(&mut self) -> tempfile::TempDir {
+        self.engine.close();
+        tokio::time::timeout(DEADLINE, &mut self.ended).await.unwrap().unwrap().unwrap();
+        std::mem::replace(&mut self._folder, tempfile::tempdir().unwrap())
+    }
+
     /// Acknowledges up to a batch; answers how many there were.
     async fn consume(&self) -> usize {
         let acks: Vec<Lease> = self.pull_now().await.iter().map(|one| one.lease).collect();
@@ -77,6 +84,20 @@ impl Running {
     }
 }
 
+/// What is in a store, by one that has not seen it before: nothing that was dropped may come back.
+fn look_after_opening(folder: &Path, queue: QueueId) -> Vec<capstan_core::Peeked> {
+    let store = FjallStore::open(folder).unwrap();
+    let mut transaction = store.transaction();
+    let policy =
+        |document: &[u8]| crate::policy::read_document(document).map(|p| crate::policy::translate(&p));
+    let mut core = Core::open(&mut transaction, 1, 1, policy).unwrap();
+    let look = Command::Peek(capstan_core::Peek { queue, count: 100, bytes: u64::MAX });
+    let Reply::Peeked(peeked) = core.apply(look, 1, &mut transaction).unwrap().reply else {
+        panic!("refused")
+    };
+    peeked
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disk_use_follows_what_lives_and_not_what_went_through() {
     let backlog = setting("CAPSTAN_CHURN_BACKLOG", 10_000);
@@ -85,7 +106,7 @@ async fn disk_use_follows_what_lives_and_not_what_went_through() {
     let pins = through.div_ceil(PIN_EVERY);
     let most = 2 * live + BASE + pins * PINNED;
     assert!(2 * through > 3 * most, "too little to tell");
-    let run = Running::start(TIMES).await;
+    let mut run = Running::start(TIMES).await;
     let store = run._folder.path().join("store");
     let began = Instant::now();
     let mut noise = vec![0; 1 << 20];
@@ -133,4 +154,8 @@ async fn disk_use_follows_what_lives_and_not_what_went_through() {
     println!("emptied: {} MiB after {:.1} s", left / MIB, emptied.elapsed().as_secs_f64());
     let look = run.look().await;
     assert_eq!((look.ready, look.leased + look.delayed), (0, pinned), "these stay");
+    let (folder, queue) = (run.stop().await, run.queue);
+    let peeked = look_after_opening(folder.path(), queue);
+    assert_eq!(peeked.len() as u64, pinned);
+    assert!(peeked.iter().all(|one| one.message.body.len() == BODY && one.state != "ready"), "{peeked:?}");
 }

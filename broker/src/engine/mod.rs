@@ -8,6 +8,7 @@
 mod answers;
 mod changes;
 mod count;
+mod deliver;
 mod handle;
 mod lanes;
 mod round;
@@ -46,8 +47,6 @@ use watchdog::{Part, Watchdog};
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// While too many answers are unread, it looks so often whether some were taken.
 const UNREAD_LOOK: Duration = Duration::from_millis(10);
-/// Most body and attribute bytes that are leased in one commit, and so held twice.
-const DELIVERY_BYTES: u64 = 8 << 20;
 /// Bodies beyond so many bytes wait for the next commit: dead letters come on top of what a group holds.
 const COMMIT_BYTES: usize = 8 << 20;
 /// With so many messages waiting for work, the next round is worth beginning while this one is synced: to hand it over
@@ -228,111 +227,6 @@ impl Engine {
         Ok(rest)
     }
 
-    /// Answers all waiting pulls empty-handed; nothing is leased to clients that are about to lose their connection.
-    fn stop_waiting(&mut self) -> Result<(), EngineError> {
-        self.waiting = false;
-        let mut waiting = std::mem::take(&mut self.overdue);
-        for queue in self.waiters.queues() {
-            waiting.extend(self.waiters.all(queue));
-        }
-        self.answer_with_nothing(waiting)
-    }
-
-    /// The first commit of a round: leases for the pulls that are to be answered now.
-    fn deliver(&mut self, now: u64) -> Result<(), EngineError> {
-        if self.pulled.is_full() {
-            if self.is_room_needed(now) {
-                self.abandoned.extend(self.pulled.cut_stalled());
-            }
-            return self.put_off(now);
-        }
-        let mut due = std::mem::take(&mut self.overdue);
-        for queue in std::mem::take(&mut self.awake) {
-            // A queue that delivers nothing says so at once.
-            match self.deliverable(queue) {
-                Some((ready, most)) => due.extend(self.waiters.due(queue, ready, most, now)),
-                None => due.extend(self.waiters.all(queue)),
-            }
-        }
-        due.extend(self.waiters.expired(now));
-        while !due.is_empty() && !self.pulled.is_full() {
-            self.deliver_some(&mut due, now)?;
-        }
-        self.overdue = due;
-        Ok(())
-    }
-
-    /// Whether there are pulls that would be answered, were it not for unread answers.
-    fn is_room_needed(&self, now: u64) -> bool {
-        !self.overdue.is_empty()
-            || self.awake.iter().any(|queue| self.waiters.has(*queue))
-            || self.waiters.next_deadline().is_some_and(|at| at <= now)
-    }
-
-    /// Too many answers are unread: pulls go on waiting, and those that are due, or whose time is over, get nothing.
-    fn put_off(&mut self, now: u64) -> Result<(), EngineError> {
-        // Those that were due are answered too: a client that waits longer may ask again.
-        let mut over = std::mem::take(&mut self.overdue);
-        over.extend(self.waiters.expired(now));
-        self.answer_with_nothing(over)
-    }
-
-    fn answer_with_nothing(&mut self, pulls: VecDeque<WaitingPull>) -> Result<(), EngineError> {
-        let store = Arc::clone(&self.store);
-        let transaction = store.transaction();
-        for WaitingPull { pull, reply, .. } in pulls {
-            let backlog = backlog(&mut self.core, pull.queue, &transaction)?;
-            let _ = reply.send(Outcome::nothing(Some(backlog)));
-        }
-        Ok(())
-    }
-
-    /// Answers pulls until enough bytes are leased.
-    fn deliver_some(&mut self, due: &mut VecDeque<WaitingPull>, now: u64) -> Result<(), EngineError> {
-        let store = Arc::clone(&self.store);
-        let mut transaction = store.transaction();
-        let (mut answers, mut bytes) = (Vec::new(), 0);
-        while bytes < DELIVERY_BYTES
-            && !self.pulled.is_full()
-            && let Some(WaitingPull { pull, reply, .. }) = due.pop_front()
-        {
-            if reply.is_closed() {
-                continue;
-            }
-            let (queue, wanted) = (pull.queue, pull.count);
-            let effects = self.core.apply(Command::Pull(pull), now, &mut transaction)?;
-            let mut held = None;
-            if let Reply::Delivered(delivered) = &effects.reply {
-                let leased = delivered.iter().map(|one| one.message.bytes()).sum::<u64>();
-                bytes += leased;
-                held = Some(self.pulled.hold(leased, delivered.iter().map(|one| one.lease).collect()));
-                // It left some of what was meant for it, by its limit of bytes: the next one may have them.
-                if !delivered.is_empty() && delivered.len() < wanted && self.waiters.has(queue) {
-                    self.awake.insert(queue);
-                }
-            }
-            let backlog = backlog(&mut self.core, queue, &transaction)?;
-            let outcome = Outcome { reply: effects.reply, backlog: Some(backlog), held };
-            answers.push(Answer::Pulled(reply, outcome));
-        }
-        if !transaction.is_empty() {
-            self.lease(transaction)?;
-        }
-        let undelivered = self.syncer.answer(answers);
-        self.abandoned.extend(undelivered);
-        Ok(())
-    }
-
-    /// Commits leases: no disk is waited for.
-    fn lease(&mut self, mut transaction: Transaction<'_>) -> Result<(), EngineError> {
-        self.core.flush(&mut transaction);
-        let began = Instant::now();
-        self.watchdog.during(Part::Write, || transaction.commit(Durability::Buffered))?;
-        self.stats.committed(Durability::Buffered, began.elapsed());
-        self.committed();
-        Ok(())
-    }
-
     /// Commits what is to be synced before it is answered.
     fn write(
         &mut self,
@@ -369,15 +263,6 @@ impl Engine {
     fn committed(&mut self) {
         self.committed = self.core.now();
         self.changes.note(self.core.take_changed());
-    }
-
-    /// Messages of a queue that may be leased now, and to how many pulls; `None` when its pulls are to be refused.
-    fn deliverable(&self, queue: QueueId) -> Option<(u64, usize)> {
-        let view = self.core.view(queue)?;
-        let consumer = view.policy.consumer.as_ref()?;
-        let room = self.core.lease_room(queue);
-        let delivers = !view.retained && !view.policy.paused && !consumer.paused;
-        delivers.then(|| (view.state.ready.min(room), view.pulls_left.unwrap_or(usize::MAX)))
     }
 
     /// The second commit of a round: everything else, and what time brings.

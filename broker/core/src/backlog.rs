@@ -80,7 +80,7 @@ impl Core {
         mut limit: Limit,
         store: &S,
     ) -> Read<Messages, S> {
-        let (least, mut living) = (self.bounds.gap_least, Vec::new());
+        let (least, most, mut living) = (self.bounds.gap_least, self.gaps_share(), Vec::new());
         let Some(queue) = self.queues.get_mut(&id) else {
             return Ok(living);
         };
@@ -96,6 +96,7 @@ impl Core {
             gaps.learn(stretch, found.iter().map(|(seq, _)| *seq), !limit.is_reached(), least);
             living.extend(found);
         }
+        gaps.bound(most);
         Ok(living)
     }
 
@@ -124,7 +125,7 @@ impl Core {
     }
 
     /// How many gaps of one table are remembered.
-    fn gaps_share(&self) -> usize {
+    pub(crate) fn gaps_share(&self) -> usize {
         (self.bounds.gaps / self.queues.len().max(1) / 2).max(64)
     }
 

@@ -65,10 +65,11 @@ impl Gaps {
         self.ranges.insert(start, end);
     }
 
-    /// A message enters the table, behind all others; those before it went to the other table.
-    pub(crate) fn put(&mut self, seq: Seq) {
+    /// A message enters the table, behind all others; those before it went to the other table. About `most` gaps stay.
+    pub(crate) fn put(&mut self, seq: Seq, most: usize) {
         self.add(self.end..seq);
         self.end = seq.next();
+        self.bound(most);
     }
 
     /// All that lies before `tail` went to the other table.
@@ -125,7 +126,7 @@ impl Gaps {
 
     /// Forgets the shortest when there are more than `most`; never a recorded one.
     pub(crate) fn bound(&mut self, most: usize) {
-        if self.ranges.len() <= most + self.recorded.len() {
+        if self.ranges.len() <= most.saturating_add(self.recorded.len()) {
             return;
         }
         let mut least = 2;

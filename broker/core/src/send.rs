@@ -60,6 +60,7 @@ impl Core {
         message: Message,
         store: &mut S,
     ) -> Result<(), Refusal> {
+        let gaps_most = self.gaps_share();
         let queue = self.touch(id)?;
         let seq = queue.state.tail;
         queue.state.tail = seq.next();
@@ -69,12 +70,12 @@ impl Core {
         let due = message.due;
         if due == 0 {
             queue.state.ready += 1;
-            queue.gaps[Table::Fresh as usize].put(seq);
+            queue.gaps[Table::Fresh as usize].put(seq, gaps_most);
             self.woken.insert(id);
             store.put(Key::Fresh(id, seq), Record::Message(Box::new(message)));
         } else {
             queue.state.delayed += 1;
-            queue.gaps[Table::Parked as usize].put(seq);
+            queue.gaps[Table::Parked as usize].put(seq, gaps_most);
             store.put(Key::Parked(id, seq), Record::Message(Box::new(message)));
             self.put_timer(due, id, seq, Table::Parked, store);
         }

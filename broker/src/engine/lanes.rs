@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use capstan_core::QueueId;
+
 use super::Job;
 
 /// Most sends, pulls and looks that wait; more are refused.
@@ -43,8 +45,10 @@ struct Inner {
     verdicts: VecDeque<(Job, usize)>,
     work: VecDeque<(Job, usize)>,
     work_bytes: usize,
-    /// Messages that all of it is about, about.
+    /// Messages that verdicts and sends are about, about.
     weight: usize,
+    /// The queue of the pull that came last.
+    pulled: Option<QueueId>,
     closed: bool,
     /// The engine is to look at something else.
     nudged: bool,
@@ -67,6 +71,15 @@ pub(crate) struct Depths {
     pub(crate) work: usize,
     /// Of the sends' bodies.
     pub(crate) work_bytes: usize,
+}
+
+/// About how much work waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Messages that verdicts and sends are about.
+    pub(super) weight: usize,
+    /// A queue in which pulls are to be answered.
+    pub(super) pulled: Option<QueueId>,
 }
 
 /// What the engine takes in one round.
@@ -100,6 +113,9 @@ impl Lanes {
         }
         inner.work_bytes += bytes;
         inner.weight += weight(&job, bytes);
+        if let Job::Pull(waiting) = &job {
+            inner.pulled = Some(waiting.pull.queue);
+        }
         inner.work.push_back((job, bytes));
         self.wake(inner);
         Ok(())
@@ -139,7 +155,7 @@ impl Lanes {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             inner.idle = false;
         }
-        inner.nudged = false;
+        (inner.nudged, inner.pulled) = (false, None);
         let (mut jobs, mut taken) = (Vec::new(), 0);
         while taken < VERDICTS_PER_GROUP {
             let Some((job, size)) = inner.verdicts.pop_front() else {
@@ -170,9 +186,10 @@ impl Lanes {
         }
     }
 
-    /// About how many messages are to be worked on.
-    pub(super) fn weight(&self) -> usize {
-        self.lock().weight
+    /// About how much work waits.
+    pub(super) fn weight(&self) -> Waiting {
+        let inner = self.lock();
+        Waiting { weight: inner.weight, pulled: inner.pulled }
     }
 
     pub(super) fn depths(&self) -> Depths {
@@ -193,10 +210,10 @@ impl Lanes {
     }
 }
 
-/// About how many messages a job is about.
+/// About how many messages a job is about. How many a pull will get is not known here.
 fn weight(job: &Job, bytes: usize) -> usize {
     match job {
-        Job::Pull(waiting) => waiting.pull.count,
+        Job::Pull(_) => 0,
         _ => 1 + bytes / 1024,
     }
 }

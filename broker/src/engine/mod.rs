@@ -36,7 +36,7 @@ pub(crate) use changes::Version;
 use count::backlog;
 pub(crate) use count::{Backlog, Changed, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
-use lanes::Lanes;
+use lanes::{Lanes, Waiting};
 use round::{Answer, Round};
 pub(crate) use start::{Ended, start};
 use syncer::{Syncer, Written};
@@ -51,7 +51,9 @@ const UNREAD_LOOK: Duration = Duration::from_millis(10);
 const COMMIT_BYTES: usize = 8 << 20;
 /// With so many messages waiting for work, the next round is worth beginning while this one is synced: to hand it over
 /// costs about as much as to apply a few.
-const OVERLAP: usize = 64;
+const OVERLAP: u64 = 64;
+/// Most leases of pulls that went away which are released in one commit.
+const ABANDONED_PER_GROUP: usize = 2048;
 /// Between two looks that move low marks on and record gaps, while there are commits, milliseconds.
 const MARKS_MS: u64 = 500;
 /// What tests shorten.
@@ -234,10 +236,10 @@ impl Engine {
         requests: usize,
     ) -> Result<Option<Written>, EngineError> {
         self.core.flush(&mut transaction);
-        let (began, records) = (Instant::now(), transaction.len());
+        let began = Instant::now();
         let number = self.watchdog.during(Part::Write, || transaction.write())?;
         self.committed();
-        Ok(number.map(|number| Written { number, began, records, requests }))
+        Ok(number.map(|number| Written { number, began, requests }))
     }
 
     /// Answers when what was written is on disk: before it returns, or, when much is waiting, meanwhile.
@@ -249,14 +251,21 @@ impl Engine {
             return Ok(());
         };
         self.syncer.wait()?;
-        let deliverable = if self.awake.is_empty() { 0 } else { written.records };
-        if self.lanes.weight() + deliverable >= OVERLAP {
+        if self.is_much_waiting() {
             self.syncer.give(written, answers);
             return Ok(());
         }
         sync(&self.store, &self.watchdog, &self.stats, written)?;
         self.abandoned.extend(round::send(answers));
         Ok(())
+    }
+
+    /// Whether the next round has enough to do to begin it while this one is synced.
+    fn is_much_waiting(&self) -> bool {
+        let Waiting { weight, pulled } = self.lanes.weight();
+        let queues = self.awake.iter().chain(pulled.as_ref());
+        let ready = queues.filter_map(|queue| self.core.view(*queue)).map(|view| view.state.ready);
+        ready.fold(weight as u64, u64::saturating_add) >= OVERLAP
     }
 
     /// What follows from every commit.
@@ -270,7 +279,9 @@ impl Engine {
         let store = Arc::clone(&self.store);
         let mut transaction = store.transaction();
         let mut round = Round::default();
-        for lease in std::mem::take(&mut self.abandoned) {
+        // The rest waits for the next round: all clients may have gone at once.
+        let abandoned = self.abandoned.split_off(self.abandoned.len().saturating_sub(ABANDONED_PER_GROUP));
+        for lease in abandoned {
             let (queue, releases) = (lease.queue, vec![lease]);
             let settle = Settle { queue, acks: Vec::new(), retries: Vec::new(), releases };
             let effects = self.core.apply(Command::Settle(settle), now, &mut transaction)?;
@@ -399,6 +410,9 @@ impl Engine {
         self.syncer.wait()?;
         self.abandoned.extend(self.syncer.take_undelivered());
         self.process(Vec::new(), now)?;
+        while !self.abandoned.is_empty() {
+            self.process(Vec::new(), now)?;
+        }
         self.syncer.wait()
     }
 }

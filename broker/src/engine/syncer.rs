@@ -3,6 +3,7 @@
 //! Answers leave in the order of commits, and none before everything that was committed before it is on disk.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -20,8 +21,6 @@ pub(super) type Sync = Box<dyn Fn(Written) -> Result<(), StoreError> + Send>;
 pub(super) struct Written {
     pub(super) number: u64,
     pub(super) began: std::time::Instant,
-    /// Records that it wrote or removed.
-    pub(super) records: usize,
     /// Requests that it answers.
     pub(super) requests: usize,
 }
@@ -64,9 +63,16 @@ impl Syncer {
         let shared = Arc::<Shared>::default();
         let work = Arc::clone(&shared);
         let run = move || {
-            if let Err(error) = work.run(&sync, &returned) {
-                fail(error.into());
-            }
+            // Release builds abort instead.
+            let result = catch_unwind(AssertUnwindSafe(|| work.run(&sync, &returned)));
+            let error = match result {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.into(),
+                Err(_) => EngineError::Panicked,
+            };
+            // Before the engine notices, so that this is what is told.
+            fail(error);
+            work.fail();
         };
         let thread = std::thread::Builder::new().name("syncer".to_owned()).spawn(run)?;
         Ok(Self { shared, thread: Some(thread) })
@@ -97,6 +103,7 @@ impl Syncer {
     pub(super) fn answer(&self, answers: Vec<Answer>) -> Vec<Lease> {
         let mut state = self.shared.lock();
         if state.busy {
+            // After a failure they are dropped with the engine.
             state.answers.extend(answers);
             return Vec::new();
         }
@@ -123,20 +130,23 @@ impl Drop for Syncer {
 impl Shared {
     fn run(&self, sync: &Sync, returned: &impl Fn()) -> Result<(), StoreError> {
         while let Some(written) = self.next() {
-            if let Err(error) = sync(written) {
-                // Nobody is answered: what is on disk is unknown.
-                let mut state = self.lock();
-                state.failed = true;
-                drop(std::mem::take(&mut state.answers));
-                drop(state);
-                self.changed.notify_all();
-                return Err(error);
-            }
+            sync(written)?;
             if self.finish() {
                 returned();
             }
         }
         Ok(())
+    }
+
+    /// Nobody is answered any more: what is on disk is unknown.
+    fn fail(&self) {
+        let mut state = self.lock();
+        state.failed = true;
+        let answers = std::mem::take(&mut state.answers);
+        drop(state);
+        // Their clients learn that there is none.
+        drop(answers);
+        self.changed.notify_all();
     }
 
     fn next(&self) -> Option<Written> {

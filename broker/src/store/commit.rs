@@ -95,6 +95,8 @@ impl<'a> Batch<'a> {
         if self.durability == Durability::Synced {
             commits.note_synced(commit.number);
         }
+        drop(last);
+        self.store.look_after_memtables();
         Ok(Some(commit.number))
     }
 }

@@ -1,19 +1,23 @@
-//! The keeper: a thread beside the engine's that watches the volume, holds the ballast, and gives space back.
+//! The keeper: a thread beside the engine's that seals full memtables, watches the volume, holds the ballast, and gives space
+//! back.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjall::{Database, PersistMode};
 
 use super::ballast::Ballast;
-use super::keyspaces::Keyspaces;
+use super::keyspaces::{Fullness, Keyspaces};
 use super::space::{self, Scans};
+use super::sync::Newest;
 use super::volume::Volume;
 
 /// Between two looks at the volume.
 const LOOK: Duration = Duration::from_millis(250);
+/// Between two tries to seal a full memtable, while the one before it is flushed.
+const SEAL: Duration = Duration::from_millis(2);
 /// Looks between two counts of what the store takes.
 const COUNT_EVERY: u64 = 4;
 /// Looks between two passes that give space back.
@@ -32,8 +36,22 @@ pub(super) struct Keeper {
 
 #[derive(Debug, Default)]
 struct Signal {
-    ended: Mutex<bool>,
+    state: Mutex<State>,
     told: Condvar,
+    looked: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ended: bool,
+    /// A memtable is full.
+    full: bool,
+}
+
+impl Signal {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Keeper {
@@ -46,6 +64,7 @@ impl Keeper {
         database: &Database,
         keyspaces: &Keyspaces,
         scans: &Arc<Scans>,
+        journal: &Arc<Newest>,
     ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let work = Work {
@@ -53,17 +72,33 @@ impl Keeper {
             database: database.clone(),
             keyspaces: keyspaces.clone(),
             scans: Arc::clone(scans),
+            journal: Arc::clone(journal),
             ballast: Ballast::of(volume.folder()),
             signal: Arc::clone(&signal),
         };
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || work.run())?;
         Ok(Self { signal, thread: Some(thread) })
     }
+
+    /// A memtable is full: it is to be sealed.
+    pub(super) fn tell_full(&self) {
+        let mut state = self.signal.lock();
+        if !std::mem::replace(&mut state.full, true) {
+            drop(state);
+            self.signal.told.notify_all();
+        }
+    }
+
+    /// Waits until it has tried to seal, or a little longer than it takes between two tries.
+    pub(super) fn wait(&self) {
+        let state = self.signal.lock();
+        let _unlocked = self.signal.looked.wait_timeout(state, 2 * SEAL);
+    }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        *self.signal.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.signal.lock().ended = true;
         self.signal.told.notify_all();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -76,6 +111,7 @@ struct Work {
     database: Database,
     keyspaces: Keyspaces,
     scans: Arc<Scans>,
+    journal: Arc<Newest>,
     ballast: Ballast,
     signal: Arc<Signal>,
 }
@@ -84,7 +120,13 @@ impl Work {
     fn run(self) {
         let (mut looks, mut passed): (u64, u64) = (0, 0);
         self.count();
-        while !self.wait() {
+        let mut next = Instant::now() + LOOK;
+        while !self.wait(next) {
+            self.seal_full();
+            if Instant::now() < next {
+                continue;
+            }
+            next = Instant::now() + LOOK;
             looks += 1;
             self.forget_versions();
             self.volume.look();
@@ -98,14 +140,36 @@ impl Work {
                 passed = stored;
                 self.give_back(idle);
             }
+            if let Err(error) = self.journal.follow() {
+                tracing::warn!(%error, "the newest journal cannot be opened");
+            }
         }
     }
 
-    /// Waits for the next look; true at the end.
-    fn wait(&self) -> bool {
-        let ended = self.signal.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.signal.told.wait_timeout_while(ended, LOOK, |ended| !*ended);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+    /// Waits for the next look, or until a memtable is full; true at the end.
+    fn wait(&self, next: Instant) -> bool {
+        let state = self.signal.lock();
+        // A full one that could not be sealed is tried again soon.
+        let patience = next.saturating_duration_since(Instant::now());
+        let (patience, full) = if state.full { (patience.min(SEAL), true) } else { (patience, false) };
+        let waited =
+            self.signal.told.wait_timeout_while(state, patience, |state| !state.ended && state.full == full);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+
+    fn seal_full(&self) {
+        // Told again when there is more.
+        let full = std::mem::take(&mut self.signal.lock().full);
+        if !full {
+            return;
+        }
+        if let Err(error) = self.keyspaces.seal_full() {
+            tracing::warn!(%error, "a full memtable could not be sealed");
+        }
+        if self.keyspaces.fullness() > Fullness::Room {
+            self.signal.lock().full = true;
+        }
+        self.signal.looked.notify_all();
     }
 
     fn count(&self) {
@@ -137,7 +201,7 @@ impl Work {
     /// Seals the memtables: their flush lets the journal go. Synced first, so that no table is ahead of the journal.
     fn rotate(&self) -> fjall::Result<()> {
         self.database.persist(PersistMode::SyncData)?;
-        self.keyspaces.all().into_iter().try_for_each(|keyspace| keyspace.rotate_memtable().map(|_| ()))
+        self.keyspaces.seal_all()
     }
 
     /// `idle`: nothing was stored since the last pass, so that no flush comes by itself.

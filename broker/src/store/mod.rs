@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::Database;
+use fjall::{Database, PersistMode};
 
 use ballast::Ballast;
 use commit::{Batch, Commit, Commits};
@@ -33,10 +33,10 @@ use format::{Found, VERSION};
 use journal::Stored;
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
-use keyspaces::Keyspaces;
+use keyspaces::{Fullness, Keyspaces};
 pub use parts::{Part, PartProblem};
 use space::Scans;
-use sync::Newest;
+use sync::{Followed, Newest};
 pub use transaction::Transaction;
 pub(crate) use volume::{NearlyFull, Usage, Volume};
 pub use volume::{Reserve, TooSmall};
@@ -112,12 +112,12 @@ pub(crate) type Gate = Box<dyn Fn(Durability) -> Result<(), StoreError> + Send +
 /// An open store.
 pub struct FjallStore {
     /// Ends before the store is closed.
-    _keeper: Keeper,
+    keeper: Keeper,
     volume: Arc<Volume>,
     database: Database,
     keyspaces: Keyspaces,
     commits: Commits,
-    journal: Newest,
+    journal: Arc<Newest>,
     scans: Arc<Scans>,
     counts: Counts,
     #[cfg(test)]
@@ -169,10 +169,10 @@ impl FjallStore {
         journal::compare(&journals, end, &stored, found == Found::New)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let scans = Arc::<Scans>::default();
-        let journal = Newest::find(&journals).map_err(folder)?;
-        let keeper = Keeper::start(&volume, &database, &keyspaces, &scans);
+        let journal = Arc::new(Newest::find(&journals).map_err(folder)?);
+        let keeper = Keeper::start(&volume, &database, &keyspaces, &scans, &journal);
         let store = Self {
-            _keeper: keeper.map_err(StoreError::Thread)?,
+            keeper: keeper.map_err(StoreError::Thread)?,
             volume,
             database,
             keyspaces,
@@ -199,10 +199,28 @@ impl FjallStore {
         if let Some(gate) = &self.gate {
             gate(Durability::Synced)?;
         }
-        self.journal.sync().map_err(StoreError::Sync)?;
+        if self.journal.sync().map_err(StoreError::Sync)? == Followed::Moved {
+            // The storage engine may have been told of a failure, and nobody else would be: it takes nothing then.
+            self.database.persist(PersistMode::Buffer)?;
+        }
         self.commits.note_synced(number);
         self.counts.synced.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Has full memtables sealed. Waits when one grew too much meanwhile, so that memory is bounded; whoever watches the
+    /// commit ends the process when that lasts.
+    fn look_after_memtables(&self) {
+        loop {
+            match self.keyspaces.fullness() {
+                Fullness::Room => return,
+                Fullness::Full => return self.keeper.tell_full(),
+                Fullness::Overfull => {
+                    self.keeper.tell_full();
+                    self.keeper.wait();
+                }
+            }
+        }
     }
 
     /// The volume that the store is on.

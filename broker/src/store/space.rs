@@ -64,8 +64,8 @@ pub(super) fn give_back(database: &Database, keyspaces: &Keyspaces, eager: bool)
         return Ok(());
     };
     let dead = marks.dead();
-    let found =
-        [&keyspaces.messages, &keyspaces.deliveries].map(|keyspace| (keyspace, tables(keyspace, &dead)));
+    let of = |keyspace| (keyspace, tables(keyspace, &without_newest(keyspace, &dead)));
+    let found = [&keyspaces.messages, &keyspaces.deliveries].map(of);
     let bytes: u64 = found.iter().flat_map(|(_, ranges)| ranges).map(|(_, bytes)| bytes).sum();
     if bytes == 0 || !(eager || bytes >= WORTH_BYTES || bytes >= marks.live_bytes()) {
         return Ok(());
@@ -92,6 +92,20 @@ fn whole(database: &Database) -> Result<fjall::Snapshot, StoreError> {
     let snapshot = database.snapshot();
     database.persist(PersistMode::Buffer)?;
     Ok(snapshot)
+}
+
+/// The ranges without the table that has the last changes: by it the storage engine knows that older journals are flushed,
+/// and would keep them all (fjall 3.1.13, `journal/manager.rs`).
+fn without_newest(keyspace: &Keyspace, dead: &[Keys]) -> Vec<Keys> {
+    let version = keyspace.tree.current_version();
+    let newest = version.iter_tables().max_by_key(|table| table.get_highest_seqno());
+    let cut = |keys: &Keys| match newest.map(|table| &table.metadata.key_range) {
+        Some(range) if keys.start.as_slice() <= &**range.min() && &**range.max() < keys.end.as_slice() => {
+            keys.start.clone()..range.min().to_vec()
+        }
+        _ => keys.clone(),
+    };
+    dead.iter().map(cut).collect()
 }
 
 /// The ranges that hold tables whole, with the bytes of these.

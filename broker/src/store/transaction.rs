@@ -27,12 +27,6 @@ impl<'a> Transaction<'a> {
         self.pending.is_empty()
     }
 
-    /// Records that are written or removed.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Bytes of message bodies among the writes: what it holds in memory, but for a little for each record.
     #[must_use]
     pub const fn bytes(&self) -> usize {

@@ -54,7 +54,7 @@ impl Run {
             Step::Put { skipped } => {
                 let seq = Seq(self.tail.0 + skipped);
                 self.tail = seq.next();
-                self.gaps.put(seq);
+                self.gaps.put(seq, usize::MAX);
                 self.living.insert(seq);
             }
             Step::Remove(pick) => {
@@ -176,7 +176,7 @@ fn ranges() -> impl Strategy<Value = Vec<Gap>> {
 #[test]
 fn a_look_passes_over_no_long_gap() {
     let mut gaps = Gaps::new(Vec::new(), Seq(1));
-    (1..=10_000).for_each(|n| gaps.put(Seq(n)));
+    (1..=10_000).for_each(|n| gaps.put(Seq(n), usize::MAX));
     (2..9_000).for_each(|n| gaps.add(Seq(n)..Seq(n + 1)));
     assert_eq!(gaps.stretch(Seq(1), 100), Some(Seq(1)..Seq(2)));
     assert_eq!(gaps.stretch(Seq(2), 100), Some(Seq(9_000)..Seq(10_001)));
@@ -190,7 +190,7 @@ fn what_is_recorded_is_bounded_and_the_longest_have_room() {
     let mut at = Seq(1);
     for n in 0..2_000u64 {
         // A message that lives; behind it a gap, which is short mostly.
-        gaps.put(at);
+        gaps.put(at, usize::MAX);
         at = Seq(at.0 + if n % 100 == 99 { 1_000_000 } else { 20 });
         gaps.record(10, most);
     }
@@ -199,4 +199,15 @@ fn what_is_recorded_is_bounded_and_the_longest_have_room() {
     assert!(gaps.recorded().len() <= most);
     let long = gaps.recorded().iter().filter(|gap| gap.end.0 - gap.start.0 > 100_000).count();
     assert_eq!(long, 20, "of {}", gaps.recorded().len());
+}
+
+/// Sends with and without a delay in turn make a gap each, and nothing is ever removed.
+#[test]
+fn gaps_between_messages_that_only_come_are_bounded() {
+    let mut gaps = Gaps::new(Vec::new(), Seq(1));
+    for n in 0..10_000 {
+        gaps.put(Seq(1 + 2 * n), 100);
+        assert!(gaps.ranges.len() <= 100, "{}", gaps.ranges.len());
+    }
+    assert_eq!(gaps.stretch(Seq(1), 1).map(|stretch| stretch.start), Some(Seq(1)));
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// So many messages are worth handing over, and one pull takes them all.
 const MANY: usize = 100;
-const _: () = assert!(MANY >= OVERLAP);
+const _: () = assert!(MANY as u64 >= OVERLAP);
 
 impl Running {
     /// Sends a batch of so many.

@@ -9,8 +9,9 @@
 //! * otherwise nobody was answered about anything behind it: the file is cut there. A commit that needs no disk (a lease)
 //!   may be torn while the next one, on its way to the disk when the power went, is whole; it goes too.
 //!
-//! What no check can tell: damage in the last synced batch, or in a lease's right before it, looks like a torn write. A
-//! file cut in an older batch, or the newest or oldest one missing, looks like one that is whole, unless tables know more.
+//! What no check can tell: damage in the last batches looks like a torn write, back to the last one that a later batch knows to be
+//! on disk: the last two synced ones, as one may be written while the other is on its way, and the leases beside them. A file
+//! cut in an older batch, or the newest or oldest one missing, looks like one that is whole, unless tables know more.
 
 mod record;
 mod window;

@@ -1,16 +1,20 @@
-// How a Worker's imports are found: `cloudflare:workers`, and its own module, which is always an ES module.
+// How a Worker's imports are found: `cloudflare:workers`, and its own files, which may be ES modules whatever package.json says.
 
+import { readFile } from 'node:fs/promises';
 import type { InitializeHook, LoadHook, ResolveHook } from 'node:module';
 
 interface Data {
-  /** The URL of the Worker's module. */
-  module: string;
+  /** The URLs of the Worker's module and of the one with other bindings. */
+  modules: string[];
 }
 
-let own = '';
+/** A line that begins as only those of ES modules do. */
+const IMPORT_OR_EXPORT = /^(import|export)[\s{*"']/m;
 
-export const initialize: InitializeHook<Data> = ({ module }) => {
-  own = module;
+let own: string[] = [];
+
+export const initialize: InitializeHook<Data> = ({ modules }) => {
+  own = modules;
 };
 
 export const resolve: ResolveHook = (specifier, context, next) => {
@@ -23,7 +27,9 @@ export const resolve: ResolveHook = (specifier, context, next) => {
   return next(specifier, context);
 };
 
-export const load: LoadHook = (url, context, next) => {
-  // Bundlers write .js, often with no package.json beside it that would say which kind.
-  return next(url, url === own && url.endsWith('.js') ? { ...context, format: 'module' } : context);
+export const load: LoadHook = async (url, context, next) => {
+  const undecided = context.format !== 'module' && /^file:.*\.js$/.test(url) && !url.includes('/node_modules/');
+  // Bundlers of Workers go by what is in a file. Node goes by package.json, and many say "commonjs" without a thought.
+  const isModule = undecided && (own.includes(url) || IMPORT_OR_EXPORT.test(await readFile(new URL(url), 'utf8')));
+  return next(url, isModule ? { ...context, format: 'module' } : context);
 };

@@ -51,8 +51,8 @@ export interface Worker {
  * @throws ConfigError when a module cannot be loaded, or a binding is missing or there twice
  */
 export async function loadWorker(config: Config, gateway: Gateway): Promise<Worker> {
-  const url = pathToFileURL(config.module).href;
-  register('./hooks.js', import.meta.url, { data: { module: url } });
+  const files = [config.module, config.bindings].filter((file) => file !== undefined);
+  register('./hooks.js', import.meta.url, { data: { modules: files.map((file) => pathToFileURL(file).href) } });
   const vars = Object.entries(config.vars);
   const queues = [...config.producers].map(([name, producer]) => [name, new Queue(gateway, producer)] as const);
   bind(vars, '"vars" or --var');

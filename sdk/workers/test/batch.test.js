@@ -2,8 +2,11 @@
 
 import assert from 'node:assert/strict';
 import http from 'node:http';
+import net from 'node:net';
 import { test } from 'node:test';
 
+import { Consumer } from '../dist/consumer.js';
+import { Background } from '../dist/context.js';
 import { isLocal } from '../dist/listen.js';
 import { deliver, messagesOf, NOTHING_SAID, post, startWorker, until } from './support.js';
 
@@ -185,7 +188,7 @@ test('a batch that is too large is refused, announced or not', async (t) => {
       write(count);
     });
   assert.equal(await send(17, { 'content-length': 17 * chunk.length }), 413);
-  assert.equal(await send(17), 413);
+  assert.equal(await send(30), 413);
   // The largest batch that there can be is read: 2 MiB of bodies, each character escaped.
   const largest = messagesOf(['\u0001'.repeat(1024 * 1024), '\u0001'.repeat(1024 * 1024)]);
   assert.equal((await deliver(program, largest)).status, 200);
@@ -263,6 +266,23 @@ test('batches are taken from the pod itself alone', () => {
   const others = ['10.0.0.7', '::ffff:10.0.0.7', 'fe80::1', '1270::1', '', undefined];
   for (const address of local) assert.equal(isLocal(address), true, address);
   for (const address of others) assert.equal(isLocal(address), false, address);
+});
+
+test('others than the pod itself are refused', async (t) => {
+  let calls = 0;
+  const worker = { handlesQueue: true, queue: async () => (calls += 1) };
+  const consumer = new Consumer(worker, new Background(), { port: 0, host: '127.0.0.1', path: '/', waitForWaitUntil: true });
+  const port = await consumer.listen();
+  t.after(() => consumer.end());
+  assert.equal((await deliver({ port }, messagesOf([1]))).status, 200);
+  // Tests stay on this machine, so the address is made to look like another one's.
+  const real = net.Socket.prototype._getpeername;
+  t.after(() => (net.Socket.prototype._getpeername = real));
+  net.Socket.prototype._getpeername = () => ({ address: '10.0.0.7' });
+  const { status, text } = await deliver({ port }, messagesOf([1]));
+  assert.deepEqual([status, text], [403, 'batches are taken from the pod itself alone\n']);
+  assert.equal((await post(port, '/healthz', {}, undefined, { method: 'GET' })).status, 200, 'the kubelet comes from elsewhere');
+  assert.equal(calls, 1);
 });
 
 test('with the runtime\'s flag an answer does not wait for waitUntil()', async (t) => {

@@ -1,6 +1,7 @@
 // The command line, the environment, the Worker's own configuration, its module and its bindings.
 
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { deliver, folderOf, messagesOf, post, runToEnd, startGateway, startWorker, until } from './support.js';
@@ -150,6 +151,16 @@ test('an environment has its own variables and bindings, and the program of all'
   const program = await startWorker(t, undefined, { files, args: ['--env', 'staging', '--bindings', 'kv.js'] });
   assert.deepEqual((await program.line('listening')).queues, { ORDERS: 'orders-staging' });
   assert.deepEqual(await shown(program), { COLOUR: 'blue', ORDERS: 'a queue', KV: 'a store' });
+  // What it does not name itself is not there: neither to be used nor to be missed.
+  const bare = JSON.stringify({
+    main: 'index.js',
+    vars: { COLOUR: 'red' },
+    queues: { producers: [{ binding: 'Q', queue: 'q' }] },
+    d1_databases: [{ binding: 'DB' }],
+    env: { bare: {} },
+  });
+  const other = await startWorker(t, undefined, { files: { 'wrangler.json': bare, 'index.js': SHOW }, args: ['--env', 'bare'] });
+  assert.deepEqual(await shown(other), {});
 });
 
 test('the command line wins over the configuration', async (t) => {
@@ -284,6 +295,32 @@ test('a Worker may be a class, and import cloudflare:workers', async (t) => {
   const made = await until('two lines', () => (program.out.split('\n').length > 2 ? program.out.trim().split('\n') : undefined));
   assert.equal(new Set(made).size, 2, 'each call has an object of its own');
   assert.deepEqual((await program.line('the Worker has handlers that nothing calls here')).handlers, ['scheduled']);
+});
+
+test('modules are modules, whatever package.json says', async (t) => {
+  for (const type of ['{}', '{"type": "commonjs"}', '{"type": "module"}', undefined]) {
+    const files = {
+      'worker.js': `/* As bundlers write it: */ import { one } from './one.js'; import { two } from './two.js'; import old from './old.cjs'; import dep from 'dep'; export default { async queue(batch, env) { console.log(one, two, old, dep, env.STORE); } };`,
+      'one.js': `import { EOL } from 'node:os';\nexport const one = 'one' + EOL.length;`,
+      'two.js': `const two = 2;\nexport { two };`,
+      'old.cjs': `module.exports = 'old';`,
+      'node_modules/dep/package.json': '{"main": "dep.js"}',
+      'node_modules/dep/dep.js': "module.exports = `dep\nexport {}`.slice(0, 3);",
+      'bindings.js': `import path from 'node:path';\nexport default { STORE: path.basename('/a/store') };`,
+      ...(type === undefined ? {} : { 'package.json': type }),
+    };
+    const folder = folderOf(t, files);
+    const program = await startWorker(t, join(folder, 'worker.js'), { cwd: folder, args: ['--bindings', 'bindings.js'] });
+    assert.equal((await deliver(program, messagesOf([1]))).status, 200);
+    await program.stop();
+    assert.equal(program.out, 'one1 2 old dep store\n', type);
+  }
+  const worker = `import old from './old.js';\nexport default { queue() { console.log(old); } };`;
+  const files = { 'old.js': `module.exports = 'old';`, 'package.json': '{"type": "commonjs"}' };
+  const program = await startWorker(t, worker, { files });
+  assert.equal((await deliver(program, messagesOf([1]))).status, 200);
+  await program.stop();
+  assert.equal(program.out, 'old\n', 'what is none stays what it is');
 });
 
 test('a log has the lines that were asked for', async (t) => {

@@ -60,6 +60,9 @@ test('a connection that the sidecar may use again is answered, and is closed onl
   await program.line('ending');
   const refused = await post(program.port, '/', {}, body, { agent });
   assert.equal(refused.status, 503);
+  // A large batch is heard out: a connection that breaks while it is written would look like a call that failed.
+  const large = await deliver(program, messagesOf(['x'.repeat(8 * 1024 * 1024)]));
+  assert.deepEqual([large.status, large.headers.connection], [503, 'close']);
   program.child.kill('SIGUSR2');
   assert.equal((await slow).status, 200);
   // The sidecar uses a connection again within a second after its last answer.
@@ -72,6 +75,17 @@ test('an idle process ends', async (t) => {
   const program = await startWorker(t, SLOW);
   assert.deepEqual(await program.end('SIGINT'), { code: 0, signal: null });
   assert.equal(program.lines('cut: not all ended in time').length, 0);
+});
+
+test('a promise in the background is waited for when nothing else is open', async (t) => {
+  const program = await startWorker(t, SLOW);
+  assert.equal((await post(program.fetchPort, '/', {}, undefined, { method: 'GET' })).text, 'done');
+  await began(program, 'promise began');
+  program.child.kill('SIGTERM');
+  await program.line('ending');
+  program.child.kill('SIGUSR2');
+  assert.deepEqual(await program.exited, { code: 0, signal: null });
+  assert.match(program.out, /promise ended/);
 });
 
 test('what does not end in time is cut, and told', async (t) => {

@@ -56,6 +56,8 @@ yes<Fits<cf.Message<number>, cf.Message<Order>>>();
 const plain: WorkerModule = {
   async queue(batch, env, ctx) {
     ctx.waitUntil((env.ORDERS as Queue).send(batch.messages[0]?.body));
+    batch.messages[0]?.retry();
+    batch.retryAll();
   },
 };
 

@@ -1,6 +1,7 @@
 // The port where the sidecar's batches arrive: each is handed to queue(), and the answer is the verdict.
 
 import http from 'node:http';
+import { finished } from 'node:stream/promises';
 
 import { MessageBatch, Verdict } from './batch.js';
 import { Background, Call } from './context.js';
@@ -34,8 +35,9 @@ class Refusal extends Error {
 export class Consumer {
   readonly #worker: Worker;
   readonly #options: ConsumerOptions;
-  readonly #server = http.createServer((request, response) => void this.#serve(request, response));
   readonly #calls = new Background();
+  readonly #serving = new Background();
+  readonly #server = http.createServer((request, response) => this.#serving.add(this.#serve(request, response)));
   readonly #background: Background;
   #bytes = 0;
   #ending = false;
@@ -64,6 +66,7 @@ export class Consumer {
     await this.#calls.idle();
     const linger = this.#answeredAt + LINGER_MS - performance.now();
     if (linger > 0) await new Promise((resolve) => setTimeout(resolve, linger));
+    await this.#serving.idle();
     this.#server.close();
     this.#server.closeAllConnections();
   }
@@ -126,7 +129,7 @@ export class Consumer {
       log('error', 'a body cannot be read: the message is retried', { queue: batch.queue, messages: [id], error: why });
       report.retryMessages.push({ msgId: id });
     }
-    answer(response, failed ? 500 : 200, 'application/json', JSON.stringify(report));
+    await answer(response, failed ? 500 : 200, 'application/json', JSON.stringify(report));
   }
 
   /** Calls the handler, and returns whether the call failed. */
@@ -153,15 +156,18 @@ async function refuse(request: http.IncomingMessage, response: http.ServerRespon
     return answer(response, 500, 'text/plain', 'the runner failed\n');
   }
   log('warn', 'a call was refused', { status: known.status, reason: known.message });
-  answer(response, known.status, 'text/plain', `${known.message}\n`, known.headers);
+  return answer(response, known.status, 'text/plain', `${known.message}\n`, known.headers);
 }
 
-function answer(
+/** Answers, and returns when the system has the answer: a process that ends before would take it along. */
+async function answer(
   response: http.ServerResponse,
   status: number,
   type: string,
   body: string,
   headers: http.OutgoingHttpHeaders = {},
-): void {
+): Promise<void> {
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body), ...headers }).end(body);
+  // A client that went away has no use for it.
+  await finished(response).catch(() => {});
 }

@@ -85,7 +85,7 @@ class Context implements ExecutionContext {
   }
 }
 
-/** The promises that outlive an answer; ending waits for them. */
+/** Work that ending waits for: calls, answers, and promises that outlive them. */
 export class Background {
   readonly #open = new Set<Promise<void>>();
 
@@ -94,7 +94,8 @@ export class Background {
   }
 
   add(promise: Promise<void>): void {
-    const tracked = promise.finally(() => this.#open.delete(tracked));
+    const logged = promise.catch((thrown: unknown) => log('error', 'something failed inside the runner', { error: describe(thrown) }));
+    const tracked = logged.finally(() => this.#open.delete(tracked));
     this.#open.add(tracked);
   }
 

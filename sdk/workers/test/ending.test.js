@@ -71,6 +71,23 @@ test('a connection that the sidecar may use again is answered, and is closed onl
   assert.ok(performance.now() - answered > 1000);
 });
 
+test('an answer that is being read is not cut', async (t) => {
+  const program = await startWorker(t, `export default { queue(batch) { for (const message of batch.messages) message.ack(); } };`);
+  // Larger than what the system keeps of it.
+  const messages = Array.from({ length: 15 }, (_, n) => ({ ...messagesOf([1])[0], id: `${n}-${'x'.repeat(1024 * 1024)}` }));
+  const response = await new Promise((resolve, reject) => {
+    const request = http.request({ host: '127.0.0.1', port: program.port, method: 'POST', agent: false }, resolve);
+    request.on('error', reject);
+    request.end(JSON.stringify({ queue: 'orders', messages }));
+  });
+  program.child.kill('SIGTERM');
+  await program.line('ending');
+  let text = '';
+  for await (const chunk of response) text += chunk;
+  assert.deepEqual(JSON.parse(text).explicitAcks, messages.map(({ id }) => id));
+  assert.deepEqual(await program.exited, { code: 0, signal: null });
+});
+
 test('an idle process ends', async (t) => {
   const program = await startWorker(t, SLOW);
   assert.deepEqual(await program.end('SIGINT'), { code: 0, signal: null });

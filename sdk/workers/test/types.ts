@@ -41,6 +41,7 @@ yes<Fits<MessageBatch, cf.MessageBatch>>();
 yes<Fits<Message, cf.Message>>();
 // … what a binding returns and takes, whole …
 yes<Fits<Queue, cf.Queue>>();
+yes<Fits<cf.Queue, Queue>>();
 yes<Fits<cf.QueueSendOptions, NonNullable<Parameters<Queue['send']>[1]>>>();
 yes<Fits<cf.QueueSendBatchOptions, NonNullable<Parameters<Queue['sendBatch']>[1]>>>();
 yes<Fits<Iterable<cf.MessageSendRequest>, Parameters<Queue['sendBatch']>[0]>>();

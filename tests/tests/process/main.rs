@@ -23,3 +23,4 @@ mod taken;
 mod unread;
 mod waiting;
 mod wire;
+mod workers;

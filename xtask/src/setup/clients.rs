@@ -1,4 +1,5 @@
-//! Other people's clients, with exactly the versions that `tests/clients` names.
+//! What npm, pip and Go install for tests, with exactly the versions that the lists beside them name: other people's clients,
+//! and what `sdk/workers` is built with.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,10 +17,22 @@ const STAMP: &str = "installed-versions";
 /// # Errors
 /// npm fails.
 pub fn npm(progress: &mut Progress) -> Result<()> {
-    let folder = repo::root().join("tests/clients/npm");
+    packages("tests/clients/npm", progress)
+}
+
+/// The compiler and types for `sdk/workers`.
+///
+/// # Errors
+/// npm fails.
+pub fn workers(progress: &mut Progress) -> Result<()> {
+    packages("sdk/workers", progress)
+}
+
+fn packages(place: &str, progress: &mut Progress) -> Result<()> {
+    let folder = repo::root().join(place);
     let modules = folder.join("node_modules");
     once(&folder.join("package-lock.json"), &modules, || {
-        progress.note("installing npm packages: tests/clients/npm");
+        progress.note(&format!("installing npm packages: {place}"));
         run::output(Command::new("npm").args(["ci", "--no-progress"]).current_dir(&folder)).map(drop)
     })
 }

@@ -73,6 +73,7 @@ pub fn install(levels: &[Level], existing: bool, progress: &mut Progress) -> Res
         clients::npm(progress)?;
     }
     if levels.contains(&Level::Process) {
+        clients::workers(progress)?;
         clients::python(progress)?;
         clients::go(progress)?;
     }

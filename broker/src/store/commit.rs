@@ -89,14 +89,14 @@ impl<'a> Batch<'a> {
         let commits = &self.store.commits;
         let mut last = commits.last.lock().unwrap_or_else(PoisonError::into_inner);
         let commit = Commit { number: *last + 1, synced: commits.synced.load(Ordering::Relaxed) };
-        self.writes.insert(&self.store.keyspaces.state, Commit::KEY, commit.encode());
+        self.writes.insert(&self.store.queues.keyspace, Commit::KEY, commit.encode());
         self.writes.commit()?;
         *last = commit.number;
         if self.durability == Durability::Synced {
             commits.note_synced(commit.number);
         }
         drop(last);
-        self.store.look_after_memtables();
+        self.store.look_after_memtable()?;
         Ok(Some(commit.number))
     }
 }

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::keyspaces::Keyspaces;
+use fjall::Keyspace;
+
 use super::{Commit, Durability, FjallStore, StoreError, key};
 
-/// Another version is refused. 1 had no commit numbers and no file `FORMAT`; 2 had one keyspace and no record of gaps.
+/// Another version is refused. 1 had no commit numbers and no file `FORMAT`; 2 had no record of gaps.
 pub(super) const VERSION: u32 = 3;
 const FILE: &str = "FORMAT";
 /// The same while the store is being made: its name changes when the first commit is on disk.
@@ -74,18 +75,21 @@ fn begin(path: &Path) -> io::Result<()> {
 }
 
 /// The number of the last commit; 0 in a new store. The key must agree with the file.
-pub(super) fn commit(keyspaces: &Keyspaces, path: &Path) -> Result<u64, StoreError> {
-    let Some(found) = keyspaces.state.get(KEY)? else {
+pub(super) fn commit(keyspace: &Keyspace, path: &Path) -> Result<u64, StoreError> {
+    let Some(found) = keyspace.get(KEY)? else {
         // Only a new store has none. A range, as `is_empty` would be one too.
-        let holds_any = keyspaces.all().iter().any(|keyspace| keyspace.iter().next().is_some());
-        return if holds_any { Err(StoreError::NoFormat { path: path.to_owned() }) } else { Ok(0) };
+        return if keyspace.iter().next().is_some() {
+            Err(StoreError::NoFormat { path: path.to_owned() })
+        } else {
+            Ok(0)
+        };
     };
     if *found != VERSION.to_be_bytes() {
         let number = found.as_ref().try_into().map(u32::from_be_bytes);
         let found = number.map_or_else(|_| "unknown".to_owned(), |n| n.to_string());
         return Err(StoreError::Format { path: path.to_owned(), found });
     }
-    let commit = keyspaces.state.get(Commit::KEY)?.and_then(|bytes| Commit::decode(&bytes));
+    let commit = keyspace.get(Commit::KEY)?.and_then(|bytes| Commit::decode(&bytes));
     let missing = StoreError::Record {
         key: "the last commit".to_owned(),
         reason: "it is missing or of a wrong length",
@@ -96,7 +100,7 @@ pub(super) fn commit(keyspaces: &Keyspaces, path: &Path) -> Result<u64, StoreErr
 /// Makes the first commit of a new store in `path`; from then on it is a mistake when there is none.
 pub(super) fn write(store: &FjallStore, path: &Path) -> Result<(), StoreError> {
     let mut batch = store.batch(Durability::Synced, 1);
-    batch.insert(&store.keyspaces.state, KEY, VERSION.to_be_bytes());
+    batch.insert(&store.queues.keyspace, KEY, VERSION.to_be_bytes());
     batch.commit()?;
     let failed = |source| StoreError::Folder { path: path.join(FILE), source };
     fs::rename(path.join(NEW), path.join(FILE)).map_err(failed)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fjall::{Database, PersistMode};
 
 use super::ballast::Ballast;
-use super::keyspaces::{Fullness, Keyspaces};
+use super::queues::{Fullness, Queues};
 use super::space::{self, Scans};
 use super::sync::Newest;
 use super::volume::Volume;
@@ -62,7 +62,7 @@ impl Keeper {
     pub(super) fn start(
         volume: &Arc<Volume>,
         database: &Database,
-        keyspaces: &Keyspaces,
+        queues: &Queues,
         scans: &Arc<Scans>,
         journal: &Arc<Newest>,
     ) -> io::Result<Self> {
@@ -70,7 +70,7 @@ impl Keeper {
         let work = Work {
             volume: Arc::clone(volume),
             database: database.clone(),
-            keyspaces: keyspaces.clone(),
+            queues: queues.clone(),
             scans: Arc::clone(scans),
             journal: Arc::clone(journal),
             ballast: Ballast::of(volume.folder()),
@@ -109,7 +109,7 @@ impl Drop for Keeper {
 struct Work {
     volume: Arc<Volume>,
     database: Database,
-    keyspaces: Keyspaces,
+    queues: Queues,
     scans: Arc<Scans>,
     journal: Arc<Newest>,
     ballast: Ballast,
@@ -163,10 +163,10 @@ impl Work {
         if !full {
             return;
         }
-        if let Err(error) = self.keyspaces.seal_full() {
+        if let Err(error) = self.queues.seal() {
             tracing::warn!(%error, "a full memtable could not be sealed");
         }
-        if self.keyspaces.fullness() > Fullness::Room {
+        if self.queues.fullness() > Fullness::Room {
             self.signal.lock().full = true;
         }
         self.signal.looked.notify_all();
@@ -191,24 +191,22 @@ impl Work {
     }
 
     fn forget_versions(&self) {
-        for keyspace in self.keyspaces.all() {
-            if let Err(error) = self.scans.forget_versions(&self.database, keyspace) {
-                tracing::warn!(%error, "files of old tables could not be removed");
-            }
+        if let Err(error) = self.scans.forget_versions(&self.database, &self.queues.keyspace) {
+            tracing::warn!(%error, "files of old tables could not be removed");
         }
     }
 
-    /// Seals the memtables: their flush lets the journal go. Synced first, so that no table is ahead of the journal.
+    /// Seals the memtable: its flush lets the journal go. Synced first, so that no table is ahead of the journal.
     fn rotate(&self) -> fjall::Result<()> {
         self.database.persist(PersistMode::SyncData)?;
-        self.keyspaces.seal_all()
+        self.queues.seal()
     }
 
     /// `idle`: nothing was stored since the last pass, so that no flush comes by itself.
     fn give_back(&self, idle: bool) {
         let nearly_full = self.volume.is_nearly_full();
         // The engine's next commit meets the same failure and ends the process; here it is only told.
-        let dropped = space::give_back(&self.database, &self.keyspaces, nearly_full);
+        let dropped = space::give_back(&self.database, &self.queues.keyspace, nearly_full);
         // What is only in memory holds a journal, and is not compacted.
         let holds = || self.database.journal_disk_space().is_ok_and(|bytes| bytes > JOURNAL_ROTATES);
         let rotated = if nearly_full || idle && holds() { self.rotate() } else { Ok(()) };

@@ -15,7 +15,7 @@
 //! | `86` | queue | [`capstan_core::PurgeRecord`] |
 //! | `87` | queue | [`capstan_core::GapsRecord`] |
 //!
-//! Kinds from `10` on are in the keyspace `messages`, from `20` on in `deliveries`, from `80` on and `00` in `state`. Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
+//! Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
 //! said at [`Key`]. `00` and `85` are the store's own: the core does not know them.
 
 use capstan_core::{Key, Order, QueueId, Seq};
@@ -34,23 +34,6 @@ const DELIVERY: u8 = 0x20;
 const RETURNED: u8 = 0x30;
 const DEAD: u8 = 0x31;
 const TIMER: u8 = 0x40;
-
-/// Keys that are kept together, as they are written alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    Message,
-    Delivery,
-    State,
-}
-
-/// The class of a key as bytes.
-pub(super) fn class(key: &[u8]) -> Class {
-    match key.first() {
-        Some(0x10..0x20) => Class::Message,
-        Some(0x20..0x80) => Class::Delivery,
-        _ => Class::State,
-    }
-}
 
 pub(super) fn encode(key: Key) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(21);

@@ -12,8 +12,8 @@ pub(crate) mod fuzz;
 mod journal;
 mod keeper;
 mod key;
-mod keyspaces;
 mod parts;
+mod queues;
 mod space;
 mod sync;
 mod transaction;
@@ -33,8 +33,8 @@ use format::{Found, VERSION};
 use journal::Stored;
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
-use keyspaces::{Fullness, Keyspaces};
 pub use parts::{Part, PartProblem};
+use queues::{Fullness, Queues};
 use space::Scans;
 use sync::{Followed, Newest};
 pub use transaction::Transaction;
@@ -115,7 +115,7 @@ pub struct FjallStore {
     keeper: Keeper,
     volume: Arc<Volume>,
     database: Database,
-    keyspaces: Keyspaces,
+    queues: Queues,
     commits: Commits,
     journal: Arc<Newest>,
     scans: Arc<Scans>,
@@ -164,18 +164,18 @@ impl FjallStore {
             .journal_compression(fjall::CompressionType::None)
             .open()
             .map_err(opening)?;
-        let keyspaces = Keyspaces::open(&database, volume.sizes()).map_err(opening)?;
-        let stored = Stored::of(format::commit(&keyspaces, path)?, &keyspaces);
+        let queues = Queues::open(&database, volume.sizes()).map_err(opening)?;
+        let stored = Stored::of(format::commit(&queues.keyspace, path)?, &queues.keyspace);
         journal::compare(&journals, end, &stored, found == Found::New)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let scans = Arc::<Scans>::default();
         let journal = Arc::new(Newest::find(&journals).map_err(folder)?);
-        let keeper = Keeper::start(&volume, &database, &keyspaces, &scans, &journal);
+        let keeper = Keeper::start(&volume, &database, &queues, &scans, &journal);
         let store = Self {
             keeper: keeper.map_err(StoreError::Thread)?,
             volume,
             database,
-            keyspaces,
+            queues,
             commits: Commits::after(stored.commit),
             journal,
             scans,
@@ -208,16 +208,21 @@ impl FjallStore {
         Ok(())
     }
 
-    /// Has full memtables sealed. Waits when one grew too much meanwhile, so that memory is bounded; whoever watches the
+    /// Has a full memtable sealed. Waits when it grew too much meanwhile, so that memory is bounded; whoever watches the
     /// commit ends the process when that lasts.
-    fn look_after_memtables(&self) {
+    fn look_after_memtable(&self) -> fjall::Result<()> {
         loop {
-            match self.keyspaces.fullness() {
-                Fullness::Room => return,
-                Fullness::Full => return self.keeper.tell_full(),
+            match self.queues.fullness() {
+                Fullness::Room => return Ok(()),
+                Fullness::Full => {
+                    self.keeper.tell_full();
+                    return Ok(());
+                }
                 Fullness::Overfull => {
                     self.keeper.tell_full();
                     self.keeper.wait();
+                    // Fails when the storage engine's worker has: nothing will ever be flushed then.
+                    self.database.persist(PersistMode::Buffer)?;
                 }
             }
         }

@@ -8,8 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// The keyspace of fjall's own records, and ours: of messages, of deliveries, and of state.
-const KEYSPACES: [&str; 4] = ["0", "1", "2", "3"];
+/// The keyspace of fjall's own records, and ours.
+const KEYSPACES: [&str; 2] = ["0", "1"];
 
 /// A store whose parts are not what they were.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,6 @@ use fjall::{AbstractTree, Database, Keyspace, PersistMode};
 
 use super::StoreError;
 use super::dead::{Keys, Marks};
-use super::keyspaces::Keyspaces;
 
 /// So many dead bytes are worth a call while the store is busy: it holds up compaction.
 const WORTH_BYTES: u64 = 32 << 20;
@@ -58,24 +57,20 @@ impl Scans {
 ///
 /// # Errors
 /// When the store cannot be read, or the storage engine fails.
-pub(super) fn give_back(database: &Database, keyspaces: &Keyspaces, eager: bool) -> Result<(), StoreError> {
+pub(super) fn give_back(database: &Database, keyspace: &Keyspace, eager: bool) -> Result<(), StoreError> {
     // On the thread that forgets versions, so that none is forgotten under it.
-    let Some(marks) = Marks::read(&whole(database)?, &keyspaces.state)? else {
+    let Some(marks) = Marks::read(&whole(database)?, keyspace)? else {
         return Ok(());
     };
-    let dead = marks.dead();
-    let of = |keyspace| (keyspace, tables(keyspace, &without_newest(keyspace, &dead)));
-    let found = [&keyspaces.messages, &keyspaces.deliveries].map(of);
-    let bytes: u64 = found.iter().flat_map(|(_, ranges)| ranges).map(|(_, bytes)| bytes).sum();
+    let found = tables(keyspace, &without_newest(keyspace, &marks.dead()));
+    let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
     if bytes == 0 || !(eager || bytes >= WORTH_BYTES || bytes >= marks.live_bytes()) {
         return Ok(());
     }
     // A mark may be visible and not on disk yet: after a power cut it would be lower, and what lies above it gone.
     database.persist(PersistMode::SyncData)?;
-    for (keyspace, ranges) in &found {
-        for (range, _) in ranges {
-            keyspace.tree.drop_range(range.clone()).map_err(fjall::Error::from)?;
-        }
+    for (range, _) in &found {
+        keyspace.tree.drop_range(range.clone()).map_err(fjall::Error::from)?;
     }
     tracing::debug!(bytes, "dropped tables of dead keys");
     Ok(())
@@ -170,13 +165,13 @@ mod tests {
                     let open = store.scans.open();
                     let snapshot = whole(&store.database).unwrap();
                     let numbers = [0, RECORDS / 2, RECORDS - 1]
-                        .map(|n| snapshot.get(&store.keyspaces.deliveries, key::encode(at(n))).unwrap());
+                        .map(|n| snapshot.get(&store.queues.keyspace, key::encode(at(n))).unwrap());
                     assert!(numbers.iter().all(|n| *n == numbers[0]), "a part: {numbers:?}");
                     drop(open);
                     different.insert(numbers[0].clone());
                     if different.len() > before {
                         // Its flush ends at some time while a commit is applied.
-                        store.keyspaces.deliveries.rotate_memtable().unwrap();
+                        store.queues.keyspace.rotate_memtable().unwrap();
                     }
                     assert!(began.elapsed() < DEADLINE, "{} commits seen", different.len());
                 }

@@ -61,8 +61,8 @@ impl<'a> Transaction<'a> {
         for (key, record) in self.pending {
             let key = key::encode(key);
             match record {
-                Some(record) => batch.insert(self.store.keyspaces.of(&key), key, codec::encode(&record)),
-                None => batch.remove(self.store.keyspaces.of(&key), key),
+                Some(record) => batch.insert(&self.store.queues.keyspace, key, codec::encode(&record)),
+                None => batch.remove(&self.store.queues.keyspace, key),
             }
         }
         let number = batch.commit()?;
@@ -86,7 +86,7 @@ impl Store for Transaction<'_> {
             return Ok(record.clone());
         }
         let bytes = key::encode(key);
-        let Some(bytes) = self.store.keyspaces.of(&bytes).get(&bytes)? else {
+        let Some(bytes) = self.store.queues.keyspace.get(&bytes)? else {
             return Ok(None);
         };
         Self::read(key, &bytes).map(Some)
@@ -100,7 +100,7 @@ impl Store for Transaction<'_> {
         let mut written = self.pending.range(from..to).peekable();
         let _open = self.store.scans.open();
         let (first, end) = (key::encode(from), key::encode(to));
-        for guard in self.store.keyspaces.of(&first).range(first..end) {
+        for guard in self.store.queues.keyspace.range(first..end) {
             let (bytes, value) = guard.into_inner()?;
             let Some(stored) = key::decode(&bytes) else {
                 return Err(StoreError::Record { key: format!("{bytes:?}"), reason: "it is no key" });

@@ -105,7 +105,7 @@ fn the_key_must_agree_with_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let store = FjallStore::open(folder.path()).unwrap();
     let mut batch = store.batch(Durability::Synced, 1);
-    batch.insert(&store.keyspaces.state, KEY, 9u32.to_be_bytes());
+    batch.insert(&store.queues.keyspace, KEY, 9u32.to_be_bytes());
     batch.commit().unwrap();
     drop(store);
     let text = FjallStore::open(folder.path()).err().unwrap().to_string();
@@ -114,7 +114,7 @@ fn the_key_must_agree_with_the_file() {
     let store = tempfile::tempdir().unwrap();
     let open = FjallStore::open(store.path()).unwrap();
     let mut batch = open.batch(Durability::Synced, 1);
-    batch.remove(&open.keyspaces.state, KEY);
+    batch.remove(&open.queues.keyspace, KEY);
     batch.commit().unwrap();
     drop(open);
     let text = FjallStore::open(store.path()).err().unwrap().to_string();

@@ -20,11 +20,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fjall::AbstractTree;
+use fjall::{AbstractTree, Keyspace};
 use record::Batch;
 use window::Window;
-
-use super::keyspaces::Keyspaces;
 
 /// Looking for whole batches behind damage reads or hashes at most this many times the file, whatever it holds.
 const SEARCH_FACTOR: u64 = 64;
@@ -92,15 +90,13 @@ pub(super) struct End {
 pub(super) struct Stored {
     /// The last commit's number; 0 for none.
     pub(super) commit: u64,
-    /// The highest sequence number in tables; 0 for none. The commit's number is in those of one keyspace only.
+    /// The highest sequence number in tables; 0 for none.
     seqno: u64,
 }
 
 impl Stored {
-    pub(super) fn of(commit: u64, keyspaces: &Keyspaces) -> Self {
-        let seqnos =
-            keyspaces.all().into_iter().filter_map(|keyspace| keyspace.tree.get_highest_persisted_seqno());
-        Self { commit, seqno: seqnos.max().unwrap_or(0) }
+    pub(super) fn of(commit: u64, keyspace: &Keyspace) -> Self {
+        Self { commit, seqno: keyspace.tree.get_highest_persisted_seqno().unwrap_or(0) }
     }
 }
 

@@ -47,7 +47,8 @@ struct Inner {
     work_bytes: usize,
     /// Messages that verdicts and sends are about, about.
     weight: usize,
-    /// The queue of the pull that came last.
+    /// Messages that pulls want, and the queue of the last of them.
+    wanted: usize,
     pulled: Option<QueueId>,
     closed: bool,
     /// The engine is to look at something else.
@@ -78,6 +79,8 @@ pub(crate) struct Depths {
 pub(super) struct Waiting {
     /// Messages that verdicts and sends are about.
     pub(super) weight: usize,
+    /// Messages that pulls want.
+    pub(super) wanted: usize,
     /// A queue in which pulls are to be answered.
     pub(super) pulled: Option<QueueId>,
 }
@@ -115,6 +118,7 @@ impl Lanes {
         inner.weight += weight(&job, bytes);
         if let Job::Pull(waiting) = &job {
             inner.pulled = Some(waiting.pull.queue);
+            inner.wanted += waiting.pull.count;
         }
         inner.work.push_back((job, bytes));
         self.wake(inner);
@@ -155,7 +159,7 @@ impl Lanes {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             inner.idle = false;
         }
-        (inner.nudged, inner.pulled) = (false, None);
+        (inner.nudged, inner.pulled, inner.wanted) = (false, None, 0);
         let (mut jobs, mut taken) = (Vec::new(), 0);
         while taken < VERDICTS_PER_GROUP {
             let Some((job, size)) = inner.verdicts.pop_front() else {
@@ -189,7 +193,7 @@ impl Lanes {
     /// About how much work waits.
     pub(super) fn weight(&self) -> Waiting {
         let inner = self.lock();
-        Waiting { weight: inner.weight, pulled: inner.pulled }
+        Waiting { weight: inner.weight, wanted: inner.wanted, pulled: inner.pulled }
     }
 
     pub(super) fn depths(&self) -> Depths {

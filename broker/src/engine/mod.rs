@@ -184,6 +184,9 @@ impl Engine {
             let patience = self.patience();
             let group = self.lanes.take(patience);
             self.abandoned.extend(self.syncer.take_undelivered());
+            if group.jobs.is_empty() && patience == PATIENCE_MAX {
+                self.store.check()?;
+            }
             let now = self.clock.now();
             let rest = self.sort(group.jobs, now)?;
             self.deliver(now)?;
@@ -262,10 +265,12 @@ impl Engine {
 
     /// Whether the next round has enough to do to begin it while this one is synced.
     fn is_much_waiting(&self) -> bool {
-        let Waiting { weight, pulled } = self.lanes.weight();
-        let queues = self.awake.iter().chain(pulled.as_ref());
-        let ready = queues.filter_map(|queue| self.core.view(*queue)).map(|view| view.state.ready);
-        ready.fold(weight as u64, u64::saturating_add) >= OVERLAP
+        let Waiting { weight, wanted, pulled } = self.lanes.weight();
+        let ready = |queue: &QueueId| self.core.view(*queue).map_or(0, |view| view.state.ready);
+        let come = pulled.as_ref().map_or(0, |queue| ready(queue).min(wanted as u64));
+        // How much those want who wait already is not counted: a batch each.
+        let awake = self.awake.iter().filter(|queue| self.waiters.has(**queue)).map(ready);
+        awake.fold(weight as u64 + come, u64::saturating_add) >= OVERLAP
     }
 
     /// What follows from every commit.

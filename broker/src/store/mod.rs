@@ -165,7 +165,8 @@ impl FjallStore {
             .open()
             .map_err(opening)?;
         let queues = Queues::open(&database, volume.sizes()).map_err(opening)?;
-        let stored = Stored::of(format::commit(&queues.keyspace, path)?, &queues.keyspace);
+        let commit = format::commit(&queues.keyspace, path)?;
+        let stored = Stored::of(commit, &queues.keyspace, end.as_ref())?;
         journal::compare(&journals, end, &stored, found == Found::New)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let scans = Arc::<Scans>::default();
@@ -206,6 +207,14 @@ impl FjallStore {
         self.commits.note_synced(number);
         self.counts.synced.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the storage engine still works: its worker may have failed while nobody wrote.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`]: end the process.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        Ok(self.database.persist(PersistMode::Buffer)?)
     }
 
     /// Has a full memtable sealed. Waits when it grew too much meanwhile, so that memory is bounded; whoever watches the

@@ -11,7 +11,7 @@
 //!
 //! What no check can tell: damage in the last batches looks like a torn write, back to the last one that a later batch knows to be
 //! on disk: the last two synced ones, as one may be written while the other is on its way, and the leases beside them. A file
-//! cut in an older batch, or the newest or oldest one missing, looks like one that is whole, unless tables know more.
+//! cut in an older batch, or the newest one missing, looks like one that is whole, unless tables know more.
 
 mod record;
 mod window;
@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use fjall::{AbstractTree, Keyspace};
 use record::Batch;
 use window::Window;
+
+use super::commit::Commit;
 
 /// Looking for whole batches behind damage reads or hashes at most this many times the file, whatever it holds.
 const SEARCH_FACTOR: u64 = 64;
@@ -73,6 +75,10 @@ pub enum Problem {
         "the journal ends here with sequence number {last}, but the store's tables hold {stored}: its end is missing"
     )]
     BehindTables { last: u64, stored: u64 },
+    #[error(
+        "the journal begins here with commit {first}, but the store's tables hold {stored}: tables or older journals are missing"
+    )]
+    Ahead { first: u64, stored: u64 },
     #[error("neither a journal (*.jnl) nor a table in it holds a commit")]
     Empty,
 }
@@ -84,6 +90,15 @@ pub(super) struct End {
     offset: u64,
     seqno: u64,
     commit: u64,
+    first: First,
+}
+
+/// Where a journal begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct First {
+    file: PathBuf,
+    seqno: u64,
+    commit: u64,
 }
 
 /// What fjall made of the journal and its tables.
@@ -92,11 +107,22 @@ pub(super) struct Stored {
     pub(super) commit: u64,
     /// The highest sequence number in tables; 0 for none.
     seqno: u64,
+    /// The last commit before the journal's first; 0 for none, and when tables hold later ones.
+    before: u64,
 }
 
 impl Stored {
-    pub(super) fn of(commit: u64, keyspace: &Keyspace) -> Self {
-        Self { commit, seqno: keyspace.tree.get_highest_persisted_seqno().unwrap_or(0) }
+    /// # Errors
+    /// When the storage engine cannot read it.
+    pub(super) fn of(commit: u64, keyspace: &Keyspace, end: Option<&End>) -> fjall::Result<Self> {
+        let before = match end {
+            Some(End { first, .. }) => {
+                keyspace.tree.get(Commit::KEY, first.seqno).map_err(fjall::Error::from)?
+            }
+            None => None,
+        };
+        let before = before.and_then(|bytes| Commit::decode(&bytes)).map_or(0, |commit| commit.number);
+        Ok(Self { commit, seqno: keyspace.tree.get_highest_persisted_seqno().unwrap_or(0), before })
     }
 }
 
@@ -106,6 +132,11 @@ pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: boo
         Some(End { file, offset, seqno, .. }) if seqno < stored.seqno => {
             let problem = Problem::BehindTables { last: seqno, stored: stored.seqno };
             Err(Damage { file, offset, problem })
+        }
+        // fjall removes a journal when tables hold all of it.
+        Some(End { first, .. }) if stored.seqno < first.seqno && stored.before + 1 != first.commit => {
+            let problem = Problem::Ahead { first: first.commit, stored: stored.before };
+            Err(Damage { file: first.file, offset: 0, problem })
         }
         Some(End { file, offset, commit, .. }) if commit != stored.commit => {
             Err(Damage { file, offset, problem: Problem::Behind { last: commit, stored: stored.commit } })
@@ -203,7 +234,9 @@ fn follow(
         let commit = successor(&batch, last.as_ref())
             .map_err(|problem| JournalError::Damaged(Damage { file: file.to_owned(), offset, problem }))?;
         offset = batch.end;
-        *last = Some(End { file: file.to_owned(), offset, seqno: batch.seqno, commit });
+        let begins = || First { file: file.to_owned(), seqno: batch.seqno, commit };
+        let first = last.take().map_or_else(begins, |last| last.first);
+        *last = Some(End { file: file.to_owned(), offset, seqno: batch.seqno, commit, first });
     }
     Ok(None)
 }

@@ -26,6 +26,40 @@ fn a_journal_that_ends_before_the_tables_do_is_refused() {
     assert_eq!(damage.offset, end as u64);
 }
 
+/// A store whose tables hold its first commits, up to `flushed`, and whose journal begins with commit 9.
+fn without_older_journals(flushed: u64) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FjallStore::open(folder.path()).unwrap();
+    for number in 2..=COMMITS {
+        write(&store, number, BODY, Durability::Synced);
+        if number == flushed {
+            store.queues.keyspace.rotate_memtable_and_wait().unwrap();
+        }
+    }
+    drop(store);
+    // Cuts the journal to its batches.
+    drop(FjallStore::open(folder.path()).unwrap());
+    let bytes = bytes_of(folder.path());
+    let begin = batches(&bytes)[8].start;
+    fs::write(journal(folder.path(), 0), &bytes[begin..]).unwrap();
+    folder
+}
+
+/// Older journals are removed only when tables hold what was in them.
+#[test]
+fn tables_that_end_before_the_journal_begins_are_refused() {
+    for flushed in [8, 9, 11, COMMITS] {
+        assert_eq!(open(without_older_journals(flushed).path()), Ok(COMMITS), "{flushed}");
+    }
+    for flushed in [4, 7] {
+        let folder = without_older_journals(flushed);
+        for _ in 0..2 {
+            let damage = open(folder.path()).unwrap_err();
+            assert_eq!(damage.problem, Problem::Ahead { first: 9, stored: flushed });
+        }
+    }
+}
+
 #[test]
 fn a_damaged_table_fails_the_read_that_meets_it_and_says_what_to_do() {
     // Each message has a block of its own, so that opening the store does not meet it.

@@ -7,6 +7,9 @@ export type Level = (typeof LEVELS)[number];
 /** Longest text of an error in a line; a stack can be long, and a message can have an answer in it. */
 const ERROR_CHARS_MAX = 8192;
 
+// A pipe that nobody reads any more must not fail the Worker: each line about that would fail in turn, for ever.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+
 let threshold: number = LEVELS.indexOf('info');
 
 export function isLevel(text: string): text is Level {

@@ -153,6 +153,14 @@ test("an error that is no call's ends the process, after the open calls", async 
   assert.match((await program.line('an error was not caught')).error, /a broken pool/);
 });
 
+test('it serves on, and ends, when nobody reads what it writes', async (t) => {
+  const program = await startWorker(t, `export default { async queue() { console.log('x'); throw new Error('told to nobody'); } };`);
+  program.child.stdout.destroy();
+  program.child.stderr.destroy();
+  for (let call = 0; call < 3; call++) assert.equal((await deliver(program, messagesOf([1]))).status, 500);
+  assert.deepEqual(await program.end(), { code: 0, signal: null });
+});
+
 test('a signal while the module loads ends it', async (t) => {
   const program = startLoading(t);
   await until('the module', () => (program.out === 'loading\n' ? true : undefined));

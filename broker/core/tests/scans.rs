@@ -5,9 +5,10 @@
 mod support;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
+use capstan_core::memory::MemoryStore;
 use capstan_core::{
     Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Key, Lease, Limit, Peek, Policy, Pull,
     Purge, QueueId, Record, Reply, Retry, Send, SendItem, Settle, Store, limits,
@@ -19,10 +20,11 @@ const WENT: usize = 20_000;
 /// What a scan may pass over for each message that it finds, and at its ends.
 const PASSED_MAX: u64 = 2 * limits::GAP_LEAST;
 
-/// Keeps what was removed, as the real store does for a while, and counts.
+/// Remembers what was removed, which the real store keeps for a while, and counts.
 #[derive(Default)]
 struct Counting {
-    records: BTreeMap<Key, Option<Record>>,
+    store: MemoryStore,
+    removed: BTreeSet<Key>,
     /// Removed records that scans passed over.
     passed: Cell<u64>,
     /// Bytes of bodies that were read.
@@ -30,10 +32,6 @@ struct Counting {
 }
 
 impl Counting {
-    fn note(&self, record: &Record) {
-        self.read.set(self.read.get() + record.body_bytes());
-    }
-
     /// What was passed over and read since the last call.
     fn taken(&self) -> (u64, u64) {
         (self.passed.take(), self.read.take())
@@ -44,37 +42,34 @@ impl Store for Counting {
     type Error = Infallible;
 
     fn get(&self, key: Key) -> Result<Option<Record>, Infallible> {
-        let found = self.records.get(&key).cloned().flatten();
-        found.iter().for_each(|record| self.note(record));
+        let found = self.store.get(key)?;
+        let bytes = found.as_ref().map_or(0, Record::body_bytes);
+        self.read.set(self.read.get() + bytes);
         Ok(found)
     }
 
     fn scan(&self, from: Key, to: Key, mut limit: Limit) -> Result<Vec<(Key, Record)>, Infallible> {
-        let mut found = Vec::new();
-        if from >= to {
-            return Ok(found);
-        }
-        for (key, record) in self.records.range(from..to) {
-            if limit.is_reached() {
-                break;
-            }
-            let Some(record) = record else {
-                self.passed.set(self.passed.get() + 1);
-                continue;
-            };
-            self.note(record);
+        let found = self.store.scan(from, to, limit)?;
+        for (_, record) in &found {
+            self.read.set(self.read.get() + record.body_bytes());
             limit.count(record.body_bytes());
-            found.push((*key, record.clone()));
+        }
+        // It went on to the end, unless it had enough.
+        let end = found.last().filter(|_| limit.is_reached()).map_or(to, |(key, _)| *key);
+        if from < end {
+            self.passed.set(self.passed.get() + self.removed.range(from..end).count() as u64);
         }
         Ok(found)
     }
 
     fn put(&mut self, key: Key, record: Record) {
-        self.records.insert(key, Some(record));
+        self.removed.remove(&key);
+        self.store.put(key, record);
     }
 
     fn remove(&mut self, key: Key) {
-        self.records.insert(key, None);
+        self.removed.insert(key);
+        self.store.remove(key);
     }
 }
 
@@ -282,9 +277,8 @@ fn a_purge_passes_over_none_that_went() {
     run.send(10, 1, 0);
     run.apply(Command::Purge(Purge { queue: run.queue }));
     while run.within("a step", Command::Tick, (20 * PASSED_MAX, MIB)) == (Reply::Ticked { more: true }) {}
-    let left = run.store.records.iter().filter(|(key, record)| {
-        record.is_some() && !matches!(key, Key::Meta | Key::Clock | Key::Queue(_) | Key::State(_))
-    });
+    let kept = |key: &&Key| matches!(key, Key::Meta | Key::Clock | Key::Queue(_) | Key::State(_));
+    let left = run.store.store.records.keys().filter(|key| !kept(key));
     assert_eq!(left.count(), 0);
 }
 

@@ -112,7 +112,7 @@ impl Engine {
     }
 
     /// Messages of a queue that may be leased now, and to how many pulls; `None` when its pulls are to be refused.
-    pub(super) fn deliverable(&self, queue: QueueId) -> Option<(u64, usize)> {
+    fn deliverable(&self, queue: QueueId) -> Option<(u64, usize)> {
         let view = self.core.view(queue)?;
         let consumer = view.policy.consumer.as_ref()?;
         let room = self.core.lease_room(queue);

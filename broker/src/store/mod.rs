@@ -339,6 +339,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 #[cfg(test)]
 mod tests {
     use capstan_core::{Clock, Key, QueueId, Record, Seq, Store};
+    use fjall::AbstractTree;
 
     use super::*;
 
@@ -388,6 +389,23 @@ mod tests {
         for part in [folder.path().to_str().unwrap(), "The file version", "copy", "backup"] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    /// The storage engine itself seals none: the keeper does, and a commit waits when one grows too much meanwhile.
+    #[test]
+    fn memtables_are_sealed_and_their_size_is_bounded() {
+        const BODY: usize = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(folder.path()).unwrap();
+        let (limit, mut largest) = (store.volume.sizes().memtable, 0);
+        for number in 1..=5 * limit / BODY as u64 {
+            let mut transaction = store.transaction();
+            transaction.put(Key::Fresh(QueueId(1), Seq(number)), journal::tests::message(number, BODY));
+            transaction.commit(Durability::Buffered).unwrap();
+            largest = largest.max(store.queues.keyspace.tree.active_memtable().size());
+        }
+        assert!(store.queues.keyspace.tree.table_count() > 0, "nothing was ever flushed");
+        assert!(largest <= 2 * limit + 2 * BODY as u64, "{largest} bytes in one of {limit}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-// The binding STORE: a key-value store with get(), put() and list() as a Worker knows them, in a folder.
+// The binding STORE: a key-value store with get() and put() as a Worker knows them, in a folder.
 
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 const folder = process.env.STORE_FOLDER ?? 'store';
@@ -24,12 +24,8 @@ export default {
     get: async (key) => (await read(fileOf(key))).value,
     async put(key, value) {
       const part = `${fileOf(key)}.${crypto.randomUUID()}.part`;
-      await writeFile(part, JSON.stringify({ name: key, value }));
+      await writeFile(part, JSON.stringify({ value }));
       await rename(part, fileOf(key));
-    },
-    async list() {
-      const files = (await readdir(folder)).filter((name) => name.endsWith('.json'));
-      return { keys: await Promise.all(files.map(async (name) => ({ name: (await read(join(folder, name))).name }))) };
     },
   },
 };

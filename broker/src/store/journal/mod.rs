@@ -72,10 +72,6 @@ pub enum Problem {
     #[error("the journal ends here with commit {last}, but the store's tables hold commit {stored}")]
     Behind { last: u64, stored: u64 },
     #[error(
-        "the journal ends here with sequence number {last}, but the store's tables hold {stored}: its end is missing"
-    )]
-    BehindTables { last: u64, stored: u64 },
-    #[error(
         "the journal begins here with commit {first}, but the store's tables hold {stored}: tables or older journals are missing"
     )]
     Ahead { first: u64, stored: u64 },
@@ -129,10 +125,6 @@ impl Stored {
 /// Compares the journal's end with what is stored. Only a new store may hold nothing.
 pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: bool) -> Result<(), Damage> {
     match end {
-        Some(End { file, offset, seqno, .. }) if seqno < stored.seqno => {
-            let problem = Problem::BehindTables { last: seqno, stored: stored.seqno };
-            Err(Damage { file, offset, problem })
-        }
         // fjall removes a journal when tables hold all of it.
         Some(End { first, .. }) if stored.seqno < first.seqno && stored.before + 1 != first.commit => {
             let problem = Problem::Ahead { first: first.commit, stored: stored.before };
@@ -290,4 +282,4 @@ fn cut(folder: &Path, file: &Path, offset: u64) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -33,7 +33,7 @@ fn clock(number: u64) -> Record {
     Record::Clock(Clock { committed: number, outage: 0, timer_head: (0, QueueId(0), Seq(0)) })
 }
 
-fn message(number: u64, body: usize) -> Record {
+pub(in crate::store) fn message(number: u64, body: usize) -> Record {
     Record::Message(Box::new(Message {
         id: MessageId(number.into()),
         sent_at: 0,

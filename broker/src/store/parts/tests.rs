@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use capstan_core::{ContentType, Key, Message, MessageId, QueueId, Record, Seq, Store};
+use capstan_core::{Key, QueueId, Seq, Store};
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::journal::tests::message;
 use crate::store::{ADVICE, Durability, FjallStore, StoreError};
 
 /// A closed store with messages in a table and in the journal.
@@ -14,17 +15,7 @@ fn store() -> TempDir {
     let store = FjallStore::open(folder.path()).unwrap();
     for number in 1..=3 {
         let mut transaction = store.transaction();
-        let message = Message {
-            id: MessageId(number.into()),
-            sent_at: 0,
-            stored_at: 0,
-            due: 0,
-            content_type: ContentType::Bytes,
-            attributes: Vec::new(),
-            body: vec![7; 100],
-            origin: None,
-        };
-        transaction.put(Key::Fresh(QueueId(1), Seq(number)), Record::Message(Box::new(message)));
+        transaction.put(Key::Fresh(QueueId(1), Seq(number)), message(number, 100));
         transaction.commit(Durability::Synced).unwrap();
         if number == 2 {
             store.queues.keyspace.rotate_memtable_and_wait().unwrap();

@@ -50,7 +50,15 @@ impl<'a> BrokerAccess<'a> {
             metrics.map_err(|error| error.to_string())
         })
         .await;
-        let client = self.client().await.unwrap();
+        self.send_now(queue, bodies).await
+    }
+
+    /// The same for a queue that the broker knows.
+    ///
+    /// # Panics
+    /// When one of the sends fails.
+    pub async fn send_now(&self, queue: &str, bodies: &[Value]) -> Vec<String> {
+        let (name, client) = (Name::new(queue).unwrap(), self.client().await.unwrap());
         let mut ids = Vec::new();
         for bodies in bodies.chunks(BATCH) {
             let messages = bodies.iter().map(message).collect();
@@ -59,23 +67,6 @@ impl<'a> BrokerAccess<'a> {
         }
         assert_eq!(ids.len(), bodies.len(), "each message has an id");
         ids
-    }
-
-    /// Sends one body, trying again for as long as the broker is away: an application's loop.
-    ///
-    /// # Panics
-    /// When it is refused for another reason, or for longer than [`SHORT`].
-    pub async fn send_patiently(&self, client: &Client, queue: &str, body: &Value) -> String {
-        let (name, end) = (Name::new(queue).unwrap(), std::time::Instant::now() + SHORT);
-        loop {
-            match client.send(&self.account, &name, &message(body)).await {
-                Ok(mut sent) => return sent.ids.pop().unwrap(),
-                Err(error) if error.is_retryable() && std::time::Instant::now() < end => {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                Err(error) => panic!("sending to {queue}: {error}"),
-            }
-        }
     }
 
     /// What the broker knows of a queue, asked of its admin port: exact counts, and totals since its start.

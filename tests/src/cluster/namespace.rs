@@ -128,6 +128,24 @@ impl Namespace {
         .await
     }
 
+    /// `http://HOST:PORT` of a pod's port.
+    ///
+    /// # Errors
+    /// When the pod has no address yet.
+    pub async fn pod(&self, pod: &str, port: u16) -> Result<String, String> {
+        self.cluster.reach.pod(&self.name, pod, port).await
+    }
+
+    /// POSTs to the port 8080 of a pod.
+    ///
+    /// # Panics
+    /// When it does not answer, or not with success.
+    pub async fn post_to_pod(&self, pod: &str, path: &str) {
+        let address = self.pod(pod, 8080).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.post(format!("{address}{path}")).send().await.unwrap().error_for_status().unwrap();
+    }
+
     /// The running pods with a label, by name; those that are being ended are left out.
     ///
     /// # Panics

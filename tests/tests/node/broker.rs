@@ -48,7 +48,7 @@ async fn lose_the_broker(prefix: &str, end: impl AsyncFnOnce(&Namespace, &Pod)) 
     let _turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, prefix, async |namespace| {
         apply_all(namespace).await;
-        until_consuming(namespace, "orders").await;
+        until_consuming(namespace, "orders", "orders").await;
         let broker = BrokerAccess::of(namespace);
         let mut sent = warm_up(namespace, &broker).await;
         sent.extend(broker.send("orders", &orders(SLOW, SLOW_MS)).await);

@@ -19,7 +19,7 @@ async fn the_sidecar_goes_with_the_consumer_and_nothing_else_changes() {
         assert_eq!(sidecar(&plain), None);
 
         namespace.apply(&[QUEUE, CONSUMER].join("---")).await;
-        until_consuming(namespace, "orders").await;
+        until_consuming(namespace, "orders", "orders").await;
         assert_injected(namespace, &plain).await;
 
         namespace.api::<Consumer>().delete("orders", &DeleteParams::default()).await.unwrap();
@@ -37,7 +37,7 @@ async fn the_sidecar_goes_with_the_consumer_and_nothing_else_changes() {
         }
 
         namespace.apply(CONSUMER).await;
-        until_consuming(namespace, "orders").await;
+        until_consuming(namespace, "orders", "orders").await;
         assert_injected(namespace, &plain).await;
         let broker = BrokerAccess::of(namespace);
         let sent = broker.send("orders", &[order(1, 0), order(2, 0)]).await;

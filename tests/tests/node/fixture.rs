@@ -75,9 +75,9 @@ pub(crate) async fn apply_all(namespace: &Namespace) {
 }
 
 /// Waits until a Consumer is Ready and every pod of its Deployment has the sidecar.
-pub(crate) async fn until_consuming(namespace: &Namespace, name: &str) {
+pub(crate) async fn until_consuming(namespace: &Namespace, consumer: &str, name: &str) {
     namespace
-        .wait_for::<Consumer>(name, "is Ready", LONG, |consumer| {
+        .wait_for::<Consumer>(consumer, "is Ready", LONG, |consumer| {
             let conditions = consumer.status.as_ref().map_or(&[][..], |status| &status.conditions);
             condition(conditions, consumer.metadata.generation, "Ready", "True")
         })

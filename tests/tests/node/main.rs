@@ -6,8 +6,11 @@
 mod broker;
 mod charts;
 mod consumer;
+mod endings;
 mod fixture;
+mod mishaps;
 mod quickstart;
-mod rollout;
 mod status;
+mod subject;
 mod uninstall;
+mod workers;

@@ -14,7 +14,7 @@ async fn every_order_of_cloudflares_sdk_is_handled_and_a_failing_one_is_set_asid
     let _turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "quickstart", async |namespace| {
         namespace.kubectl(&["apply", "-f", "examples/quickstart/"]).await;
-        until_consuming(namespace, "orders").await;
+        until_consuming(namespace, "orders", "orders").await;
         let broker = BrokerAccess::of(namespace);
         let failing = broker.send("orders", &[json!({"id": "broken", "fail": true})]).await;
         send_by_sdk(namespace, &broker).await;

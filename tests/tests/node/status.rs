@@ -26,7 +26,7 @@ async fn conditions_say_what_is_missing_until_nothing_is() {
         until_queue_is_ready(namespace, "orders-dlq").await;
 
         namespace.apply(APPLICATION).await;
-        until_consuming(namespace, "orders").await;
+        until_consuming(namespace, "orders", "orders").await;
         assert_columns(namespace).await;
     })
     .await;

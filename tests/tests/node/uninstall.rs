@@ -23,7 +23,7 @@ async fn uninstalling_ends_and_takes_no_messages_along() {
     let turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "uninstall", async |namespace| {
         apply_all(namespace).await;
-        until_consuming(namespace, "orders").await;
+        until_consuming(namespace, "orders", "orders").await;
         let broker = BrokerAccess::of(namespace);
         broker.send("orders-dlq", &[order(0, 0)]).await;
         turn.uninstall("helm", "capstan").await;
@@ -64,7 +64,7 @@ async fn tidying_up_leaves_the_volumes_alone() {
     let _turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "tidy", async |namespace| {
         apply_all(namespace).await;
-        until_consuming(namespace, "orders").await;
+        until_consuming(namespace, "orders", "orders").await;
         for kind in ["capc", "capq", "capb"] {
             namespace.kubectl(&["delete", kind, "--all", "--timeout=60s"]).await;
         }

@@ -11,11 +11,29 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Archives carry no time, so that the same files give the same bytes.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
-/// An image of one layer that runs `/usr/local/bin/<program>`.
+/// What an image's containers run.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// The arguments that a pod may replace.
+    pub arguments: Vec<String>,
+    /// The folder, when it is not `/`.
+    pub folder: Option<&'static str>,
+}
+
+impl Start {
+    /// `/usr/local/bin/<program>`, alone.
+    pub fn program(program: &str) -> Self {
+        Self { entrypoint: vec![format!("/usr/local/bin/{program}")], ..Self::default() }
+    }
+}
+
+/// An image of one layer.
 ///
 /// # Errors
 /// A path is too long for an archive.
-pub fn docker(reference: &str, program: &str, files: &Files) -> Result<Vec<u8>> {
+pub fn docker(reference: &str, start: &Start, files: &Files) -> Result<Vec<u8>> {
     let layer = layer(files)?;
     let digest = hex(&layer);
     let config = json!({
@@ -25,8 +43,9 @@ pub fn docker(reference: &str, program: &str, files: &Files) -> Result<Vec<u8>> 
         "config": {
             "User": format!("{USER}:{USER}"),
             "Env": [PATH],
-            "Entrypoint": [format!("/usr/local/bin/{program}")],
-            "WorkingDir": "/",
+            "Entrypoint": start.entrypoint,
+            "Cmd": start.arguments,
+            "WorkingDir": start.folder.unwrap_or("/"),
         },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
         "history": [{ "created": CREATED, "created_by": "cargo xtask images" }],
@@ -107,7 +126,7 @@ mod tests {
 
     #[test]
     fn digests_name_what_is_there() {
-        let archive = unpack(&docker("capstan/x:1", "program", &files()).unwrap());
+        let archive = unpack(&docker("capstan/x:1", &Start::program("program"), &files()).unwrap());
         let manifest: serde_json::Value = serde_json::from_slice(&archive["manifest.json"].1).unwrap();
         assert_eq!(manifest[0]["RepoTags"], json!(["capstan/x:1"]));
         let config = &archive[manifest[0]["Config"].as_str().unwrap()].1;
@@ -133,11 +152,11 @@ mod tests {
 
     #[test]
     fn the_same_files_give_the_same_bytes() {
-        let bytes = || docker("capstan/x:1", "program", &files()).unwrap();
+        let bytes = || docker("capstan/x:1", &Start::program("program"), &files()).unwrap();
         assert_eq!(bytes(), bytes());
         let mut other = files();
         other.insert("usr/program".to_owned(), Entry::File(0o755, b"ELG".to_vec()));
-        assert_ne!(bytes(), docker("capstan/x:1", "program", &other).unwrap());
+        assert_ne!(bytes(), docker("capstan/x:1", &Start::program("program"), &other).unwrap());
     }
 
     #[test]

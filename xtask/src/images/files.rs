@@ -47,12 +47,30 @@ pub fn of(program: &Path, name: &str) -> Result<Files> {
     Ok(files)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// Adds all that is in a folder, as files that everyone may read.
+///
+/// # Errors
+/// The folder, or a file in it, cannot be read.
+pub(super) fn add_folder(files: &mut Files, at: &str, folder: &Path) -> Result<()> {
+    let failed = || format!("cannot read {}", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let (path, at) = (entry.path(), format!("{at}/{}", entry.file_name().to_string_lossy()));
+        if path.is_dir() {
+            add_folder(files, &at, &path)?;
+        } else {
+            add(files, &at, 0o644, read(&path)?);
+        }
+    }
+    Ok(())
+}
+
 /// Adds a file and the folders above it.
-fn add(files: &mut Files, path: &str, mode: u32, content: Vec<u8>) {
+pub(super) fn add(files: &mut Files, path: &str, mode: u32, content: Vec<u8>) {
     for (at, _) in path.match_indices('/') {
         files.entry(path[..at].to_owned()).or_insert(Entry::Folder(0o755));
     }

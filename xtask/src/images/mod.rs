@@ -1,11 +1,12 @@
 //! `cargo xtask images`: container images as archives, made without a container engine.
 //!
-//! An image is one program and the shared libraries it names, laid out as in the project's `Dockerfile`. The same program
-//! gives the same bytes.
+//! An image is one program and the shared libraries it names, laid out as in the project's `Dockerfile`; that of an example
+//! Worker is Node, `sdk/workers` and the Worker, as in theirs. The same program gives the same bytes.
 
 mod archive;
 mod closure;
 mod files;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,11 +18,16 @@ use crate::progress::Progress;
 use crate::repo;
 
 /// What there are images of.
-const IMAGES: [Image; 4] = [
-    Image { name: "operator", package: "capstan-operator", program: "capstan-operator" },
-    Image { name: "broker", package: "capstan-broker", program: "capstan-broker" },
-    Image { name: "sidecar", package: "capstan-sidecar", program: "capstan-sidecar" },
-    Image { name: "example-orders", package: "example-orders", program: "example-orders" },
+const IMAGES: [Image; 8] = [
+    Image { name: "operator", runs: Runs::Program("capstan-operator") },
+    Image { name: "broker", runs: Runs::Program("capstan-broker") },
+    Image { name: "sidecar", runs: Runs::Program("capstan-sidecar") },
+    Image { name: "example-orders", runs: Runs::Program("example-orders") },
+    // For tests in a cluster; users have none of it.
+    Image { name: "e2e-app", runs: Runs::Program("e2e-app") },
+    Image { name: "example-workers-orders", runs: Runs::Worker("examples/workers/orders") },
+    Image { name: "example-workers-etl", runs: Runs::Worker("examples/workers/etl") },
+    Image { name: "example-workers-crawler", runs: Runs::Worker("examples/workers/crawler") },
 ];
 
 /// The profile of the programs: what users run, without optimisation across crates, since tests build it time and again.
@@ -32,10 +38,25 @@ const PROFILE: &str = "image";
 struct Image {
     /// Its name: `capstan/<name>` in a cluster, `<name>.tar` here.
     name: &'static str,
-    /// The package of its program.
-    package: &'static str,
-    /// The program, at `/usr/local/bin/<program>`.
-    program: &'static str,
+    runs: Runs,
+}
+
+/// What an image is for.
+#[derive(Clone, Copy)]
+enum Runs {
+    /// A program, of the package of its name, at `/usr/local/bin/<program>`.
+    Program(&'static str),
+    /// The Worker in a folder of the checkout.
+    Worker(&'static str),
+}
+
+impl Runs {
+    const fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Program(program) => Some(program),
+            Self::Worker(_) => None,
+        }
+    }
 }
 
 /// Which images to build.
@@ -65,16 +86,21 @@ pub fn build(names: &[String], progress: &mut Progress) -> Result<Vec<PathBuf>> 
     let folder = repo::target().join("images");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut archives = Vec::new();
+    let node = images.iter().any(|image| image.runs.program().is_none()).then(|| worker::prepare(progress));
+    let node = node.transpose()?;
     for image in images {
-        let program = programs.get(image.program).with_context(|| {
-            format!(
-                "package {} has no program {}: see IMAGES in xtask/src/images/mod.rs",
-                image.package, image.program
-            )
-        })?;
         let path = folder.join(format!("{}.tar", image.name));
         let reference = format!("capstan/{}:{}", image.name, repo::VERSION);
-        let bytes = archive::docker(&reference, image.program, &files::of(program, image.program)?)?;
+        let bytes = match (image.runs, &node) {
+            (Runs::Program(name), _) => {
+                let program = programs.get(name).with_context(|| format!("there is no program {name}"))?;
+                archive(&reference, name, program)?
+            }
+            (Runs::Worker(place), Some(node)) => {
+                archive::docker(&reference, &worker::start(), &worker::files(node, place)?)?
+            }
+            (Runs::Worker(_), None) => continue,
+        };
         let unchanged = std::fs::read(&path).is_ok_and(|stored| stored == bytes);
         if !unchanged {
             write(&path, &bytes)?;
@@ -91,7 +117,7 @@ pub fn build(names: &[String], progress: &mut Progress) -> Result<Vec<PathBuf>> 
 /// # Errors
 /// A library is missing, or the program cannot be read.
 pub fn archive(reference: &str, name: &str, program: &std::path::Path) -> Result<Vec<u8>> {
-    archive::docker(reference, name, &files::of(program, name)?)
+    archive::docker(reference, &archive::Start::program(name), &files::of(program, name)?)
 }
 
 fn select(names: &[String]) -> Result<Vec<Image>> {
@@ -108,13 +134,18 @@ fn select(names: &[String]) -> Result<Vec<Image>> {
 
 /// Compiles the programs; by name, where they lie.
 fn programs(images: &[Image], progress: &mut Progress) -> Result<BTreeMap<String, PathBuf>> {
+    let names = |images: &[Image]| images.iter().filter_map(|image| image.runs.program()).collect::<Vec<_>>();
     let mut arguments = vec!["build", "--profile", PROFILE];
     // Always all packages, so that a subset uses their dependencies with the same features and compiles nothing anew.
-    for image in &IMAGES {
-        arguments.extend(["--package", image.package]);
+    for package in names(&IMAGES) {
+        arguments.extend(["--package", package]);
     }
-    for image in images {
-        arguments.extend(["--bin", image.program]);
+    let wanted = names(images);
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    for program in wanted {
+        arguments.extend(["--bin", program]);
     }
     let built = compile::cargo(&arguments, progress)?;
     Ok(built.into_iter().filter(|built| !built.test).map(|built| (built.target, built.path)).collect())
@@ -136,7 +167,10 @@ mod tests {
     fn names_select() {
         assert_eq!(select(&[]).unwrap().len(), IMAGES.len());
         let one = select(&["broker".to_owned()]).unwrap();
-        assert_eq!(one.iter().map(|image| image.program).collect::<Vec<_>>(), ["capstan-broker"]);
+        assert_eq!(
+            one.iter().map(|image| image.runs.program()).collect::<Vec<_>>(),
+            [Some("capstan-broker")]
+        );
         let Err(error) = select(&["borker".to_owned()]) else { panic!("an unknown name was taken") };
         assert!(error.to_string().contains("there are operator, broker"), "{error}");
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: installs or builds what the tests need and this machine lacks, and says what it does.
 
-mod clients;
+pub(crate) mod clients;
 mod debian;
 mod toolchain;
 

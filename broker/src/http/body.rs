@@ -26,6 +26,8 @@ const SENDS_BYTES: usize = 64 << 20;
 /// Most bytes of verdicts, pulls and looks. Verdicts hold theirs until they are answered, which also bounds how many
 /// leases wait for the engine.
 const OTHERS_BYTES: usize = 32 << 20;
+/// Names in a body may be as long as it is; an answer is not to repeat them.
+const POINTER_BYTES_MAX: usize = 512;
 
 const _: () = assert!(limits::send_bytes_max(limits::MESSAGE_BYTES_MAX) <= SENDS_BYTES);
 
@@ -203,14 +205,19 @@ fn missing(error: &str) -> Option<&str> {
     error.strip_prefix("missing field `")?.split('`').next()
 }
 
-/// A path as a JSON pointer.
-fn pointer(path: &Path) -> String {
+/// A path as a JSON pointer. Of one that is too long, what holds the rest.
+pub(super) fn pointer(path: &Path) -> String {
     let mut pointer = String::new();
     for segment in path {
+        let before = pointer.len();
         match segment {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
             Segment::Map { key } | Segment::Enum { variant: key } => push(&mut pointer, key),
             Segment::Unknown => {}
+        }
+        if pointer.len() > POINTER_BYTES_MAX {
+            pointer.truncate(before);
+            break;
         }
     }
     pointer

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use capstan_api::object::{self, Objects};
@@ -114,13 +115,19 @@ impl FromRequest<AppState> for Body {
 }
 
 impl Body {
-    /// Reads a body of at most `limit` bytes, in the time that the budget gives.
+    /// Reads a body of at most `limit` bytes, in the time that the budget gives. One that is announced as larger is refused
+    /// at once, and read over meanwhile.
     pub(super) async fn within(
         limit: usize,
         body: axum::body::Body,
         budget: &Budget,
     ) -> Result<Self, Refused> {
         let patience = budget.patience;
+        if body.size_hint().lower() > limit as u64 {
+            // One for each connection at most. Nothing is awaited from here to the answer's head: no `100 Continue` goes out.
+            tokio::spawn(tokio::time::timeout(patience, discard(body)));
+            return Err(too_large(limit));
+        }
         tokio::time::timeout(patience, Self::all(limit, body, budget)).await.unwrap_or_else(|_| {
             let message = format!("the request body did not arrive within {} s", patience.as_secs());
             Err(Refused::new(ErrorCode::JsonBodyMalformed, message))
@@ -146,10 +153,7 @@ impl Body {
             }
         }
         if size > limit {
-            let message = format!(
-                "the request body is larger than {limit} bytes, as it is sent: with its JSON's escapes and spaces"
-            );
-            return Err(Refused::new(ErrorCode::BatchSizeOutOfBounds, message));
+            return Err(too_large(limit));
         }
         if overloaded {
             let message = "too many request bodies are being read; try again after Retry-After";
@@ -169,6 +173,23 @@ impl Body {
         let text: &[u8] = if self.bytes.trim_ascii().is_empty() { b"{}" } else { &self.bytes };
         // To know the place of an error costs as much as the reading: it is looked for when there is one.
         object::from_slice(text).or_else(|_| with_place(text))
+    }
+}
+
+fn too_large(limit: usize) -> Refused {
+    let message = format!(
+        "the request body is larger than {limit} bytes, as it is sent: with its JSON's escapes and spaces"
+    );
+    Refused::new(ErrorCode::BatchSizeOutOfBounds, message)
+}
+
+/// Reads over a body, but for its end when it is very long.
+async fn discard(body: axum::body::Body) {
+    let (mut chunks, mut size) = (body.into_data_stream(), 0);
+    while size <= DISCARDED_MAX
+        && let Some(Ok(chunk)) = chunks.next().await
+    {
+        size += chunk.len();
     }
 }
 
@@ -243,21 +264,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
-        let read = async |size: usize| {
-            Body::within(1000, vec![b' '; size].into(), &Budget::new(1 << 30, PATIENCE))
-                .await
-                .map(|body| body.bytes.len())
+        let read = async |body: axum::body::Body| {
+            let read = Body::within(1000, body, &Budget::new(1 << 30, PATIENCE)).await;
+            read.map(|body| body.bytes.len())
         };
-        assert_eq!(read(1000).await, Ok(1000));
+        assert_eq!(read(spaces(1000).into()).await, Ok(1000));
+        assert_eq!(read(unannounced(1000)).await, Ok(1000));
         for size in [1001, 1001 + DISCARDED_MAX] {
-            assert_eq!(read(size).await.unwrap_err().code, ErrorCode::BatchSizeOutOfBounds);
+            for body in [spaces(size).into(), unannounced(size)] {
+                assert_eq!(read(body).await.unwrap_err().code, ErrorCode::BatchSizeOutOfBounds);
+            }
         }
+    }
+
+    fn spaces(size: usize) -> Vec<u8> {
+        vec![b' '; size]
+    }
+
+    /// Without a Content-Length.
+    fn unannounced(size: usize) -> axum::body::Body {
+        axum::body::Body::from_stream(futures::stream::iter([Ok::<_, std::io::Error>(spaces(size))]))
     }
 
     #[tokio::test]
     async fn bodies_share_a_budget_until_they_are_dropped() {
         let budget = Budget::new(100, PATIENCE);
-        let read = async |size: usize| Body::within(1000, vec![b' '; size].into(), &budget).await;
+        let read = async |size: usize| Body::within(1000, unannounced(size), &budget).await;
         let first = read(60).await.ok().unwrap();
         assert_eq!(read(41).await.err().unwrap().code, ErrorCode::QueueOverloaded);
         let second = read(40).await.ok().unwrap();

@@ -63,6 +63,11 @@ pub enum StoreError {
     )]
     Format { path: PathBuf, found: String },
     #[error(
+        "the store in {path} has no file FORMAT, which says how to read it. If it never had one, it is of format 1: use the \
+         version that wrote it. Otherwise the file was lost, and others may be too. {ADVICE}"
+    )]
+    NoFormatFile { path: PathBuf },
+    #[error(
         "the store in {path} holds records but no format version: it is damaged, or no store of Capstan's"
     )]
     NoFormat { path: PathBuf },

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::journal::Files;
+
 mod tables;
 
 /// The keyspace of fjall's own records, and ours.
@@ -62,14 +64,10 @@ pub(super) fn check(folder: &Path) -> Result<(), PartsError> {
     has_no_other(&keyspaces)
 }
 
-/// fjall always has one that it writes to.
+/// fjall always has one that it writes to. Whether those that are there are right, the journal's own check says.
 fn has_journal(folder: &Path) -> Result<(), PartsError> {
-    for entry in entries(folder)? {
-        if entry?.path().extension().is_some_and(|extension| extension == "jnl") {
-            return Ok(());
-        }
-    }
-    Err(damaged(&folder.join("*.jnl"), PartProblem::Missing))
+    let found = Files::find(folder).map_err(|source| PartsError::Io { file: folder.to_owned(), source })?;
+    if found.is_empty() { Err(damaged(&folder.join("*.jnl"), PartProblem::Missing)) } else { Ok(()) }
 }
 
 /// fjall removes a folder that is no keyspace, or ends the process over its name.

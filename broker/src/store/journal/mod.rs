@@ -13,13 +13,15 @@
 //! on disk: the last two synced ones, as one may be written while the other is on its way, and the leases beside them. A file
 //! cut in an older batch, or the newest one missing, looks like one that is whole, unless tables know more.
 
+mod files;
 mod record;
 mod window;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(super) use files::{Files, name, newest};
 use fjall::{AbstractTree, Keyspace};
 use record::Batch;
 use window::Window;
@@ -142,7 +144,7 @@ pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: boo
 
 /// Checks all journals in `folder`, and cuts off a torn end. `None` when they hold no batch.
 pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
-    let files = files(folder)?;
+    let files = journals(folder)?;
     let mut last = None;
     for (place, file) in files.iter().enumerate() {
         let newest = place + 1 == files.len();
@@ -172,42 +174,16 @@ pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
 }
 
 /// The journals in the order of their numbers.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
-    let failed = |source| JournalError::Io { file: folder.to_owned(), source };
-    let mut numbers = Vec::new();
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    for entry in entries {
-        let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jnl")) {
-            let stem = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-            match stem {
-                Some(number) if folder.join(name(number)) == file => numbers.push(number),
-                _ => return Err(JournalError::Damaged(Damage { file, offset: 0, problem: Problem::Name })),
-            }
-        }
+fn journals(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let found = Files::find(folder).map_err(|source| JournalError::Io { file: folder.to_owned(), source })?;
+    let damaged = |file, problem| JournalError::Damaged(Damage { file, offset: 0, problem });
+    if let Some(missing) = found.gap() {
+        return Err(damaged(folder.join(name(missing + 1)), Problem::Missing(missing)));
     }
-    numbers.sort_unstable();
-    for pair in numbers.windows(2) {
-        if pair[0] + 1 != pair[1] {
-            let (file, problem) = (folder.join(name(pair[1])), Problem::Missing(pair[1] - 1));
-            return Err(JournalError::Damaged(Damage { file, offset: 0, problem }));
-        }
+    match found.misnamed {
+        Some(file) => Err(damaged(file, Problem::Name)),
+        None => Ok(found.numbers.into_iter().map(|number| folder.join(name(number))).collect()),
     }
-    Ok(numbers.into_iter().map(|number| folder.join(name(number))).collect())
-}
-
-/// The number of the journal that is being written.
-pub(super) fn newest(folder: &Path) -> io::Result<u64> {
-    let entries = fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let numbers = entries.filter_map(|file| file.strip_suffix(".jnl")?.parse().ok());
-    numbers.max().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no journal (*.jnl)"))
-}
-
-pub(super) fn name(number: u64) -> String {
-    format!("{number}.jnl")
 }
 
 /// Goes from batch to batch. Answers where there is none, and why; `None` at the file's end.

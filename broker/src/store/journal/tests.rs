@@ -1,5 +1,6 @@
 //! Real journals of fjall's, damaged in every way that we know.
 
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;

@@ -272,6 +272,13 @@ impl FjallStore {
         Self { gate: Some(gate), ..self }
     }
 
+    /// Seals the memtable when it is called, as the keeper does with one that is full.
+    #[cfg(test)]
+    pub(crate) fn sealer(&self) -> impl Fn() -> fjall::Result<()> + use<> {
+        let queues = self.queues.clone();
+        move || queues.seal()
+    }
+
     /// The only maker of batches.
     fn batch(&self, durability: Durability, capacity: usize) -> Batch<'_> {
         Batch::new(self, durability, capacity)

@@ -11,7 +11,7 @@
 //!
 //! What no check can tell: damage in the last batches looks like a torn write, back to the last one that a later batch knows to be
 //! on disk: the last two synced ones, as one may be written while the other is on its way, and the leases beside them. A file
-//! cut in an older batch, or the newest one missing, looks like one that is whole, unless tables know more.
+//! cut in an older batch, or the newest one missing, looks like one that is whole, unless tables know more, or the file `COMMITTED`.
 
 mod files;
 mod record;
@@ -77,6 +77,11 @@ pub enum Problem {
         "the journal begins here with commit {first}, but the store's tables hold {stored}: tables or older journals are missing"
     )]
     Ahead { first: u64, stored: u64 },
+    #[error(
+        "the store ends here with commit {last}, but its file COMMITTED says that {least} was on disk: journals are missing, or \
+         the tables are those of an older copy"
+    )]
+    Fewer { last: u64, least: u64 },
     #[error("neither a journal (*.jnl) nor a table in it holds a commit")]
     Empty,
 }
@@ -124,8 +129,14 @@ impl Stored {
     }
 }
 
-/// Compares the journal's end with what is stored. Only a new store may hold nothing.
-pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: bool) -> Result<(), Damage> {
+/// Compares the journal's end with what is stored. Only a new store may hold nothing, and none less than commit `least`.
+pub(super) fn compare(
+    folder: &Path,
+    end: Option<End>,
+    stored: &Stored,
+    new: bool,
+    least: u64,
+) -> Result<(), Damage> {
     match end {
         // fjall removes a journal when tables hold all of it.
         Some(End { first, .. }) if stored.seqno < first.seqno && stored.before + 1 != first.commit => {
@@ -138,12 +149,17 @@ pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: boo
         None if stored.commit == 0 && !new => {
             Err(Damage { file: folder.to_owned(), offset: 0, problem: Problem::Empty })
         }
+        None if stored.commit < least => {
+            let problem = Problem::Fewer { last: stored.commit, least };
+            Err(Damage { file: folder.to_owned(), offset: 0, problem })
+        }
         _ => Ok(()),
     }
 }
 
-/// Checks all journals in `folder`, and cuts off a torn end. `None` when they hold no batch.
-pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
+/// Checks all journals in `folder`, and cuts off a torn end, but nothing up to commit `least`. `None` when they hold no
+/// batch.
+pub(super) fn check(folder: &Path, least: u64) -> Result<Option<End>, JournalError> {
     let files = journals(folder)?;
     let mut last = None;
     for (place, file) in files.iter().enumerate() {
@@ -164,13 +180,26 @@ pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
         if let Some(problem) = behind(&mut window, offset..end, last.as_ref(), flaw).map_err(failed)? {
             return Err(damaged(problem));
         }
+        reaches(last.as_ref(), least)?;
         cut(folder, file, offset).map_err(failed)?;
         tracing::warn!(
             file = %file.display(), offset, bytes = end - offset, flaw,
             "the journal ended in a torn write, which was cut off; nobody was told that it was stored, unless the disk lost it later"
         );
     }
+    reaches(last.as_ref(), least)?;
     Ok(last)
+}
+
+/// Of an empty journal only the tables can tell.
+fn reaches(last: Option<&End>, least: u64) -> Result<(), JournalError> {
+    match last {
+        Some(End { file, offset, commit, .. }) if *commit < least => {
+            let problem = Problem::Fewer { last: *commit, least };
+            Err(JournalError::Damaged(Damage { file: file.clone(), offset: *offset, problem }))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The journals in the order of their numbers.

@@ -27,6 +27,8 @@ const SENDS_BYTES: usize = 64 << 20;
 /// Most bytes of verdicts, pulls and looks. Verdicts hold theirs until they are answered, which also bounds how many
 /// leases wait for the engine.
 const OTHERS_BYTES: usize = 32 << 20;
+/// Longest text of serde's that is repeated.
+const ERROR_CHARACTERS_MAX: usize = 300;
 /// Names in a body may be as long as it is; an answer is not to repeat them.
 const POINTER_BYTES_MAX: usize = 512;
 
@@ -197,8 +199,9 @@ async fn discard(body: axum::body::Body) {
 fn with_place<T: DeserializeOwned>(text: &[u8]) -> Result<T, Refused> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(Objects(&mut json)).map_err(|error| {
-        let pointer = pointer(error.path());
-        refused(error.inner(), Some((error.path().to_string(), pointer)))
+        let (path, pointer) = (error.path().to_string(), pointer(error.path()));
+        let path = if path.len() > POINTER_BYTES_MAX { pointer.clone() } else { path };
+        refused(error.inner(), Some((path, pointer)))
     })?;
     json.end().map_err(|error| refused(&error, None))?;
     Ok(value)
@@ -206,9 +209,10 @@ fn with_place<T: DeserializeOwned>(text: &[u8]) -> Result<T, Refused> {
 
 fn refused(error: &serde_json::Error, place: Option<(String, String)>) -> Refused {
     if !error.is_data() {
-        return Refused::new(ErrorCode::JsonBodyMalformed, format!("the request body is not JSON: {error}"));
+        let message = format!("the request body is not JSON: {}", said(error));
+        return Refused::new(ErrorCode::JsonBodyMalformed, message);
     }
-    let text = error.to_string();
+    let text = said(error);
     let (path, mut pointer) = place.unwrap_or_default();
     let message = if pointer.is_empty() { text.clone() } else { format!("{path}: {text}") };
     if let Some(field) = missing(&text) {
@@ -219,6 +223,15 @@ fn refused(error: &serde_json::Error, place: Option<(String, String)>) -> Refuse
         return Refused::new(ErrorCode::JsonBodyInvalid, message);
     }
     Refused::at(ErrorCode::JsonBodyInvalid, pointer, message)
+}
+
+/// serde repeats a string that is of the wrong type, however long.
+fn said(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(ERROR_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// The field that is missing, in serde's words.
@@ -315,6 +328,22 @@ mod tests {
     fn what_is_no_json_is_malformed() {
         for text in ["{", "nonsense", "{\"messages\":[]} trailing", "{\"messages\":[{\"body\":1},]}"] {
             assert_eq!(read(text).code, ErrorCode::JsonBodyMalformed, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_never_repeats_what_is_long() {
+        let long = "x".repeat(100_000);
+        for text in [
+            format!(r#"{{"messages":[{{"body":1,"delay_seconds":"{long}"}}]}}"#),
+            format!(r#"{{"messages":[{{"body":1,"attributes":{{"{long}":1}}}}]}}"#),
+            format!(r#"{{"messages":[{{"body":1,"content_type":{{"{long}":1}}}}]}}"#),
+            format!(r#""{long}""#),
+        ] {
+            let Refused { code, message, pointer, .. } = read(&text);
+            assert_eq!(code, ErrorCode::JsonBodyInvalid);
+            let length = message.len() + pointer.map_or(0, |pointer| pointer.len());
+            assert!(length < 1000, "{length} bytes repeat what was sent: {message:.100}");
         }
     }
 

@@ -35,6 +35,9 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Taken and ignored, as Redis, RabbitMQ and Envoy do: there is no file to read anew, and neither who rotates logs nor a
+    // terminal that is closed may end this program without its drain.
+    let _ignored = signal(SignalKind::hangup())?;
     let reserve = Reserve::percent(config.reserve_percent);
     let broker = Broker::open_with(&config.data, config.listen, config.admin_listen, reserve).await?;
     let shutdown = async move {

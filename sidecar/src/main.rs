@@ -71,6 +71,8 @@ fn raise_files() {
 
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Taken and ignored, as by the broker: by default it would end the program without a drain.
+    let _ignored = signal(SignalKind::hangup())?;
     let sidecar = Sidecar::bind(config).await?;
     sidecar
         .run(async {

@@ -1,5 +1,6 @@
 //! The engine over a real store: what is answered when, and who gets what.
 
+mod idle;
 mod overlap;
 mod room;
 mod space;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use capstan_api::object::{self, Objects};
@@ -26,6 +27,10 @@ const SENDS_BYTES: usize = 64 << 20;
 /// Most bytes of verdicts, pulls and looks. Verdicts hold theirs until they are answered, which also bounds how many
 /// leases wait for the engine.
 const OTHERS_BYTES: usize = 32 << 20;
+/// Longest text of serde's that is repeated.
+const ERROR_CHARACTERS_MAX: usize = 300;
+/// Names in a body may be as long as it is; an answer is not to repeat them.
+const POINTER_BYTES_MAX: usize = 512;
 
 const _: () = assert!(limits::send_bytes_max(limits::MESSAGE_BYTES_MAX) <= SENDS_BYTES);
 
@@ -112,13 +117,19 @@ impl FromRequest<AppState> for Body {
 }
 
 impl Body {
-    /// Reads a body of at most `limit` bytes, in the time that the budget gives.
+    /// Reads a body of at most `limit` bytes, in the time that the budget gives. One that is announced as larger is refused
+    /// at once, and read over meanwhile.
     pub(super) async fn within(
         limit: usize,
         body: axum::body::Body,
         budget: &Budget,
     ) -> Result<Self, Refused> {
         let patience = budget.patience;
+        if body.size_hint().lower() > limit as u64 {
+            // One for each connection at most. Nothing is awaited from here to the answer's head: no `100 Continue` goes out.
+            tokio::spawn(tokio::time::timeout(patience, discard(body)));
+            return Err(too_large(limit));
+        }
         tokio::time::timeout(patience, Self::all(limit, body, budget)).await.unwrap_or_else(|_| {
             let message = format!("the request body did not arrive within {} s", patience.as_secs());
             Err(Refused::new(ErrorCode::JsonBodyMalformed, message))
@@ -144,10 +155,7 @@ impl Body {
             }
         }
         if size > limit {
-            let message = format!(
-                "the request body is larger than {limit} bytes, as it is sent: with its JSON's escapes and spaces"
-            );
-            return Err(Refused::new(ErrorCode::BatchSizeOutOfBounds, message));
+            return Err(too_large(limit));
         }
         if overloaded {
             let message = "too many request bodies are being read; try again after Retry-After";
@@ -170,12 +178,30 @@ impl Body {
     }
 }
 
+fn too_large(limit: usize) -> Refused {
+    let message = format!(
+        "the request body is larger than {limit} bytes, as it is sent: with its JSON's escapes and spaces"
+    );
+    Refused::new(ErrorCode::BatchSizeOutOfBounds, message)
+}
+
+/// Reads over a body, but for its end when it is very long.
+async fn discard(body: axum::body::Body) {
+    let (mut chunks, mut size) = (body.into_data_stream(), 0);
+    while size <= DISCARDED_MAX
+        && let Some(Ok(chunk)) = chunks.next().await
+    {
+        size += chunk.len();
+    }
+}
+
 /// Reads again what could not be read, and says where it is wrong.
 fn with_place<T: DeserializeOwned>(text: &[u8]) -> Result<T, Refused> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(Objects(&mut json)).map_err(|error| {
-        let pointer = pointer(error.path());
-        refused(error.inner(), Some((error.path().to_string(), pointer)))
+        let (path, pointer) = (error.path().to_string(), pointer(error.path()));
+        let path = if path.len() > POINTER_BYTES_MAX { pointer.clone() } else { path };
+        refused(error.inner(), Some((path, pointer)))
     })?;
     json.end().map_err(|error| refused(&error, None))?;
     Ok(value)
@@ -183,9 +209,10 @@ fn with_place<T: DeserializeOwned>(text: &[u8]) -> Result<T, Refused> {
 
 fn refused(error: &serde_json::Error, place: Option<(String, String)>) -> Refused {
     if !error.is_data() {
-        return Refused::new(ErrorCode::JsonBodyMalformed, format!("the request body is not JSON: {error}"));
+        let message = format!("the request body is not JSON: {}", said(error));
+        return Refused::new(ErrorCode::JsonBodyMalformed, message);
     }
-    let text = error.to_string();
+    let text = said(error);
     let (path, mut pointer) = place.unwrap_or_default();
     let message = if pointer.is_empty() { text.clone() } else { format!("{path}: {text}") };
     if let Some(field) = missing(&text) {
@@ -198,19 +225,33 @@ fn refused(error: &serde_json::Error, place: Option<(String, String)>) -> Refuse
     Refused::at(ErrorCode::JsonBodyInvalid, pointer, message)
 }
 
+/// serde repeats a string that is of the wrong type, however long.
+fn said(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(ERROR_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// The field that is missing, in serde's words.
 fn missing(error: &str) -> Option<&str> {
     error.strip_prefix("missing field `")?.split('`').next()
 }
 
-/// A path as a JSON pointer.
-fn pointer(path: &Path) -> String {
+/// A path as a JSON pointer. Of one that is too long, what holds the rest.
+pub(super) fn pointer(path: &Path) -> String {
     let mut pointer = String::new();
     for segment in path {
+        let before = pointer.len();
         match segment {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
             Segment::Map { key } | Segment::Enum { variant: key } => push(&mut pointer, key),
             Segment::Unknown => {}
+        }
+        if pointer.len() > POINTER_BYTES_MAX {
+            pointer.truncate(before);
+            break;
         }
     }
     pointer
@@ -236,21 +277,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
-        let read = async |size: usize| {
-            Body::within(1000, vec![b' '; size].into(), &Budget::new(1 << 30, PATIENCE))
-                .await
-                .map(|body| body.bytes.len())
+        let read = async |body: axum::body::Body| {
+            let read = Body::within(1000, body, &Budget::new(1 << 30, PATIENCE)).await;
+            read.map(|body| body.bytes.len())
         };
-        assert_eq!(read(1000).await, Ok(1000));
+        assert_eq!(read(spaces(1000).into()).await, Ok(1000));
+        assert_eq!(read(unannounced(1000)).await, Ok(1000));
         for size in [1001, 1001 + DISCARDED_MAX] {
-            assert_eq!(read(size).await.unwrap_err().code, ErrorCode::BatchSizeOutOfBounds);
+            for body in [spaces(size).into(), unannounced(size)] {
+                assert_eq!(read(body).await.unwrap_err().code, ErrorCode::BatchSizeOutOfBounds);
+            }
         }
+    }
+
+    fn spaces(size: usize) -> Vec<u8> {
+        vec![b' '; size]
+    }
+
+    /// Without a Content-Length.
+    fn unannounced(size: usize) -> axum::body::Body {
+        axum::body::Body::from_stream(futures::stream::iter([Ok::<_, std::io::Error>(spaces(size))]))
     }
 
     #[tokio::test]
     async fn bodies_share_a_budget_until_they_are_dropped() {
         let budget = Budget::new(100, PATIENCE);
-        let read = async |size: usize| Body::within(1000, vec![b' '; size].into(), &budget).await;
+        let read = async |size: usize| Body::within(1000, unannounced(size), &budget).await;
         let first = read(60).await.ok().unwrap();
         assert_eq!(read(41).await.err().unwrap().code, ErrorCode::QueueOverloaded);
         let second = read(40).await.ok().unwrap();
@@ -276,6 +328,22 @@ mod tests {
     fn what_is_no_json_is_malformed() {
         for text in ["{", "nonsense", "{\"messages\":[]} trailing", "{\"messages\":[{\"body\":1},]}"] {
             assert_eq!(read(text).code, ErrorCode::JsonBodyMalformed, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_never_repeats_what_is_long() {
+        let long = "x".repeat(100_000);
+        for text in [
+            format!(r#"{{"messages":[{{"body":1,"delay_seconds":"{long}"}}]}}"#),
+            format!(r#"{{"messages":[{{"body":1,"attributes":{{"{long}":1}}}}]}}"#),
+            format!(r#"{{"messages":[{{"body":1,"content_type":{{"{long}":1}}}}]}}"#),
+            format!(r#""{long}""#),
+        ] {
+            let Refused { code, message, pointer, .. } = read(&text);
+            assert_eq!(code, ErrorCode::JsonBodyInvalid);
+            let length = message.len() + pointer.map_or(0, |pointer| pointer.len());
+            assert!(length < 1000, "{length} bytes repeat what was sent: {message:.100}");
         }
     }
 

@@ -7,12 +7,13 @@ use capstan_api::message::ContentType;
 use serde_json::value::RawValue;
 
 use super::at::At;
+use super::json;
 use super::refused::Refused;
 
 /// The bytes to store for a sent body; `at` is its message's place.
 pub(super) fn stored(content_type: ContentType, body: &RawValue, at: At) -> Result<Vec<u8>, Refused> {
     match content_type {
-        ContentType::Json => Ok(body.get().as_bytes().to_vec()),
+        ContentType::Json => json::check(body, at).map(|()| body.get().as_bytes().to_vec()),
         ContentType::Text => string(content_type, body, at).map(String::into_bytes),
         ContentType::Bytes | ContentType::V8 => {
             let text = string(content_type, body, at)?;
@@ -26,11 +27,16 @@ pub(super) fn stored(content_type: ContentType, body: &RawValue, at: At) -> Resu
 }
 
 fn string(content_type: ContentType, body: &RawValue, at: At) -> Result<String, Refused> {
-    serde_json::from_str(body.get()).map_err(|_| {
+    let Ok(text) = serde_json::from_str(body.get()) else {
+        if body.get().starts_with('"') {
+            // A string, but none that can be read.
+            json::check(body, at)?;
+        }
         let message =
             format!("body: a message of content type {} has a string as body", content_type.as_str());
-        Refused::at(ErrorCode::MessageMetadataInvalid, format!("{at}/body"), message)
-    })
+        return Err(Refused::at(ErrorCode::MessageMetadataInvalid, format!("{at}/body"), message));
+    };
+    Ok(text)
 }
 
 /// The body as pull and peek show it.

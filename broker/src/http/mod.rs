@@ -9,6 +9,7 @@ mod delay;
 mod encoding;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod json;
 mod metrics;
 mod place;
 mod pull;

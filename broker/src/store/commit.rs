@@ -49,6 +49,16 @@ impl Commits {
         Self { last: Mutex::new(number), synced: AtomicU64::new(number) }
     }
 
+    /// The last commit that was written.
+    pub(super) fn last(&self) -> u64 {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last commit that is known to be on disk.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Relaxed)
+    }
+
     /// All up to `number` are on disk.
     pub(super) fn note_synced(&self, number: u64) {
         self.synced.fetch_max(number, Ordering::Relaxed);
@@ -88,7 +98,7 @@ impl<'a> Batch<'a> {
         }
         let commits = &self.store.commits;
         let mut last = commits.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let commit = Commit { number: *last + 1, synced: commits.synced.load(Ordering::Relaxed) };
+        let commit = Commit { number: *last + 1, synced: commits.synced() };
         self.writes.insert(&self.store.queues.keyspace, Commit::KEY, commit.encode());
         self.writes.commit()?;
         *last = commit.number;

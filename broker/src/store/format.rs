@@ -38,7 +38,7 @@ pub(super) fn check(path: &Path) -> Result<Found, StoreError> {
     let (begun, store) = (path.join(NEW).try_exists().map_err(failed)?, path.join("store"));
     if !is_empty(&store).map_err(failed)? {
         if !begun {
-            return Err(of_format("1 (it has no file FORMAT)".to_owned()));
+            return Err(StoreError::NoFormatFile { path: path.to_owned() });
         }
         // Nobody was served from it, and fjall opens none that it has made only half of.
         fs::remove_dir_all(store).map_err(failed)?;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use fjall::{Database, PersistMode};
 
 use super::ballast::Ballast;
+use super::commit::Commits;
+use super::committed::{self, Committed};
 use super::queues::{Fullness, Queues};
 use super::space::{self, Scans};
 use super::sync::Newest;
@@ -65,6 +67,8 @@ impl Keeper {
         queues: &Queues,
         scans: &Arc<Scans>,
         journal: &Arc<Newest>,
+        commits: &Arc<Commits>,
+        committed: Committed,
     ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let work = Work {
@@ -73,6 +77,8 @@ impl Keeper {
             queues: queues.clone(),
             scans: Arc::clone(scans),
             journal: Arc::clone(journal),
+            commits: Arc::clone(commits),
+            committed,
             ballast: Ballast::of(volume.folder()),
             signal: Arc::clone(&signal),
         };
@@ -112,6 +118,8 @@ struct Work {
     queues: Queues,
     scans: Arc<Scans>,
     journal: Arc<Newest>,
+    commits: Arc<Commits>,
+    committed: Committed,
     ballast: Ballast,
     signal: Arc<Signal>,
 }
@@ -163,7 +171,7 @@ impl Work {
         if !full {
             return;
         }
-        if let Err(error) = self.queues.seal() {
+        if let Err(error) = self.seal() {
             tracing::warn!(%error, "a full memtable could not be sealed");
         }
         if self.queues.fullness() > Fullness::Room {
@@ -198,7 +206,21 @@ impl Work {
 
     /// Seals the memtable: its flush lets the journal go. Synced first, so that no table is ahead of the journal.
     fn rotate(&self) -> fjall::Result<()> {
+        let last = self.commits.last();
         self.database.persist(PersistMode::SyncData)?;
+        self.commits.note_synced(last);
+        self.seal()
+    }
+
+    /// Seals the memtable, if the last one is flushed. What its flush leaves of the journal may know of no commit, so it is
+    /// written down before how far the disk has them.
+    fn seal(&self) -> fjall::Result<()> {
+        if !self.queues.is_flushed() {
+            return Ok(());
+        }
+        if let Err(error) = self.committed.note(self.commits.synced()) {
+            tracing::warn!(%error, file = committed::FILE, "it could not be written; it only helps to notice lost files");
+        }
         self.queues.seal()
     }
 

@@ -5,6 +5,7 @@
 mod ballast;
 mod codec;
 mod commit;
+mod committed;
 mod dead;
 mod format;
 #[cfg(fuzzing)]
@@ -29,6 +30,7 @@ use fjall::{Database, PersistMode};
 
 use ballast::Ballast;
 use commit::{Batch, Commit, Commits};
+use committed::Committed;
 use format::{Found, VERSION};
 use journal::Stored;
 pub use journal::{Damage, Problem};
@@ -62,6 +64,11 @@ pub enum StoreError {
         "the store in {path} has format {found}, this program reads format {VERSION}: use the version that wrote it"
     )]
     Format { path: PathBuf, found: String },
+    #[error(
+        "the store in {path} has no file FORMAT, which says how to read it. If it never had one, it is of format 1: use the \
+         version that wrote it. Otherwise the file was lost, and others may be too. {ADVICE}"
+    )]
+    NoFormatFile { path: PathBuf },
     #[error(
         "the store in {path} holds records but no format version: it is damaged, or no store of Capstan's"
     )]
@@ -116,7 +123,7 @@ pub struct FjallStore {
     volume: Arc<Volume>,
     database: Database,
     queues: Queues,
-    commits: Commits,
+    commits: Arc<Commits>,
     journal: Arc<Newest>,
     scans: Arc<Scans>,
     counts: Counts,
@@ -150,7 +157,9 @@ impl FjallStore {
         if found == Found::Store {
             parts::check(&journals).map_err(|error| StoreError::parts(path, error))?;
         }
-        let end = journal::check(&journals).map_err(|error| StoreError::journal(path, error))?;
+        let committed = Committed::open(path, found)?;
+        let least = committed.number();
+        let end = journal::check(&journals, least).map_err(|error| StoreError::journal(path, error))?;
         let volume = volume(path, reserve)?;
         let opening = |source| StoreError::Open { path: path.to_owned(), source };
         let database = Database::builder(&journals)
@@ -167,17 +176,18 @@ impl FjallStore {
         let queues = Queues::open(&database, volume.sizes()).map_err(opening)?;
         let commit = format::commit(&queues.keyspace, path)?;
         let stored = Stored::of(commit, &queues.keyspace, end.as_ref())?;
-        journal::compare(&journals, end, &stored, found == Found::New)
+        journal::compare(&journals, end, &stored, found == Found::New, least)
             .map_err(|damage| StoreError::Journal { path: path.to_owned(), damage })?;
         let scans = Arc::<Scans>::default();
         let journal = Arc::new(Newest::find(&journals).map_err(folder)?);
-        let keeper = Keeper::start(&volume, &database, &queues, &scans, &journal);
+        let commits = Arc::new(Commits::after(stored.commit));
+        let keeper = Keeper::start(&volume, &database, &queues, &scans, &journal, &commits, committed);
         let store = Self {
             keeper: keeper.map_err(StoreError::Thread)?,
             volume,
             database,
             queues,
-            commits: Commits::after(stored.commit),
+            commits,
             journal,
             scans,
             counts: Counts::default(),
@@ -265,6 +275,13 @@ impl FjallStore {
     #[cfg(test)]
     pub(crate) fn with_gate(self, gate: Gate) -> Self {
         Self { gate: Some(gate), ..self }
+    }
+
+    /// Seals the memtable when it is called, as the keeper does with one that is full.
+    #[cfg(test)]
+    pub(crate) fn sealer(&self) -> impl Fn() -> fjall::Result<()> + use<> {
+        let queues = self.queues.clone();
+        move || queues.seal()
     }
 
     /// The only maker of batches.

@@ -4,9 +4,13 @@
 //! does not know: a store that lost one small file would lose everything else too. So what must be there is there, or
 //! the store is not opened, and nothing in it is changed.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use super::journal::Files;
+
+mod tables;
 
 /// The keyspace of fjall's own records, and ours.
 const KEYSPACES: [&str; 2] = ["0", "1"];
@@ -39,6 +43,8 @@ pub enum PartProblem {
     NoFolder,
     #[error("is shorter than it was written")]
     Short,
+    #[error("is not as it was written")]
+    Changed,
     #[error("is none of the store's, which would remove it")]
     Foreign,
 }
@@ -53,23 +59,15 @@ pub(super) fn check(folder: &Path) -> Result<(), PartsError> {
     is_folder(&keyspaces)?;
     for keyspace in KEYSPACES.map(|name| keyspaces.join(name)) {
         is_folder(&keyspace)?;
-        let current = keyspace.join("current");
-        is_file(&current)?;
-        // The file with the list of tables, and where these are.
-        is_file(&keyspace.join(format!("v{}", version(&current)?)))?;
-        is_folder(&keyspace.join("tables"))?;
+        tables::check(&keyspace)?;
     }
     has_no_other(&keyspaces)
 }
 
-/// fjall always has one that it writes to.
+/// fjall always has one that it writes to. Whether those that are there are right, the journal's own check says.
 fn has_journal(folder: &Path) -> Result<(), PartsError> {
-    for entry in entries(folder)? {
-        if entry?.path().extension().is_some_and(|extension| extension == "jnl") {
-            return Ok(());
-        }
-    }
-    Err(damaged(&folder.join("*.jnl"), PartProblem::Missing))
+    let found = Files::find(folder).map_err(|source| PartsError::Io { file: folder.to_owned(), source })?;
+    if found.is_empty() { Err(damaged(&folder.join("*.jnl"), PartProblem::Missing)) } else { Ok(()) }
 }
 
 /// fjall removes a folder that is no keyspace, or ends the process over its name.
@@ -88,18 +86,6 @@ fn entries(folder: &Path) -> Result<impl Iterator<Item = Result<fs::DirEntry, Pa
     let file = folder.to_owned();
     let failed = move |source| PartsError::Io { file: file.clone(), source };
     Ok(fs::read_dir(folder).map_err(&failed)?.map(move |entry| entry.map_err(&failed)))
-}
-
-/// The number at the beginning of the file `current`.
-fn version(current: &Path) -> Result<u64, PartsError> {
-    let mut number = [0; 8];
-    match File::open(current).and_then(|mut file| file.read_exact(&mut number)) {
-        Ok(()) => Ok(u64::from_le_bytes(number)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(damaged(current, PartProblem::Short))
-        }
-        Err(source) => Err(PartsError::Io { file: current.to_owned(), source }),
-    }
 }
 
 fn is_file(path: &Path) -> Result<(), PartsError> {

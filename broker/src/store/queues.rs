@@ -58,13 +58,18 @@ impl Queues {
         }
     }
 
-    /// Seals the memtable, unless the last one is not flushed yet: a flush takes all that are sealed, and syncs the journal
+    /// Whether the memtable may be sealed: the last one is flushed. A flush takes all that are sealed, and syncs the journal
     /// only before it begins.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.keyspace.tree.sealed_memtable_count() == 0
+    }
+
+    /// Seals the memtable, if it may be.
     ///
     /// # Errors
     /// When the storage engine failed.
     pub(super) fn seal(&self) -> fjall::Result<()> {
-        if self.keyspace.tree.sealed_memtable_count() == 0 {
+        if self.is_flushed() {
             self.keyspace.rotate_memtable()?;
         }
         Ok(())

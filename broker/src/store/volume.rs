@@ -79,17 +79,28 @@ pub struct TooSmall {
     capacity: u64,
 }
 
-/// A send was not taken.
+/// A send was not taken. In bytes; said in MiB, rounded so that the sums are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the broker's volume is nearly full: {} MiB are free, {} MiB of them are kept for acks and compaction; consume or \
-     purge messages, or enlarge the volume",
-    available / MIB,
-    reserve / MIB
-)]
-pub(crate) struct NearlyFull {
-    available: u64,
-    reserve: u64,
+pub(crate) enum NearlyFull {
+    /// Less is free than what is kept, or was, and too little has come back since.
+    #[error(
+        "the broker's volume is nearly full: {} MiB are free, {} are kept for acks and compaction, and sends are taken again \
+         when {} are free; consume or purge messages, or enlarge the volume",
+        available / MIB,
+        reserve.div_ceil(MIB),
+        again.div_ceil(MIB)
+    )]
+    Reserve { available: u64, reserve: u64, again: u64 },
+    /// What is free and not kept is needed for sends that were taken since the last look but one, and this one.
+    #[error(
+        "the broker's volume is nearly full: {} MiB are free, {} of them are kept for acks and compaction, and up to {} are \
+         for this send and those of the last half second, which may not be written yet; try again, consume or purge \
+         messages, or enlarge the volume",
+        available / MIB,
+        reserve.div_ceil(MIB),
+        sends.div_ceil(MIB)
+    )]
+    Sends { available: u64, reserve: u64, sends: u64 },
 }
 
 /// The volume as of the last look, and what was taken since.
@@ -168,7 +179,7 @@ impl Volume {
         let reserve = self.reserve();
         let was = self.nearly_full.load(Ordering::Relaxed);
         // Some more than the reserve must be free again, or it would go on and off with every table.
-        let is = if was { available < reserve.saturating_add(reserve / 8) } else { available < reserve };
+        let is = if was { available < again(reserve) } else { available < reserve };
         let is = is && capacity > 0;
         self.nearly_full.store(is, Ordering::Relaxed);
         if is != was {
@@ -205,19 +216,22 @@ impl Volume {
         }
         let cost = (bytes as u64).saturating_add(messages as u64 * MESSAGE_OVERHEAD) * COPIES;
         let reserve = self.reserve();
-        if !self.is_nearly_full() {
+        let refused = if self.is_nearly_full() {
+            NearlyFull::Reserve { available, reserve, again: again(reserve) }
+        } else {
             let [now, before] = &self.taken;
             let earlier = now.fetch_add(cost, Ordering::Relaxed);
-            let taken = earlier.saturating_add(before.load(Ordering::Relaxed));
-            if taken.saturating_add(cost).saturating_add(reserve) <= available {
+            let sends = earlier.saturating_add(before.load(Ordering::Relaxed)).saturating_add(cost);
+            if sends.saturating_add(reserve) <= available {
                 return Ok(());
             }
             // A look may have begun a new count in between.
             let back = |taken: u64| Some(taken.saturating_sub(cost));
             let _ = now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
-        }
+            NearlyFull::Sends { available, reserve, sends }
+        };
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Err(NearlyFull { available, reserve })
+        Err(refused)
     }
 
     /// Notes what the store takes, and its ballast.
@@ -249,6 +263,11 @@ impl Volume {
         };
         (usage.capacity > 0).then_some(usage)
     }
+}
+
+/// Sends that were refused at this reserve are taken again when so much is free.
+const fn again(reserve: u64) -> u64 {
+    reserve.saturating_add(reserve / 8)
 }
 
 /// A capacity of 0 is not known.
@@ -284,7 +303,10 @@ mod tests {
         volume.saw(10_000 * MIB, 999 * MIB);
         let refused = volume.take(1, 1000).unwrap_err();
         let text = refused.to_string();
-        assert!(text.contains("999 MiB are free") && text.contains("1000 MiB of them are kept"), "{text}");
+        assert!(
+            text.contains(": 999 MiB are free, 1000 are kept") && text.contains("when 1125 are free"),
+            "{text}"
+        );
         volume.saw(10_000 * MIB, 1100 * MIB);
         assert!(volume.take(1, 1000).is_err(), "just above the mark nothing changes");
         volume.saw(10_000 * MIB, 1126 * MIB);
@@ -298,6 +320,10 @@ mod tests {
         let volume = volume(10_000 * MIB, 1100 * MIB);
         let first = taken(&volume);
         assert!((45..=50).contains(&first), "100 MiB of room, each byte is written twice: {first}");
+        let text = volume.take(1, 1 << 20).unwrap_err().to_string();
+        let words: Vec<u64> = text.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [free, kept, sends] = words[..] else { panic!("{text}") };
+        assert!(free == 1100 && kept == 1000 && (101..=103).contains(&sends), "{text}");
         // Nothing of it is written yet at the next look.
         volume.saw(10_000 * MIB, 1100 * MIB);
         assert_eq!(taken(&volume), 0);

@@ -15,6 +15,7 @@ impl Signals {
         let (sender, receiver) = watch::channel(0);
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // Unlike the servers, which ignore it: this belongs to its terminal, and so does the application that it started.
         let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             loop {

@@ -66,15 +66,22 @@ fn messages_go_round() {
 #[test]
 fn bodies_come_back_as_they_were_sent() {
     let (dev, _data) = broker();
-    let deep = "[".repeat(200) + &"]".repeat(200);
+    let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+    let deep = nested(96);
     let bodies = [
         r#"{"a":12345678901234567890123,"f":1.10,"dup":1,"dup":2}"#,
-        r#"{"half":"\ud800","e":1e400}"#,
+        r#"{"whole":"\ud83d\ude00","e":1e300}"#,
         &deep,
     ];
     for body in bodies {
         let sent = dev.client(&["send", "jobs", body]);
         assert_eq!(sent.code, Some(0), "{body}: {sent:?}");
+    }
+    for (body, why) in
+        [(nested(97).as_str(), "96 levels"), ("1e400", "64-bit float"), (r#""\ud800""#, "surrogate")]
+    {
+        let refused = dev.client(&["send", "jobs", body]);
+        assert!(refused.code == Some(1) && refused.err.contains(why), "{body}: {refused:?}");
     }
     for command in [vec!["peek", "jobs", "-o", "json"], vec!["pull", "jobs", "--ack", "-o", "json"]] {
         let done = dev.client(&command);

@@ -66,9 +66,18 @@ export function decode(body: unknown, type: ContentType): Body {
 }
 
 function encodeJson(body: Body): Encoded {
-  const json = JSON.stringify(body) as string | undefined;
-  if (json === undefined) throw new TypeError(`Message body cannot be undefined as JSON, which this ${typeof body} is`);
+  const text = JSON.stringify(body) as string | undefined;
+  if (text === undefined) throw new TypeError(`Message body cannot be undefined as JSON, which this ${typeof body} is`);
+  const json = wellFormed(text);
   return { json, bytes: Buffer.byteLength(json) };
+}
+
+/**
+ * Half a surrogate pair, which JSON.stringify() writes as an escape, becomes the replacement character here too: many parsers
+ * stop at the escape, so the broker refuses it. An escaped backslash before `ud800` is none.
+ */
+function wellFormed(json: string): string {
+  return json.replace(/\\(?:(ud[89a-f][0-9a-f]{2})|.)/g, (escape, half?: string) => (half ? '\ufffd' : escape));
 }
 
 function mismatch(type: ContentType, required: string, body: Body): TypeError {

@@ -27,6 +27,12 @@ const DIFFERENT = {
   'a batch of numbers': ['TypeError', 'sendBatch() takes objects with a body; message 0 is none'],
 };
 
+/** What is sent differently on purpose. */
+const SENT = {
+  // The runtime sends the escape, at which parsers in other languages stop: the broker refuses it.
+  'json with half a pair': [{ path: '/message', messages: [{ contentType: 'json', body: Buffer.from('"\ufffd"').toString('base64') }] }],
+};
+
 test(`the sends of ${recorded.runtime}`, async (t) => {
   assert.deepEqual(Object.keys(recorded.sends), Object.keys(sends), 'each send is recorded');
   assert.ok(Object.keys(sends).length > 40);
@@ -46,7 +52,8 @@ test(`the sends of ${recorded.runtime}`, async (t) => {
         return;
       }
       assert.deepEqual(verdict, outcome);
-      assert.deepEqual(gateway.requests.map(sentOf), sent);
+      if (SENT[name]) assert.notDeepEqual(SENT[name], sent, 'it is no longer different');
+      assert.deepEqual(gateway.requests.map(sentOf), SENT[name] ?? sent);
     });
   }
 });

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use crate::support::app::{self, App, Reply};
-use crate::support::broker::{Broker, Seen};
+use crate::support::broker::{Broker, Seen, message};
 use crate::support::{Running, config, policy, soon};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use capstan_api::message::PulledMessage;
 use capstan_api::workload::WorkloadConsumer;
 use capstan_sidecar::event::{Message, What};
 use capstan_sidecar::verdict::Decision;
@@ -81,6 +84,29 @@ async fn a_failure_and_a_malformed_verdict_retry_all() {
         let reason = seen.settles[1].retries[0].reason.as_deref().unwrap();
         assert!(reason.contains("retry_messages"), "{reason}");
         assert_eq!(seen.settles[0].retries[0].delay_seconds, None, "the Consumer's delay applies");
+    });
+    sidecar.end().await;
+}
+
+/// A broker takes no such body, but one of an earlier version did: it fails like any other, and stops nobody.
+#[tokio::test]
+async fn a_body_that_no_parser_reads_fails_and_the_next_is_handled() {
+    let app = App::start([]).await;
+    let mut policy = policy(app.port);
+    policy.max_batch_size = 1;
+    let (broker, sidecar) = start(policy, &[]).await;
+    let bodies = ["[".repeat(60_000) + &"]".repeat(60_000), r#""\ud800""#.to_owned(), "1e999".to_owned()];
+    let stored = bodies.iter().enumerate().map(|(n, body)| {
+        let body = STANDARD.encode(body);
+        PulledMessage { body, ..message(&format!("{n}")) }
+    });
+    let all: Vec<PulledMessage> = stored.chain([message("good")]).collect();
+    broker.change(|seen| seen.ready.extend(all));
+    broker.until("the last is acknowledged", |seen| seen.acked() == ["good"]).await;
+    broker.until("the others are retried", |seen| seen.retried() == ["0", "1", "2"]).await;
+    broker.read(|seen| {
+        let reason = seen.settles[0].retries[0].reason.as_deref().unwrap();
+        assert!(reason.contains("400"), "the application said so: {reason}");
     });
     sidecar.end().await;
 }

@@ -38,7 +38,11 @@ impl Running {
     }
 
     fn terminate(&self) {
-        assert!(Command::new("kill").arg(self.0.id().to_string()).status().unwrap().success());
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").arg(signal).arg(self.0.id().to_string()).status().unwrap().success());
     }
 
     async fn ended(mut self) -> Output {
@@ -97,6 +101,7 @@ async fn an_idle_sidecar_ends_at_once() {
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
 }
 
+/// A SIGHUP before it is ignored.
 #[tokio::test]
 async fn on_sigterm_the_open_call_is_finished() {
     let (_socket, admin) = silent();
@@ -106,6 +111,7 @@ async fn on_sigterm_the_open_call_is_finished() {
     broker.declare(vec![policy(app.port)]);
     let sidecar = Running::start(in_container(&broker, admin));
     app.until("the call is open", |seen| seen.held == 1).await;
+    sidecar.signal("-HUP");
     sidecar.terminate();
     broker.send(&["2"]);
     app.let_go(1);

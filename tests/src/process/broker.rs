@@ -188,6 +188,11 @@ impl Broker {
         self.killer().signal(Signal::TERM);
     }
 
+    /// Sends it SIGHUP, as a terminal does that is closed.
+    pub fn hang_up(&self) {
+        self.killer().signal(Signal::HUP);
+    }
+
     /// A way to kill it from elsewhere.
     pub fn killer(&self) -> Killer {
         Killer(self.id())

@@ -1,9 +1,14 @@
 //! Heads of requests that are no HTTP, or too much of it: refused, closed, and nobody else is harmed.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::fixture::{Fixture, queue};
-use crate::wire::Connection;
+use crate::wire::{Connection, head};
+
+/// The broker gives a body 30 s; this is for an answer that does not wait for it.
+const AT_ONCE: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn a_head_that_is_wrong_or_too_large_is_refused_and_its_connection_closed() {
@@ -66,4 +71,36 @@ async fn chunked_and_pipelined_requests_are_answered_in_turn() {
     assert_eq!(status, 400, "{text}");
     assert!(text.contains("10208"), "{text}");
     assert_eq!(fixture.queue("orders").await.totals.sent, 10);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_refused_before_it_comes() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
+    let address = fixture.broker.address();
+    let refused = |connection: &mut Connection, began: Instant| {
+        let (status, text) = connection.answer().expect("an answer");
+        assert_eq!(status, 400, "{text}");
+        assert!(text.contains("10205") && text.contains("larger than"), "{text}");
+        assert!(began.elapsed() < AT_ONCE, "after {:?}", began.elapsed());
+    };
+    for (action, length) in [("messages", 5 << 20), ("messages", 10 << 30), ("messages/ack", usize::MAX / 2)]
+    {
+        for begun in ["", "{\"body\":"] {
+            let mut connection = Connection::open(address);
+            connection.begin(action, length, begun.as_bytes());
+            refused(&mut connection, Instant::now());
+        }
+    }
+    // A client that asks first is not told to go on.
+    let mut connection = Connection::open(address);
+    let asking = head("messages", 5 << 20).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    assert!(connection.write(asking.as_bytes()));
+    refused(&mut connection, Instant::now());
+    // One that only writes reads the answer afterwards, on a connection that lasts.
+    let mut connection = Connection::open(address);
+    for _ in 0..2 {
+        connection.begin("messages", 20 << 20, &vec![b' '; 20 << 20]);
+        refused(&mut connection, Instant::now());
+    }
+    assert_eq!(connection.post("messages", &json!({ "body": 1 })).0, 200);
 }

@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, NAMESPACE, queue};
 
+/// The first list too many.
+const DEEPEST: &str = "/body/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0\
+    /0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0";
+
 /// A request that must be refused.
 struct Row {
     what: &'static str,
@@ -97,6 +101,22 @@ fn sends() -> Vec<Row> {
         post(one, r#"{"body":1,"content_type":"xml"}"#, 400, 10203, "/content_type").what("unknown type"),
         post(one, r#"{"body":1,"content_type":"text"}"#, 400, 10203, "/body").what("a number as text"),
         post(one, r#"{"body":"%%","content_type":"bytes"}"#, 400, 10203, "/body").what("no base64"),
+        post(one, format!(r#"{{"body":{}{}}}"#, "[".repeat(50_000), "]".repeat(50_000)), 400, 10203, DEEPEST)
+            .what("lists in lists")
+            .says("nested deeper than 96 levels"),
+        post(one, r#"{"body":{"a":[1e999]}}"#, 400, 10203, "/body/a/0").what("a number that is infinite"),
+        post(one, r#"{"body":"\ud800"}"#, 400, 10203, "/body").what("half a character").says("surrogate"),
+        post(one, r#"{"body":"\ud800","content_type":"text"}"#, 400, 10203, "/body")
+            .what("half a character as text")
+            .says("surrogate"),
+        post(
+            "messages/batch",
+            r#"{"messages":[{"body":1},{"body":{"b":-1e400}}]}"#,
+            400,
+            10203,
+            "/messages/1/body/b",
+        )
+        .what("the second is infinite"),
         post(one, r#"{"body":1,"attributes":[]}"#, 400, 10207, "/attributes").what("a list of attributes"),
         post(one, r#"{"body":1,"attributes":{"a":1}}"#, 400, 10207, "/attributes/a")
             .what("a number as value"),

@@ -97,6 +97,16 @@ async fn everything_survives_an_orderly_end() {
     survives(Broker::stop).await;
 }
 
+/// SIGHUP alone would end it at once, and not with success.
+#[tokio::test]
+async fn a_hangup_is_ignored() {
+    survives(|broker| {
+        broker.hang_up();
+        broker.stop();
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn everything_survives_a_kill() {
     survives(Broker::kill).await;

@@ -33,21 +33,44 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn refusal(folder: &Path) -> String {
+fn refused(folder: &Path) -> StoreError {
     let before = files(folder);
     assert!(before.len() > 1, "{before:?}");
     let error = FjallStore::open(folder).err().unwrap();
-    assert!(matches!(error, StoreError::Format { .. }), "{error}");
     assert!(files(folder) == before, "refused, but changed");
+    error
+}
+
+fn refusal(folder: &Path) -> String {
+    let error = refused(folder);
+    assert!(matches!(error, StoreError::Format { .. }), "{error}");
     error.to_string()
 }
 
 #[test]
 fn earlier_formats_are_refused_by_their_number_and_keep_every_byte() {
-    for (version, named) in [(1, "format 1 "), (2, "format 2,")] {
-        let text = refusal(fixture(version).path());
-        assert!(text.contains(named) && text.contains("format 3"), "{text}");
+    let text = refusal(fixture(2).path());
+    assert!(text.contains("format 2,") && text.contains("format 3"), "{text}");
+    let error = refused(fixture(1).path());
+    assert!(
+        matches!(error, StoreError::NoFormatFile { .. }) && error.to_string().contains("format 1"),
+        "{error}"
+    );
+}
+
+/// Which format it had can no longer be told, and what else is missing neither.
+#[test]
+fn a_store_that_lost_its_file_says_what_is_missing_and_what_to_do() {
+    let folder = fixture(VERSION);
+    fs::rename(folder.path().join(FILE), folder.path().join("away")).unwrap();
+    let error = refused(folder.path());
+    assert!(matches!(error, StoreError::NoFormatFile { .. }), "{error}");
+    let text = error.to_string();
+    for said in ["no file FORMAT", "format 1", folder.path().to_str().unwrap(), crate::store::ADVICE] {
+        assert!(text.contains(said), "{said}: {text}");
     }
+    fs::rename(folder.path().join("away"), folder.path().join(FILE)).unwrap();
+    drop(FjallStore::open(folder.path()).unwrap());
 }
 
 #[test]

@@ -11,15 +11,17 @@
 //!
 //! What no check can tell: damage in the last batches looks like a torn write, back to the last one that a later batch knows to be
 //! on disk: the last two synced ones, as one may be written while the other is on its way, and the leases beside them. A file
-//! cut in an older batch, or the newest one missing, looks like one that is whole, unless tables know more.
+//! cut in an older batch, or the newest one missing, looks like one that is whole, unless tables know more, or the file `COMMITTED`.
 
+mod files;
 mod record;
 mod window;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(super) use files::{Files, name, newest};
 use fjall::{AbstractTree, Keyspace};
 use record::Batch;
 use window::Window;
@@ -75,6 +77,11 @@ pub enum Problem {
         "the journal begins here with commit {first}, but the store's tables hold {stored}: tables or older journals are missing"
     )]
     Ahead { first: u64, stored: u64 },
+    #[error(
+        "the store ends here with commit {last}, but its file COMMITTED says that {least} was on disk: journals are missing, or \
+         the tables are those of an older copy"
+    )]
+    Fewer { last: u64, least: u64 },
     #[error("neither a journal (*.jnl) nor a table in it holds a commit")]
     Empty,
 }
@@ -122,8 +129,14 @@ impl Stored {
     }
 }
 
-/// Compares the journal's end with what is stored. Only a new store may hold nothing.
-pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: bool) -> Result<(), Damage> {
+/// Compares the journal's end with what is stored. Only a new store may hold nothing, and none less than commit `least`.
+pub(super) fn compare(
+    folder: &Path,
+    end: Option<End>,
+    stored: &Stored,
+    new: bool,
+    least: u64,
+) -> Result<(), Damage> {
     match end {
         // fjall removes a journal when tables hold all of it.
         Some(End { first, .. }) if stored.seqno < first.seqno && stored.before + 1 != first.commit => {
@@ -136,13 +149,18 @@ pub(super) fn compare(folder: &Path, end: Option<End>, stored: &Stored, new: boo
         None if stored.commit == 0 && !new => {
             Err(Damage { file: folder.to_owned(), offset: 0, problem: Problem::Empty })
         }
+        None if stored.commit < least => {
+            let problem = Problem::Fewer { last: stored.commit, least };
+            Err(Damage { file: folder.to_owned(), offset: 0, problem })
+        }
         _ => Ok(()),
     }
 }
 
-/// Checks all journals in `folder`, and cuts off a torn end. `None` when they hold no batch.
-pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
-    let files = files(folder)?;
+/// Checks all journals in `folder`, and cuts off a torn end, but nothing up to commit `least`. `None` when they hold no
+/// batch.
+pub(super) fn check(folder: &Path, least: u64) -> Result<Option<End>, JournalError> {
+    let files = journals(folder)?;
     let mut last = None;
     for (place, file) in files.iter().enumerate() {
         let newest = place + 1 == files.len();
@@ -162,52 +180,39 @@ pub(super) fn check(folder: &Path) -> Result<Option<End>, JournalError> {
         if let Some(problem) = behind(&mut window, offset..end, last.as_ref(), flaw).map_err(failed)? {
             return Err(damaged(problem));
         }
+        reaches(last.as_ref(), least)?;
         cut(folder, file, offset).map_err(failed)?;
         tracing::warn!(
             file = %file.display(), offset, bytes = end - offset, flaw,
             "the journal ended in a torn write, which was cut off; nobody was told that it was stored, unless the disk lost it later"
         );
     }
+    reaches(last.as_ref(), least)?;
     Ok(last)
 }
 
+/// Of an empty journal only the tables can tell.
+fn reaches(last: Option<&End>, least: u64) -> Result<(), JournalError> {
+    match last {
+        Some(End { file, offset, commit, .. }) if *commit < least => {
+            let problem = Problem::Fewer { last: *commit, least };
+            Err(JournalError::Damaged(Damage { file: file.clone(), offset: *offset, problem }))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The journals in the order of their numbers.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
-    let failed = |source| JournalError::Io { file: folder.to_owned(), source };
-    let mut numbers = Vec::new();
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    for entry in entries {
-        let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jnl")) {
-            let stem = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-            match stem {
-                Some(number) if folder.join(name(number)) == file => numbers.push(number),
-                _ => return Err(JournalError::Damaged(Damage { file, offset: 0, problem: Problem::Name })),
-            }
-        }
+fn journals(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let found = Files::find(folder).map_err(|source| JournalError::Io { file: folder.to_owned(), source })?;
+    let damaged = |file, problem| JournalError::Damaged(Damage { file, offset: 0, problem });
+    if let Some(missing) = found.gap() {
+        return Err(damaged(folder.join(name(missing + 1)), Problem::Missing(missing)));
     }
-    numbers.sort_unstable();
-    for pair in numbers.windows(2) {
-        if pair[0] + 1 != pair[1] {
-            let (file, problem) = (folder.join(name(pair[1])), Problem::Missing(pair[1] - 1));
-            return Err(JournalError::Damaged(Damage { file, offset: 0, problem }));
-        }
+    match found.misnamed {
+        Some(file) => Err(damaged(file, Problem::Name)),
+        None => Ok(found.numbers.into_iter().map(|number| folder.join(name(number))).collect()),
     }
-    Ok(numbers.into_iter().map(|number| folder.join(name(number))).collect())
-}
-
-/// The number of the journal that is being written.
-pub(super) fn newest(folder: &Path) -> io::Result<u64> {
-    let entries = fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let numbers = entries.filter_map(|file| file.strip_suffix(".jnl")?.parse().ok());
-    numbers.max().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no journal (*.jnl)"))
-}
-
-pub(super) fn name(number: u64) -> String {
-    format!("{number}.jnl")
 }
 
 /// Goes from batch to batch. Answers where there is none, and why; `None` at the file's end.

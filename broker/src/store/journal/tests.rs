@@ -1,5 +1,6 @@
 //! Real journals of fjall's, damaged in every way that we know.
 
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -70,7 +71,7 @@ fn sample() -> TempDir {
     copied
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(in crate::store) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
@@ -131,7 +132,7 @@ fn number_of(key: Key, record: &Record) -> u64 {
 fn last_is_writable(store: FjallStore, folder: &Path, last: u64) {
     write(&store, last + 1, 10, Durability::Synced);
     drop(store);
-    let end = check(&folder.join("store")).unwrap().unwrap();
+    let end = check(&folder.join("store"), 0).unwrap().unwrap();
     assert_eq!(end.commit, last + 1);
 }
 

@@ -82,7 +82,8 @@ fn a_whole_store_opens() {
 fn each_part_that_is_missing_is_named_and_nothing_is_changed() {
     let whole = store();
     let tables = whole.path().join("store/keyspaces/1");
-    let list = format!("keyspaces/1/v{}", version(&tables.join("current")).unwrap());
+    let list = list(whole.path(), 1);
+    let table = format!("keyspaces/1/tables/{}", only(&tables.join("tables")));
     let parts = [
         "",
         "version",
@@ -96,6 +97,7 @@ fn each_part_that_is_missing_is_named_and_nothing_is_changed() {
         "keyspaces/1/current",
         "keyspaces/1/tables",
         &list,
+        &table,
     ];
     for part in parts {
         let folder = store();
@@ -131,20 +133,61 @@ fn what_is_no_part_of_a_store_is_refused() {
     }
 }
 
-/// Which tables there must be only fjall knows. It looks before it changes what is of use, and the text points there.
+/// Opening removes the lists of tables that newer ones have replaced, and tables that are in none.
 #[test]
-fn a_missing_table_is_not_the_journals_fault() {
-    for keyspace in ["0", "1"] {
-        let folder = store();
-        // Each opening removes the lists of tables that newer ones have replaced.
-        drop(FjallStore::open(folder.path()).unwrap());
-        let tables = folder.path().join("store/keyspaces").join(keyspace).join("tables");
-        let table = fs::read_dir(tables).unwrap().next().unwrap().unwrap().path();
-        remove(&table);
-        let text = refusal(folder.path()).to_string();
-        assert!(
-            text.contains("A table (keyspaces") && !text.contains("jnl") && text.contains(ADVICE),
-            "{text}"
-        );
+fn each_table_that_is_missing_is_named_also_when_it_is_one_of_many() {
+    let folder = store();
+    let open = FjallStore::open(folder.path()).unwrap();
+    for number in 4..=6 {
+        let mut transaction = open.transaction();
+        transaction.put(Key::Fresh(QueueId(1), Seq(number)), message(number, 100));
+        transaction.commit(Durability::Synced).unwrap();
+        open.queues.keyspace.rotate_memtable_and_wait().unwrap();
     }
+    drop(open);
+    check(&folder.path().join("store")).unwrap();
+    let mut tables = 0;
+    for keyspace in ["0", "1"] {
+        let tables_folder = folder.path().join("store/keyspaces").join(keyspace).join("tables");
+        for table in fs::read_dir(&tables_folder).unwrap().map(|table| table.unwrap().path()) {
+            let away = folder.path().join("away");
+            fs::rename(&table, &away).unwrap();
+            let part = damage(folder.path());
+            fs::rename(&away, &table).unwrap();
+            assert_eq!(part, Part { file: table, problem: PartProblem::Missing });
+            tables += 1;
+        }
+    }
+    assert!(tables >= 3, "{tables} tables");
+    drop(FjallStore::open(folder.path()).unwrap());
+}
+
+#[test]
+fn a_list_of_tables_that_was_changed_is_refused_whatever_its_bytes_are() {
+    let whole = store();
+    let file = whole.path().join("store").join(list(whole.path(), 1));
+    let bytes = fs::read(&file).unwrap();
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0xff;
+        fs::write(&file, changed).unwrap();
+        let error = check(&whole.path().join("store")).unwrap_err();
+        let PartsError::Damaged(part) = error else { panic!("{error}") };
+        assert_eq!(part, Part { file: file.clone(), problem: PartProblem::Changed }, "byte {at}");
+    }
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(damage(whole.path()), Part { file, problem: PartProblem::Changed });
+}
+
+/// The list that a keyspace's file `current` names.
+fn list(folder: &Path, keyspace: u8) -> String {
+    let current = fs::read(folder.join(format!("store/keyspaces/{keyspace}/current"))).unwrap();
+    format!("keyspaces/{keyspace}/v{}", u64::from_le_bytes(current[..8].try_into().unwrap()))
+}
+
+/// The name of the only file in `folder`.
+fn only(folder: &Path) -> String {
+    let files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].to_str().unwrap().to_owned()
 }

@@ -100,7 +100,7 @@ export default {
     const { pathname } = new URL(request.url);
     if (pathname === '/arrived') return Response.json(arrived);
     if (pathname === '/large') return Response.json({ error: await env.THINGS.send('x'.repeat(200_000)).then(() => null, (error) => error.message) });
-    const sent = await env.THINGS.send({ json: [1, null, 'é\\ud800'] });
+    const sent = await env.THINGS.send({ json: [1, null, 'é\\ud800', '\\\\ud800 \\u{1f600}'] });
     await env.THINGS.send('text "é"\\n', { contentType: 'text' });
     await env.THINGS.send(new Uint8Array([0, 1, 255]), { contentType: 'bytes' });
     await env.THINGS.send({ at: new Date(0), big: 1n, map: new Map([[1, new Set(['x'])]]) }, { contentType: 'v8' });
@@ -135,7 +135,7 @@ test('every content type, delays, retries, refusals and metrics', async (t) => {
     },
   );
   const expected = [
-    ["{ json: [ 1, null, 'é\\ud800' ] }", 1],
+    ["{ json: [ 1, null, 'é\ufffd', '\\\\ud800 \u{1f600}' ] }", 1],
     [`'text "é"\\n'`, 1],
     ['Uint8Array(3) [ 0, 1, 255 ]', 1],
     ["{ at: 1970-01-01T00:00:00.000Z, big: 1n, map: Map(1) { 1 => Set(1) { 'x' } } }", 1],

@@ -112,7 +112,7 @@ fn compressed(numbered: bool) -> TempDir {
 }
 
 fn checked(folder: &Path) -> Result<Option<End>, Damage> {
-    check(&folder.join("store")).map_err(|error| match error {
+    check(&folder.join("store"), 0).map_err(|error| match error {
         JournalError::Damaged(damage) => damage,
         JournalError::Io { .. } => panic!("{error}"),
     })

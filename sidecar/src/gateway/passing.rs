@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::metrics::Reason;
 use super::upstream::{Answer, Failure, Outgoing};
 use super::{LAST_SENDS, Shared};
 use crate::backoff::Backoff;
-use crate::gateway::metrics::Reason;
 
 /// How long one try may take. A broker that is there answers within milliseconds, or 429.
 const TRY_MAX: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub(super) async fn pass(shared: &Shared, outgoing: &Outgoing) -> Result<Answer,
     let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     let mut tries = Tries { shared, began, may_have_taken: false, last: "no answer yet".to_owned() };
     // From the first failure on.
-    let mut _holding = None;
+    let mut holding = None;
     loop {
         let failure = tokio::select! {
             outcome = once(shared, outgoing, deadline) => match outcome {
@@ -86,14 +86,16 @@ pub(super) async fn pass(shared: &Shared, outgoing: &Outgoing) -> Result<Answer,
         let wait = failure.asked.unwrap_or_default().saturating_add(backoff.wait());
         let busy = failure.reason == Reason::Busy;
         let in_time = Instant::now().checked_add(wait).is_some_and(|next| next < deadline);
-        if !in_time || busy && is_crowded(shared) {
+        let crowded = busy && is_crowded(shared);
+        if !in_time || crowded {
             return match failure.answer {
                 // The broker says best what it lacks, and that nothing was stored.
                 Some(answer) if busy && !tries.may_have_taken => Ok(*answer),
+                _ if crowded => Err(tries.give_up("others need the room")),
                 _ => Err(tries.give_up("its time is over")),
             };
         }
-        _holding = _holding.or_else(|| Some(shared.metrics.hold()));
+        holding.get_or_insert_with(|| shared.metrics.hold());
         tokio::select! {
             () = sleep(wait) => {}
             () = &mut ending => return Err(tries.give_up("the sidecar is ending")),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use capstan_port::connections::{self, Connections, Port};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use crate::descriptors::{self, Shares};
 use crate::engine::{self, EngineError};
 use crate::http::{self, AppState};
-use crate::port::{self, Connections};
 use crate::stats::Stats;
 use crate::store::{FjallStore, Reserve, StoreError};
 
@@ -126,10 +126,16 @@ impl Broker {
             ("api", data, http::data(state.clone()), connections.api),
             ("admin", admin, http::admin(state), connections.admin),
         ];
-        for (port, (listener, address), router, connections) in routers {
-            tracing::info!(port, %address, "listening");
+        for (name, (listener, address), router, connections) in routers {
+            tracing::info!(port = name, %address, "listening");
             let (stats, ending) = (Arc::clone(&stats), ending.clone());
-            servers.spawn(port::serve(listener, router, connections, stats, port::SILENCE_MAX, ending));
+            let port = Port {
+                connections,
+                silence: connections::SILENCE_MAX,
+                buffer_bytes: connections::BUFFER_BYTES,
+                refused: Arc::new(move |code| stats.refused(code)),
+            };
+            servers.spawn(connections::serve(listener, router, port, ending));
         }
         servers.close();
         tokio::select! {

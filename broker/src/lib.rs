@@ -13,7 +13,6 @@ mod engine;
 pub mod fuzz;
 mod http;
 mod policy;
-mod port;
 mod stats;
 pub mod store;
 

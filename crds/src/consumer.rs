@@ -118,6 +118,14 @@ fn rules() -> serde_json::Value {
             "self.endpoint.port != self.sidecar.adminPort",
             "endpoint.port is taken by the sidecar; set sidecar.adminPort to another port",
         ),
+        rule(
+            "self.endpoint.port != self.sidecar.gatewayPort",
+            "endpoint.port is taken by the sidecar's gateway; set sidecar.gatewayPort to another port",
+        ),
+        rule(
+            "self.sidecar.gatewayPort != self.sidecar.adminPort",
+            "sidecar.gatewayPort and sidecar.adminPort must be two ports",
+        ),
     ])
 }
 
@@ -238,6 +246,9 @@ impl Default for RetryBackoff {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Sidecar {
+    /// The port on localhost where it takes the application's sends, 1024 to 65535. Default 9797.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub gateway_port: u16,
     /// The port of its probes and metrics on the pod's address, 1024 to 65535. Default 9798.
     #[schemars(range(min = 1024, max = 65535))]
     pub admin_port: u16,
@@ -248,6 +259,7 @@ pub struct Sidecar {
 impl Default for Sidecar {
     fn default() -> Self {
         Self {
+            gateway_port: capstan_api::SIDECAR_GATEWAY_PORT,
             admin_port: capstan_api::SIDECAR_ADMIN_PORT,
             resources: Resources::literal(&[("cpu", "10m"), ("memory", "32Mi")], &[("memory", "64Mi")]),
         }

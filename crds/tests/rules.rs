@@ -45,7 +45,7 @@ fn good_objects_are_accepted() {
             "retryBackoff: {factor: 10, maxDelay: 5s}, retryDelay: 5s, maxBatchSize: 100, maxBatchBytes: 1",
         ),
         consumer(
-            "sidecar: {adminPort: 1024, resources: {limits: {cpu: 1, memory: 128Mi}}}, deadLetterQueueRef: null",
+            "sidecar: {adminPort: 1024, gatewayPort: 65535, resources: {limits: {cpu: 1, memory: 128Mi}}}, deadLetterQueueRef: null",
         ),
         broker(""),
         broker("replicas: 1, storage: {size: 1Gi, className: fast, volumes: Delete}"),
@@ -98,6 +98,8 @@ fn bad_objects_are_refused_with_a_message() {
         (consumer("endpoint: {path: orders}"), "spec.endpoint.path", "form"),
         (consumer("endpoint: {timeout: 13h}"), "endpoint.timeout", "at most 12h"),
         (consumer("endpoint: {port: 9798}"), "endpoint.port", "sidecar.adminPort"),
+        (consumer("endpoint: {port: 9797}"), "endpoint.port", "sidecar.gatewayPort"),
+        (consumer("sidecar: {gatewayPort: 9798}"), "sidecar.gatewayPort", "two ports"),
         (consumer("targetRef: {kind: DaemonSet, name: a}"), "spec.targetRef.kind", "Deployment, StatefulSet"),
         (consumer("targetRef: {kind: Deployment}"), "spec.targetRef.name", "required"),
         (
@@ -106,6 +108,7 @@ fn bad_objects_are_refused_with_a_message() {
             "apps/v1",
         ),
         (consumer("sidecar: {adminPort: 80}"), "spec.sidecar.adminPort", "at least 1024"),
+        (consumer("sidecar: {gatewayPort: 1023}"), "spec.sidecar.gatewayPort", "at least 1024"),
         (
             consumer("sidecar: {resources: {limits: {memory: lots}}}"),
             "spec.sidecar.resources.limits.memory",

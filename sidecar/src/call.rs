@@ -89,14 +89,14 @@ fn is_json(content_type: &str) -> bool {
 }
 
 /// Reads `Retry-After`: seconds or a date.
-fn read_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn read_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let date =
         || httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default());
     text.parse().ok().map(Duration::from_secs).or_else(date)
 }
 
 /// The innermost cause: what the system said.
-fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -3,10 +3,13 @@
 //! It holds identity only. What is consumed, and how, is asked of the broker while running.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use capstan_api::workload::Workload;
 use capstan_api::{Client, Name, SIDECAR_ADMIN_PORT};
+
+use crate::gateway::Settings;
 
 /// Address of the broker, such as `http://capstan-default.shop.svc`; required.
 pub const BROKER_URL: &str = "CAPSTAN_BROKER_URL";
@@ -20,12 +23,21 @@ pub const POD: &str = "CAPSTAN_POD";
 pub const ADMIN_PORT: &str = "CAPSTAN_ADMIN_PORT";
 /// Longest drain in whole seconds, 1 to 43,200; 25 when absent, to fit into the default grace period of a pod (30 s).
 pub const DRAIN_SECONDS: &str = "CAPSTAN_DRAIN_SECONDS";
+/// Port of the producer gateway, on localhost alone; 9797 when absent.
+pub const GATEWAY_PORT: &str = "CAPSTAN_GATEWAY_PORT";
+/// How long the gateway holds a request while the broker is away, in whole seconds, 1 to 300; 25 when absent.
+pub const GATEWAY_HOLD_SECONDS: &str = "CAPSTAN_GATEWAY_HOLD_SECONDS";
+/// Bytes of bodies that the gateway holds at once, 65,536 to 1,073,741,824; 16,777,216 when absent.
+pub const GATEWAY_HOLD_BYTES: &str = "CAPSTAN_GATEWAY_HOLD_BYTES";
 
 /// The longest drain unless configured.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(25);
 /// How long the last settles may take after the calls were cut.
 pub(crate) const LAST_SETTLES: Duration = Duration::from_secs(3);
 const DRAIN_SECONDS_MAX: u64 = 43_200;
+const HOLD_SECONDS_MAX: u64 = 300;
+const HOLD_BYTES_MIN: u64 = 64 << 10;
+const HOLD_BYTES_MAX: u64 = 1 << 30;
 /// Longest pod name that Kubernetes allows.
 const POD_LENGTH_MAX: usize = 253;
 
@@ -40,6 +52,8 @@ pub struct Config {
     pub pod: String,
     /// Where probes, hooks and metrics are served (port 0 takes any); nowhere when absent.
     pub admin: Option<SocketAddr>,
+    /// The producer gateway; none when absent.
+    pub gateway: Option<Settings>,
     /// How long calls may go on after a drain began; then they are cut and their messages released.
     pub drain_timeout: Duration,
 }
@@ -54,7 +68,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// A configuration without an admin port, as a program that embeds a sidecar wants it.
+    /// A configuration without ports, as a program that embeds a sidecar wants it.
     #[must_use]
     pub fn new(
         broker_url: impl Into<String>,
@@ -63,7 +77,15 @@ impl Config {
         pod: impl Into<String>,
     ) -> Self {
         let (broker_url, pod) = (broker_url.into(), pod.into());
-        Self { broker_url, namespace, workload, pod, admin: None, drain_timeout: DRAIN_TIMEOUT_DEFAULT }
+        Self {
+            broker_url,
+            namespace,
+            workload,
+            pod,
+            admin: None,
+            gateway: None,
+            drain_timeout: DRAIN_TIMEOUT_DEFAULT,
+        }
     }
 
     /// Reads the configuration; `read` looks up a variable, as [`std::env::var`] does.
@@ -80,21 +102,38 @@ impl Config {
         let workload = required(WORKLOAD, "the pod's workload, such as Deployment/shop")?;
         let workload = workload.parse().map_err(|e| invalid(WORKLOAD, &e))?;
         let pod = pod(required(POD, "the pod's name")?)?;
-        let admin = Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, admin_port(&read)?)));
+        let (port, gateway) = (admin_port(&read)?, gateway(&read)?);
+        if gateway.port == port {
+            return Err(invalid(GATEWAY_PORT, &format!("{port} is {ADMIN_PORT} too: use another port")));
+        }
+        let admin = Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         let drain_timeout = Self::drain_timeout_from_env(&read)?;
-        Ok(Self { admin, drain_timeout, ..Self::new(broker_url, namespace, workload, pod) })
+        Ok(Self {
+            admin,
+            gateway: Some(gateway),
+            drain_timeout,
+            ..Self::new(broker_url, namespace, workload, pod)
+        })
     }
 
     /// Reads [`Config::drain_timeout`] alone, for the command `drain`.
     pub(crate) fn drain_timeout_from_env(
         read: impl Fn(&str) -> Option<String>,
     ) -> Result<Duration, ConfigError> {
-        let Some(seconds) = number(DRAIN_SECONDS, read)? else { return Ok(DRAIN_TIMEOUT_DEFAULT) };
-        if !(1..=DRAIN_SECONDS_MAX).contains(&seconds) {
-            return Err(invalid(DRAIN_SECONDS, &format!("{seconds} is not 1 to {DRAIN_SECONDS_MAX}")));
-        }
-        Ok(Duration::from_secs(seconds))
+        let seconds = within(DRAIN_SECONDS, read, 1..=DRAIN_SECONDS_MAX)?;
+        Ok(seconds.map_or(DRAIN_TIMEOUT_DEFAULT, Duration::from_secs))
     }
+}
+
+fn gateway(read: impl Fn(&str) -> Option<String>) -> Result<Settings, ConfigError> {
+    let default = Settings::default();
+    let seconds = within(GATEWAY_HOLD_SECONDS, &read, 1..=HOLD_SECONDS_MAX)?;
+    let bytes = within(GATEWAY_HOLD_BYTES, &read, HOLD_BYTES_MIN..=HOLD_BYTES_MAX)?;
+    Ok(Settings {
+        port: port(GATEWAY_PORT, default.port, read)?,
+        hold: seconds.map_or(default.hold, Duration::from_secs),
+        hold_bytes: bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(default.hold_bytes),
+    })
 }
 
 /// Reads the admin port alone, for the command `drain`.
@@ -102,11 +141,28 @@ impl Config {
 /// # Errors
 /// [`ConfigError::Invalid`] when it is no port.
 pub fn admin_port(read: impl Fn(&str) -> Option<String>) -> Result<u16, ConfigError> {
-    let port = number(ADMIN_PORT, read)?.unwrap_or(u64::from(SIDECAR_ADMIN_PORT));
+    port(ADMIN_PORT, SIDECAR_ADMIN_PORT, read)
+}
+
+fn port(name: &'static str, default: u16, read: impl Fn(&str) -> Option<String>) -> Result<u16, ConfigError> {
+    let port = number(name, read)?.unwrap_or(u64::from(default));
     u16::try_from(port)
         .ok()
         .filter(|port| *port > 0)
-        .ok_or_else(|| invalid(ADMIN_PORT, &format!("{port} is not a port: use 1 to {}", u16::MAX)))
+        .ok_or_else(|| invalid(name, &format!("{port} is not a port: use 1 to {}", u16::MAX)))
+}
+
+fn within(
+    name: &'static str,
+    read: impl Fn(&str) -> Option<String>,
+    range: RangeInclusive<u64>,
+) -> Result<Option<u64>, ConfigError> {
+    match number(name, read)? {
+        Some(number) if !range.contains(&number) => {
+            Err(invalid(name, &format!("{number} is not {} to {}", range.start(), range.end())))
+        }
+        number => Ok(number),
+    }
 }
 
 fn number(name: &'static str, read: impl Fn(&str) -> Option<String>) -> Result<Option<u64>, ConfigError> {
@@ -151,8 +207,13 @@ mod tests {
         assert_eq!(config.admin.unwrap().port(), 9798);
         assert_eq!(config.drain_timeout, Duration::from_secs(25));
         assert_eq!(config.workload.to_string(), "Deployment/shop");
+        assert_eq!(config.gateway, Some(Settings { port: 9797, ..Settings::default() }));
         let config = read_with(&[(ADMIN_PORT, Some("1234")), (DRAIN_SECONDS, Some("50"))]).unwrap();
         assert_eq!((config.admin.unwrap().port(), config.drain_timeout.as_secs()), (1234, 50));
+        let changes = [(GATEWAY_PORT, "4321"), (GATEWAY_HOLD_SECONDS, "300"), (GATEWAY_HOLD_BYTES, "65536")];
+        let config = read_with(&changes.map(|(name, value)| (name, Some(value)))).unwrap();
+        let gateway = Settings { port: 4321, hold: Duration::from_secs(300), hold_bytes: 65_536 };
+        assert_eq!(config.gateway, Some(gateway));
     }
 
     #[test]
@@ -179,6 +240,12 @@ mod tests {
             (ADMIN_PORT, "http"),
             (DRAIN_SECONDS, "0"),
             (DRAIN_SECONDS, "30s"),
+            (GATEWAY_PORT, "0"),
+            (GATEWAY_PORT, "9798"),
+            (GATEWAY_HOLD_SECONDS, "0"),
+            (GATEWAY_HOLD_SECONDS, "301"),
+            (GATEWAY_HOLD_BYTES, "1000"),
+            (GATEWAY_HOLD_BYTES, "16Mi"),
         ] {
             let error = read_with(&[(name, Some(value))]).unwrap_err();
             assert!(

@@ -1,16 +1,17 @@
 //! What all parts of a sidecar share, and what the parts of one consumer share.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use capstan_api::workload::{Workload, WorkloadConsumer};
 use capstan_api::{Client, Name};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, What};
 use crate::metrics::Metrics;
 use crate::quiesce::Quiesce;
+use crate::seldom::Seldom;
 
 /// Shared by the whole sidecar.
 #[derive(Debug)]
@@ -57,17 +58,14 @@ pub(crate) struct Scope {
     pub(crate) consumer: Name,
     /// No more pulls for this consumer: it is gone, or the sidecar drains.
     pub(crate) stop: CancellationToken,
-    warned: watch::Sender<Option<Instant>>,
+    warning: Seldom,
 }
-
-/// The least time between two warnings of a consumer about the same outage.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Scope {
     pub(crate) fn new(context: Arc<Context>, policy: &WorkloadConsumer) -> Self {
-        let (stop, warned) = (context.drain.child_token(), watch::Sender::new(None));
+        let (stop, warning) = (context.drain.child_token(), Seldom::default());
         let (namespace, queue) = (policy.namespace.clone(), policy.queue.clone());
-        Self { context, namespace, queue, consumer: policy.name.clone(), stop, warned }
+        Self { context, namespace, queue, consumer: policy.name.clone(), stop, warning }
     }
 
     /// Tells whoever listens; `what` is made only then.
@@ -87,14 +85,7 @@ impl Scope {
 
     /// Whether to warn again, now that many slots see the same outage.
     pub(crate) fn may_warn(&self) -> bool {
-        let now = Instant::now();
-        self.warned.send_if_modified(|last| {
-            let may = last.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
-            if may {
-                *last = Some(now);
-            }
-            may
-        })
+        self.warning.is_due()
     }
 
     /// The labels of this consumer's metrics.

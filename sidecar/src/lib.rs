@@ -5,11 +5,13 @@
 //! `call` hands it to the application, [`verdict`] decides what becomes of each message, `settle` tells the broker.
 //! [`lease`] and [`breaker`] say when to extend and when to leave the application alone. Those three are pure.
 //!
+//! Beside it, [`gateway`] takes what the application sends. It shares nothing with the loop but the process.
+//!
 //! Invariants:
 //! 1. A message is leased only by a slot that is free to call with it.
 //! 2. Each leased message is settled once: acknowledged, retried or released. Only an application that began and failed,
 //!    or that asked for it, costs a message an attempt.
-//! 3. Memory is bounded by slots × batch bytes plus a constant, whatever broker and application do.
+//! 3. Memory is bounded by slots × batch bytes, what the gateway may hold, and a constant, whatever broker and application do.
 
 mod admin;
 mod backoff;
@@ -22,12 +24,14 @@ mod deliver;
 pub mod drain;
 pub mod event;
 mod gate;
+pub mod gateway;
 pub mod lease;
 mod metrics;
 mod policies;
 mod pull;
 mod quiesce;
 mod request;
+mod seldom;
 mod settle;
 mod sidecar;
 mod slot;

@@ -14,13 +14,16 @@ const LOG: &str = "CAPSTAN_LOG";
 const EXIT_USAGE: u8 = 64;
 /// Open files that are enough for any pod.
 const FILES: u64 = 32_768;
+/// Look-ups of names at once: each has a thread while the name server is slow, and all ask for the same name.
+const LOOKUPS_MAX: usize = 8;
 const USAGE: &str = "usage: capstan-sidecar [drain]\n\
     \n\
     Without an argument: consumes what the broker says for this pod's workload; the environment names broker and pod.\n\
     drain: drains the sidecar that runs in this pod, and waits until it is drained.\n";
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = match builder.enable_all().max_blocking_threads(LOOKUPS_MAX).build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("capstan-sidecar: no event loop can be made: {error}\n"), 1),
     };

@@ -1,11 +1,14 @@
 //! The metrics of a sidecar, by name. The number of consumers bounds the number of series.
 
+use std::sync::Arc;
+
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::event::What;
+use crate::gateway;
 use crate::verdict::{Class, Decision};
 
 const QUEUE: [&str; 2] = ["namespace", "queue"];
@@ -18,6 +21,7 @@ const CALL_BUCKETS: [f64; 11] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 6
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    gateway: Option<Arc<gateway::Metrics>>,
     calls: IntCounterVec,
     messages: IntCounterVec,
     pub(crate) call_seconds: HistogramVec,
@@ -30,13 +34,15 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> prometheus::Result<Self> {
+    /// Those of the loop, and of the gateway if there is one.
+    pub(crate) fn new(gateway: Option<Arc<gateway::Metrics>>) -> prometheus::Result<Self> {
         let counter = |name, help, labels| IntCounterVec::new(Opts::new(name, help), labels);
         let gauge = |name, help| IntGaugeVec::new(Opts::new(name, help), &QUEUE);
         let seconds =
             HistogramOpts::new("capstan_sidecar_call_seconds", "How long calls of the application took.");
         let metrics = Self {
             registry: Registry::new(),
+            gateway,
             calls: counter("capstan_sidecar_calls_total", "Calls of the application, by outcome.", &OUTCOME)?,
             messages: counter("capstan_sidecar_messages_total", "Messages settled, by outcome.", &OUTCOME)?,
             call_seconds: HistogramVec::new(seconds.buckets(CALL_BUCKETS.to_vec()), &QUEUE)?,
@@ -77,7 +83,8 @@ impl Metrics {
             Box::new(self.warnings.clone()),
             Box::new(self.broker_errors.clone()),
         ];
-        collectors.into_iter().try_for_each(|collector| self.registry.register(collector))
+        collectors.into_iter().try_for_each(|collector| self.registry.register(collector))?;
+        self.gateway.as_ref().map_or(Ok(()), |gateway| gateway.register(&self.registry))
     }
 
     pub(crate) fn count_call(&self, [namespace, queue]: [&str; 2], class: &Class) {
@@ -124,6 +131,9 @@ impl Metrics {
 
     /// All metrics in Prometheus' text format.
     pub(crate) fn write(&self) -> prometheus::Result<Vec<u8>> {
+        if let Some(gateway) = &self.gateway {
+            gateway.refresh();
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -133,4 +143,43 @@ impl Metrics {
 /// A series that nobody wrote cannot be removed; that is fine.
 fn forget<T: MetricVecBuilder>(metric: &MetricVec<T>, labels: &[&str]) {
     let _ = metric.remove_label_values(labels);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use capstan_api::Name;
+
+    use super::*;
+    use crate::gateway::{Gateway, Settings};
+
+    #[tokio::test]
+    async fn the_document_names_every_metric_and_no_other() {
+        let settings = Settings { port: 0, ..Settings::default() };
+        let namespace = Name::new("shop").unwrap();
+        let gateway = Gateway::bind("http://127.0.0.1:1", namespace, &settings).await.unwrap();
+        let (metrics, labels) = (Metrics::new(Some(gateway.metrics())).unwrap(), ["shop", "orders"]);
+        metrics.count_call(labels, &Class::Handled);
+        metrics.count_settled(labels, &Decision::Ack);
+        metrics.count_broker_error("pull");
+        metrics.show_breaker(labels, &What::Unreachable { reason: String::new(), wait: Duration::ZERO });
+        metrics.call_seconds.with_label_values(&labels).observe(1.0);
+        for counter in [&metrics.extends, &metrics.warnings] {
+            counter.with_label_values(&labels).inc();
+        }
+        metrics.in_flight.with_label_values(&labels).inc();
+        let text = String::from_utf8(metrics.write().unwrap()).unwrap();
+        let served = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let served: BTreeSet<&str> = served.collect();
+        assert!(served.len() > 15, "{served:?}");
+
+        let document = include_str!("../../docs/metrics.md");
+        let (_, section) = document.split_once("\n## The sidecar\n").unwrap();
+        let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+        let named =
+            rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        assert_eq!(served, named.collect());
+    }
 }

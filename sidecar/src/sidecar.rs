@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, LAST_SETTLES};
 use crate::context::Context;
 use crate::event::{EVENTS_MAX, Event};
+use crate::gateway::{Gateway, GatewayError};
 use crate::metrics::Metrics;
 use crate::quiesce::{self, Quiesce};
 use crate::{admin, call, policies, supervisor};
@@ -23,17 +24,20 @@ pub enum SidecarError {
     Broker(#[from] ClientError),
     #[error("no HTTP client can be made: {0}")]
     Application(#[from] reqwest::Error),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
     #[error("cannot listen on {address}: {source}; set {} to a free port", crate::config::ADMIN_PORT)]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// A sidecar whose admin port, if it has one, is bound.
+/// A sidecar whose ports, if it has some, are bound.
 #[derive(Debug)]
 pub struct Sidecar {
     context: Arc<Context>,
     admin: Option<TcpListener>,
+    gateway: Option<Gateway>,
 }
 
 impl Sidecar {
@@ -42,13 +46,17 @@ impl Sidecar {
     /// # Errors
     /// [`SidecarError`].
     pub async fn bind(config: Config) -> Result<Self, SidecarError> {
-        let Config { broker_url, namespace, workload, pod, admin, drain_timeout } = config;
+        let Config { broker_url, namespace, workload, pod, admin, gateway, drain_timeout } = config;
+        let gateway = match gateway {
+            Some(settings) => Some(Gateway::bind(&broker_url, namespace.clone(), &settings).await?),
+            None => None,
+        };
         let context = Context {
             broker: Client::new(&broker_url)?.with_identity(workload.clone(), pod),
             namespace,
             workload,
             application: call::client()?,
-            metrics: Metrics::new()?,
+            metrics: Metrics::new(gateway.as_ref().map(Gateway::metrics))?,
             events: broadcast::Sender::new(EVENTS_MAX),
             drain_timeout,
             quiesce: Quiesce::new(),
@@ -60,13 +68,19 @@ impl Sidecar {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        Ok(Self { context: Arc::new(context), admin })
+        Ok(Self { context: Arc::new(context), admin, gateway })
     }
 
     /// Where the admin port is bound.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Where the gateway listens on IPv4.
+    #[must_use]
+    pub fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway.as_ref().map(Gateway::address)
     }
 
     /// What happens from now on; at most [`EVENTS_MAX`] events wait for a slow listener.
@@ -77,9 +91,15 @@ impl Sidecar {
 
     /// Works until `shutdown`; then drains, which takes at most [`Config::drain_timeout`] and three seconds. A drain
     /// that was asked for at the admin port comes earlier and is final; even then this returns after `shutdown` only.
+    ///
+    /// The gateway ends last, within three seconds more: an application that finishes its calls still sends.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { context, admin } = self;
-        let mut tasks = JoinSet::new();
+        let Self { context, admin, gateway } = self;
+        let (mut tasks, mut gateways) = (JoinSet::new(), JoinSet::new());
+        let close = CancellationToken::new();
+        if let Some(gateway) = gateway {
+            gateways.spawn(gateway.run(close.clone().cancelled_owned()));
+        }
         if let Some(listener) = admin {
             tasks.spawn(admin::serve(listener, Arc::clone(&context)));
         }
@@ -96,6 +116,8 @@ impl Sidecar {
             }
             () = &mut working => shutdown.await,
         }
+        close.cancel();
+        while gateways.join_next().await.is_some() {}
         tracing::info!("ended");
     }
 }

@@ -320,7 +320,9 @@ fn waits(pull: &Pull) -> Duration {
     Duration::from_millis(millis(pull.wait_ms).saturating_add(millis(pull.idle_ms)))
 }
 
-fn queue_path(namespace: &Name, queue: &Name, action: &str) -> String {
+/// The path of an action on a queue, such as `messages/batch`.
+#[must_use]
+pub fn queue_path(namespace: &Name, queue: &Name, action: &str) -> String {
     format!("/client/v4/accounts/{namespace}/queues/{queue}/{action}")
 }
 
@@ -379,7 +381,11 @@ fn http() -> Result<reqwest::Client, ClientError> {
     Ok(builder.connect_timeout(Duration::from_secs(5)).pool_idle_timeout(Duration::from_secs(30)).build()?)
 }
 
-fn base(address: &str) -> Result<Url, ClientError> {
+/// Reads a broker's address: scheme, host and port, and nothing behind them.
+///
+/// # Errors
+/// [`ClientError::Address`] when `address` is no such URL.
+pub fn base(address: &str) -> Result<Url, ClientError> {
     let invalid = || ClientError::Address(address.to_owned());
     let url = Url::parse(address).map_err(|_| invalid())?;
     // A path would be replaced by that of each request.

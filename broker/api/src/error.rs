@@ -45,6 +45,10 @@ pub enum ErrorCode {
     ShuttingDown,
     /// Something failed that should not.
     Internal,
+    /// The sidecar's gateway holds as much as it may; nothing was stored.
+    GatewayFull,
+    /// The sidecar's gateway got no answer in time; its message says whether the request may have taken effect.
+    BrokerAway,
 }
 
 impl ErrorCode {
@@ -65,10 +69,10 @@ impl ErrorCode {
             Self::BatchCountOutOfBounds => 10206,
             Self::JsonBodyInvalid => 10207,
             Self::JsonBodyMalformed => 10208,
-            Self::QueueOverloaded => 10250,
+            Self::QueueOverloaded | Self::GatewayFull => 10250,
             Self::StorageLimitExceeded => 10251,
             Self::DeliveryPaused => 10252,
-            Self::ShuttingDown | Self::Internal => 15000,
+            Self::ShuttingDown | Self::Internal | Self::BrokerAway => 15000,
         }
     }
 
@@ -90,7 +94,7 @@ impl ErrorCode {
             | Self::PullDisabled => 400,
             Self::DeliveryPaused => 409,
             Self::QueueOverloaded | Self::StorageLimitExceeded => 429,
-            Self::ShuttingDown => 503,
+            Self::ShuttingDown | Self::GatewayFull | Self::BrokerAway => 503,
             Self::Internal => 500,
         }
     }
@@ -100,7 +104,12 @@ impl ErrorCode {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::QueueOverloaded | Self::StorageLimitExceeded | Self::ShuttingDown | Self::Internal
+            Self::QueueOverloaded
+                | Self::StorageLimitExceeded
+                | Self::ShuttingDown
+                | Self::Internal
+                | Self::GatewayFull
+                | Self::BrokerAway
         )
     }
 }
@@ -170,6 +179,8 @@ mod tests {
             PullDisabled,
             ShuttingDown,
             Internal,
+            GatewayFull,
+            BrokerAway,
         ];
         for code in all {
             let number = code.code().to_string();

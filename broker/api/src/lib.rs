@@ -28,3 +28,5 @@ pub const BROKER_PORT: u16 = 9796;
 pub const BROKER_ADMIN_PORT: u16 = 9795;
 /// The default port of the sidecar's probes, hooks and metrics, on the pod's address.
 pub const SIDECAR_ADMIN_PORT: u16 = 9798;
+/// The default port of the sidecar's producer gateway, on localhost.
+pub const SIDECAR_GATEWAY_PORT: u16 = 9797;

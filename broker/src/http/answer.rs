@@ -6,11 +6,11 @@ use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use capstan_port::connections::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::refused::Refused;
 use crate::engine::{Answers, Held, PATIENCE, Unavailable};
-use crate::port::Connection;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

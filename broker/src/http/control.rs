@@ -12,14 +12,14 @@ use capstan_api::control::{
 };
 use capstan_api::limits;
 use capstan_core::Command;
+use capstan_port::connections::Connection;
+use capstan_port::path::InQuery;
 
 use super::AppState;
 use super::body::Body;
-use super::place::InQuery;
 use super::refused::Refused;
 use crate::engine::{Changed, QueueSnapshot, Version};
 use crate::policy;
-use crate::port::Connection;
 
 /// After a change, others are awaited for so long.
 const CHANGES_GATHER: Duration = Duration::from_millis(50);

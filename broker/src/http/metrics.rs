@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::response::Response;
+use capstan_port::connections::Connection;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -16,7 +17,6 @@ use super::AppState;
 use super::refused::Refused;
 use crate::broker::Ports;
 use crate::engine::{Commits, QueueSnapshot, Snapshot};
-use crate::port::Connection;
 use crate::store::Usage;
 
 const LABELS: [&str; 2] = ["namespace", "queue"];

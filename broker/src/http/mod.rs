@@ -11,7 +11,6 @@ mod encoding;
 pub(crate) mod fuzz;
 mod json;
 mod metrics;
-mod place;
 mod pull;
 mod pulled;
 mod pulls;
@@ -35,6 +34,7 @@ use axum::routing::{get, post, put};
 use capstan_api::ErrorCode;
 use capstan_api::control::{CHANGES_PATH, DECLARATION_PATH, STATE_PATH};
 use capstan_api::message::Metrics;
+use capstan_port::{no_route, not_allowed};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Ports;
@@ -160,17 +160,6 @@ async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the broker is ending");
     }
     (StatusCode::OK, "ok")
-}
-
-async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> Refused {
-    Refused::new(ErrorCode::NoRoute, format!("no route for {method} {:.200}", uri.path()))
-}
-
-/// What the path takes instead is in the header `Allow`, which the router adds. That is also the answer to OPTIONS, a
-/// browser's question before a request from another site: there is no CORS.
-async fn not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> Refused {
-    let message = format!("{:.200} does not take {method}; see the header Allow", uri.path());
-    Refused::new(ErrorCode::MethodNotAllowed, message)
 }
 
 fn metrics_of(backlog: Option<Backlog>) -> Metrics {

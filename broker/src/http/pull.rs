@@ -13,15 +13,15 @@ use capstan_api::message::{Cancelled, Peek, Peeked, PeekedMessage, Pull};
 use capstan_api::number::Whole;
 use capstan_api::workload::WORKLOAD_HEADER;
 use capstan_core::{Command, Message, Reply};
+use capstan_port::connections::Connection;
+use capstan_port::path::InPath;
 
 use super::body::Body;
-use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
 use super::{AppState, answer, encoding, metrics_of, pulled};
 use crate::engine::Outcome;
-use crate::port::Connection;
 
 /// Leases messages; waits for them if asked to.
 pub(super) async fn pull(

@@ -8,11 +8,11 @@ use capstan_api::envelope::Envelope;
 use capstan_api::message::{Purge, PurgeStatus, Remove, Removed};
 use capstan_api::{ErrorCode, limits};
 use capstan_core::{Command, Reply, Seq};
+use capstan_port::path::InPath;
 use serde_json::Value;
 
 use super::AppState;
 use super::body::Body;
-use super::place::InPath;
 use super::queue::{Found, Names};
 use super::queues::{shown, timestamp};
 use super::refused::{Refused, of_core};

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use capstan_api::ErrorCode;
-use capstan_api::Name;
 use capstan_core::QueueId;
+use capstan_port::path;
 
-use super::refused::Refused;
+use super::refused::{Refused, queue_not_found};
 use crate::directory::{Directory, Entry};
 
 /// Names as they stand in a path: `/client/v4/accounts/{namespace}/queues/{queue}/…`.
@@ -26,8 +25,8 @@ impl Found {
         }
         // What is no name is found nowhere.
         check_account(&namespace)?;
-        check("queue id", &queue)?;
-        Err(Refused::queue_not_found(&queue))
+        path::name("queue id", &queue)?;
+        Err(queue_not_found(&queue))
     }
 
     /// The queue's name.
@@ -42,11 +41,5 @@ impl Found {
 
 /// A namespace that can exist.
 pub(super) fn check_account(namespace: &str) -> Result<(), Refused> {
-    check("account id", namespace)
-}
-
-fn check(what: &str, name: &str) -> Result<(), Refused> {
-    Name::new(name).map(drop).map_err(|error| {
-        Refused::new(ErrorCode::QueueIdMalformed, format!("the {what} in the path: {error}"))
-    })
+    path::name("account id", namespace).map(drop)
 }

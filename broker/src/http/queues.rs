@@ -8,14 +8,14 @@ use capstan_api::ErrorCode;
 use capstan_api::control::ConsumerPolicy;
 use capstan_api::envelope::{Envelope, ResultInfo};
 use capstan_api::message::Metrics;
+use capstan_port::connections::Connection;
+use capstan_port::path::{InPath, InQuery};
 use serde_json::{Value, json};
 
-use super::place::{InPath, InQuery};
 use super::queue::{Names, check_account};
 use super::refused::Refused;
 use super::{AppState, metrics_of};
 use crate::directory::Entry;
-use crate::port::Connection;
 
 /// The queues of a namespace; `name` filters, and may be given several times. Without `per_page` all are on page 1.
 pub(super) async fn list(

@@ -1,50 +1,17 @@
-//! How a request is refused: the envelope, its status, and the headers that tell an SDK whether to try again.
+//! What refusals of the engine and of the core mean to a client.
 
-use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use capstan_api::ErrorCode;
-use capstan_api::envelope::Envelope;
-use capstan_api::error::ErrorSource;
 use capstan_core::Refusal;
+pub(super) use capstan_port::Refused;
 
 use crate::engine::Unavailable;
 
-/// Seconds after which an overloaded broker may be asked again.
-const RETRY_AFTER_SECONDS: u32 = 1;
-
-/// A refusal on its way out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) code: ErrorCode,
-    pub(super) message: String,
-    /// The place in the request's body, as a JSON pointer.
-    pub(super) pointer: Option<String>,
-    /// The header that is wrong, by its name.
-    pub(super) header: Option<String>,
-}
-
-impl Refused {
-    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), pointer: None, header: None }
-    }
-
-    /// A refusal of one field of the body.
-    pub(super) fn at(code: ErrorCode, pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: Some(pointer.into()), ..Self::new(code, message) }
-    }
-
-    /// A refusal of a header.
-    pub(super) fn in_header(code: ErrorCode, header: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { header: Some(header.into()), ..Self::new(code, message) }
-    }
-
-    pub(super) fn queue_not_found(queue: &str) -> Self {
-        let message = format!(
-            "queue {queue:?} is not declared here; apply a Queue of that name, or look at its conditions"
-        );
-        Self::new(ErrorCode::QueueNotFound, message)
-    }
+/// The refusal of a queue that there is not.
+pub(super) fn queue_not_found(queue: &str) -> Refused {
+    let message = format!(
+        "queue {queue:?} is not declared here; apply a Queue of that name, or look at its conditions"
+    );
+    Refused::new(ErrorCode::QueueNotFound, message)
 }
 
 impl From<Unavailable> for Refused {
@@ -66,7 +33,7 @@ impl From<Unavailable> for Refused {
 /// What the core's refusal means to the client of `queue`.
 pub(super) fn of_core(refusal: Refusal, queue: &str) -> Refused {
     match refusal {
-        Refusal::QueueUnknown => Refused::queue_not_found(queue),
+        Refusal::QueueUnknown => queue_not_found(queue),
         Refusal::QueueRetained => Refused::new(
             ErrorCode::QueueNotFound,
             format!(
@@ -96,25 +63,5 @@ pub(super) fn of_core(refusal: Refusal, queue: &str) -> Refused {
             ErrorCode::StorageLimitExceeded,
             format!("queue {queue:?} holds limits.maxMessages already; consume messages, or raise the limit"),
         ),
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retryable = self.code.is_retryable();
-        let Self { code, message, pointer, header } = self;
-        let source = (pointer.is_some() || header.is_some()).then_some(ErrorSource { pointer, header });
-        let mut response = (status, Json(Envelope::failure(code, message, source))).into_response();
-        // To be counted.
-        response.extensions_mut().insert(code);
-        let headers = response.headers_mut();
-        if retryable {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
-        } else if status == StatusCode::CONFLICT {
-            // SDKs retry a 409; a paused queue does not change that soon.
-            headers.insert("x-should-retry", HeaderValue::from_static("false"));
-        }
-        response
     }
 }

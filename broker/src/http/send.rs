@@ -8,11 +8,11 @@ use capstan_api::envelope::Envelope;
 use capstan_api::limits;
 use capstan_api::message::{ContentType, Metadata, Send, SendBatch, Sent};
 use capstan_core::{Command, Reply, SendItem};
+use capstan_port::path::InPath;
 
 use super::at::At;
 use super::attributes::Common;
 use super::body::Body;
-use super::place::InPath;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::{AppState, delay, encoding, metrics_of};

@@ -9,9 +9,9 @@ use capstan_api::envelope::Envelope;
 use capstan_api::limits;
 use capstan_api::message::{Extend, Extended, Lease, Retry, Settle, Settled};
 use capstan_core::{Command, Reply, Verdict, Warning};
+use capstan_port::path::InPath;
 
 use super::body::Body;
-use super::place::InPath;
 use super::pull::field;
 use super::queue::Names;
 use super::refused::{Refused, of_core};

@@ -8,10 +8,10 @@ use axum::Json;
 use axum::extract::State;
 use capstan_api::ErrorCode;
 use capstan_api::workload::{CONFIGURATION_WAIT_MS_MAX, Workload, WorkloadConsumers};
+use capstan_port::path::{InPath, InQuery};
 use serde::Deserialize;
 
 use super::AppState;
-use super::place::{InPath, InQuery};
 use super::queue::check_account;
 use super::refused::Refused;
 

@@ -35,7 +35,10 @@ pub(super) struct Command {
     /// For the shell.
     pub(super) line: String,
     pub(super) port: Option<u16>,
+    /// The broker.
     pub(super) url: String,
+    /// What it sends to.
+    pub(super) gateway: String,
 }
 
 /// Runs it until `stop`; then it is ended, with everything it started.
@@ -67,7 +70,8 @@ pub(super) async fn run(command: Command, sender: Sender<Happening>, stop: Cance
 fn spawn(command: &Command) -> std::io::Result<Child> {
     let mut shell = tokio::process::Command::new("sh");
     // A group of its own: Ctrl-C reaches this program alone, which ends the application when its calls are finished.
-    shell.args(["-c", GUARDED, "sh"]).arg(&command.line).env("CAPSTAN_URL", &command.url).process_group(0);
+    shell.args(["-c", GUARDED, "sh"]).arg(&command.line).process_group(0);
+    shell.env("CAPSTAN_URL", &command.url).env("CAPSTAN_GATEWAY_URL", &command.gateway);
     if let Some(port) = command.port {
         shell.env("PORT", port.to_string());
     }

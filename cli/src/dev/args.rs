@@ -30,11 +30,15 @@ pub(crate) struct DevArgs {
     /// Address of the HTTP API; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9796")]
     pub(crate) listen: SocketAddr,
+    /// Port of the gateway on localhost, where applications send as they do beside a sidecar; 0 takes any free one. Default:
+    /// 9797, or any free one when --listen has port 0.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) gateway_port: Option<u16>,
     /// Folder in which messages are kept; made when it is missing.
     #[arg(long, value_name = "DIR", default_value = ".capstan")]
     pub(crate) data: PathBuf,
     /// Start the application with this shell command, and again when it ends. Its environment has PORT, where to listen,
-    /// and CAPSTAN_URL, the broker's address.
+    /// CAPSTAN_GATEWAY_URL, where to send, and CAPSTAN_URL, the broker's address.
     #[arg(long, value_name = "CMD")]
     pub(crate) app: Option<String>,
     /// The application's port here, instead of each Consumer's endpoint.port. With --app, 0 takes any free one.

@@ -7,6 +7,7 @@ use console::style;
 
 use super::args::DevArgs;
 use super::broker::Embedded;
+use super::gateway;
 use super::plan::Plan;
 use super::ports::Ports;
 use super::view::Labels;
@@ -22,10 +23,12 @@ pub(super) async fn text(
     plan: &Plan,
     ports: &Ports,
     broker: &Embedded,
+    gateway: &gateway::Running,
 ) -> Result<String, Failure> {
     let url = broker.url();
     let mut text = format!("{} {}\n\n", style("capstan dev").bold(), env!("CARGO_PKG_VERSION"));
     text.push_str(&format!("  API    {}\n", style(&url).cyan()));
+    text.push_str(&format!("  Sends  {}  (the applications' gateway)\n", style(gateway.url()).cyan()));
     text.push_str(&format!("  Data   {}{}\n", args.data.display(), kept(plan, broker).await?));
     if let Some(command) = &args.app {
         let port = ports.app.map(|port| format!("  (PORT={port})")).unwrap_or_default();

@@ -1,12 +1,13 @@
 //! Local mode: the same YAML, on this machine, without a cluster.
 //!
 //! Data flows one way: `files` are read, `plan` checks and resolves them into a declaration, `broker` keeps it, `sidecars`
-//! hand its messages to the application (`app`), and what happens goes to the `view`.
+//! hand its messages to the application (`app`), which sends through the `gateway`, and what happens goes to the `view`.
 
 mod app;
 mod args;
 mod broker;
 mod files;
+mod gateway;
 mod happening;
 mod intro;
 mod plan;
@@ -38,7 +39,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs `capstan dev` until Ctrl-C.
 ///
-/// Everything ends in the order of a pod: the sidecars drain, the application is ended, then the broker.
+/// Everything ends in the order of a pod: the sidecars drain, the application is ended, then gateway and broker.
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     // Nothing runs yet that would have to end in order.
@@ -49,10 +50,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let ports = ports::choose(&plan, args.app.is_some(), args.app_port).await?;
     let plan = plan.with_port(ports.instead);
     let broker = Embedded::start(&args.data, args.listen, &plan.declaration).await?;
+    let gateway = gateway::Running::start(&broker.url(), &plan, args.gateway_port, args.listen).await?;
     let (sender, happenings) = mpsc::channel(HAPPENINGS_MAX);
     view::log::install(sender.clone());
     let view = View::new(&plan.declaration, broker.control().clone());
-    view.introduce(&intro::text(&args, &plan, &ports, &broker).await?)?;
+    view.introduce(&intro::text(&args, &plan, &ports, &broker, &gateway).await?)?;
     let (ended, unseen) = (CancellationToken::new(), CancellationToken::new());
     let viewing = {
         let (seen, ended) = (unseen.clone().drop_guard(), ended.clone());
@@ -65,6 +67,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let session = Session {
         plan: &plan,
         broker: &broker,
+        gateway: &gateway,
         app: args.app.as_ref(),
         port: ports.app,
         sender,
@@ -74,6 +77,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let result = session.run(seeds).await;
     ended.cancel();
     let left = tokio::time::timeout(LAST_WORDS, viewing).await;
+    gateway.end().await;
     broker.end().await?;
     if let Ok(Ok(view)) = left {
         view?.conclude(&args.data)?;

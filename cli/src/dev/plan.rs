@@ -88,6 +88,12 @@ impl Plan {
         self.workloads().into_iter().flat_map(|target| target.ports).collect()
     }
 
+    /// The namespace in which applications send: `default` if it has a queue, or else the first that has one.
+    pub(super) fn account(&self) -> Option<Name> {
+        let namespaces = || self.declaration.queues.iter().map(|queue| &queue.namespace);
+        namespaces().find(|namespace| namespace.as_str() == "default").or(namespaces().min()).cloned()
+    }
+
     /// The queue of a name: the one in the namespace `default`, or the only one.
     pub(super) fn queue(&self, name: &str) -> Option<&QueuePolicy> {
         let mut named: Vec<&QueuePolicy> =
@@ -220,6 +226,18 @@ mod tests {
         let after = before.with_port(Some(3000));
         assert_eq!(after.ports(), BTreeSet::from([3000]));
         assert_ne!(after.declaration.revision, revision);
+    }
+
+    #[test]
+    fn applications_send_to_the_namespace_default_or_to_the_first() {
+        let queue =
+            |namespace: &str| queue("a").replace("name: a", &format!("name: a, namespace: {namespace}"));
+        let account = |namespaces: &[&str]| {
+            let text: String = namespaces.iter().map(|namespace| queue(namespace)).collect();
+            plan(&text).unwrap().account().unwrap().to_string()
+        };
+        assert_eq!(account(&["b", "default", "a"]), "default");
+        assert_eq!(account(&["c", "b"]), "b");
     }
 
     #[test]

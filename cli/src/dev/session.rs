@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::app::{self, Command};
 use super::broker::Embedded;
+use super::gateway;
 use super::happening::Happening;
 use super::plan::Plan;
 use super::seed::{self, Seed};
@@ -18,6 +19,7 @@ use crate::failure::Failure;
 pub(super) struct Session<'a> {
     pub(super) plan: &'a Plan,
     pub(super) broker: &'a Embedded,
+    pub(super) gateway: &'a gateway::Running,
     /// The application's command.
     pub(super) app: Option<&'a String>,
     /// Where it is to listen.
@@ -40,7 +42,8 @@ impl Session<'_> {
         }
         let mut app = JoinSet::new();
         if let Some(line) = self.app {
-            let command = Command { line: line.clone(), port: self.port, url: self.broker.url() };
+            let (url, gateway) = (self.broker.url(), self.gateway.url());
+            let command = Command { line: line.clone(), port: self.port, url, gateway };
             app.spawn(app::run(command, self.sender.clone(), stop_app.clone()));
         }
         let result = tokio::select! {

@@ -5,20 +5,20 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::json;
 
-use crate::support::{App, DEADLINE, Dev, repository};
+use crate::support::{App, DEADLINE, Dev, repository, yaml};
 
 #[test]
 fn an_application_that_ends_is_reported_and_started_again() {
     let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
     let count = data.path().join("count");
     let command = format!(
-        "echo x >> {0}; echo start $(wc -l < {0}) port $PORT at $CAPSTAN_URL; exit 3",
+        "echo x >> {0}; echo start $(wc -l < {0}) port $PORT at $CAPSTAN_GATEWAY_URL $CAPSTAN_URL; exit 3",
         count.display()
     );
     let dev = Dev::start(&files, data.path(), &["--app", &command, "--app-port", "0"]);
-    let url = dev.url();
+    let urls = format!("{} {}", dev.gateway(), dev.url());
     let first = dev.wait(&["app", "start 1 port "]);
-    assert!(first.ends_with(&url), "{first} does not name {url}");
+    assert!(first.ends_with(&urls), "{first} does not name {urls}");
     dev.wait(&["app", "ended", "exit code 3; starting it again in 1 s"]);
     dev.wait(&["app", "start 2 port "]);
     dev.interrupt();
@@ -101,5 +101,20 @@ fn an_application_that_comes_back_is_served() {
     assert_eq!(call.batch["messages"][0]["body"], json!({"id": 2}));
     assert_eq!(call.batch["messages"][0]["attempts"], json!(1), "nothing was delivered meanwhile");
     call.answer(200, "");
+    dev.interrupt();
+}
+
+/// Written for a shell, it needs nothing but the port.
+#[test]
+fn an_application_sends_through_the_gateway_of_its_namespace() {
+    let files =
+        yaml("{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {name: orders, namespace: shop}}");
+    let data = tempfile::tempdir().unwrap();
+    let command =
+        r#"curl -s -d '{"body": 7}' "$CAPSTAN_GATEWAY_URL/queues/orders/messages"; echo; exec sleep 1000"#;
+    let dev = Dev::start(files.path(), data.path(), &["--app", command]);
+    dev.wait(&["app", r#""success":true"#]);
+    let peeked = dev.client(&["peek", "orders", "-n", "shop", "-o", "json"]).objects();
+    assert_eq!((peeked.len(), &peeked[0]["body"]), (1, &json!(7)));
     dev.interrupt();
 }

@@ -88,6 +88,14 @@ fn what_another_process_holds_is_named_with_a_way_out() {
         "{done:?}"
     );
 
+    let port = dev.gateway().rsplit_once(':').unwrap().1.to_owned();
+    let done = run(&["dev", files, "--listen", "127.0.0.1:0", "--data", free, "--gateway-port", &port]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(
+        done.err.contains(&format!("127.0.0.1:{port}")) && done.err.contains("--gateway-port"),
+        "{done:?}"
+    );
+
     let done = run(&["dev", files, "--listen", "127.0.0.1:0", "--data", held]);
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.err.contains("in use by another broker") && done.err.contains("--data"), "{done:?}");

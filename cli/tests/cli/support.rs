@@ -147,6 +147,12 @@ impl Dev {
         line.split_whitespace().last().unwrap().to_owned()
     }
 
+    /// Where its gateway listens.
+    pub(crate) fn gateway(&self) -> String {
+        let line = self.wait(&["Sends", "http://127.0.0.1:"]);
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
     /// Runs a client command against it.
     pub(crate) fn client(&self, args: &[&str]) -> Done {
         let url = self.url();

@@ -42,8 +42,10 @@ pub(super) fn sidecar(
             env("CAPSTAN_WORKLOAD", workload.to_string()),
             pod_name("CAPSTAN_POD"),
             env("CAPSTAN_ADMIN_PORT", admin.to_string()),
+            env("CAPSTAN_GATEWAY_PORT", settings.gateway_port.to_string()),
             env("CAPSTAN_DRAIN_SECONDS", drain_seconds(grace_seconds).to_string()),
         ]),
+        // Not the gateway's: it is on localhost, and for this pod alone.
         ports: Some(vec![ContainerPort {
             name: Some("capstan-admin".to_owned()),
             container_port: admin.into(),
@@ -129,6 +131,7 @@ mod tests {
                 "CAPSTAN_WORKLOAD",
                 "CAPSTAN_POD",
                 "CAPSTAN_ADMIN_PORT",
+                "CAPSTAN_GATEWAY_PORT",
                 "CAPSTAN_DRAIN_SECONDS"
             ]
         );
@@ -136,6 +139,9 @@ mod tests {
         assert_eq!(variable(&container, "CAPSTAN_NAMESPACE"), "shop");
         assert_eq!(variable(&container, "CAPSTAN_WORKLOAD"), "Deployment/web");
         assert_eq!(variable(&container, "CAPSTAN_ADMIN_PORT"), "9798");
+        assert_eq!(variable(&container, "CAPSTAN_GATEWAY_PORT"), "9797");
+        let ports: Vec<i32> = container.ports.iter().flatten().map(|port| port.container_port).collect();
+        assert_eq!(ports, [9798], "the gateway is not for others");
         let pod = container.env.as_ref().unwrap()[3].value_from.clone().unwrap();
         assert_eq!(pod.field_ref.unwrap().field_path, "metadata.name");
     }

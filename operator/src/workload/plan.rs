@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::condition::reason;
+use capstan_crds::consumer::Sidecar;
 use capstan_crds::{Consumer, ConsumerFinding, Key, ResolvedConsumer};
 use k8s_openapi::api::core::v1::Container;
 use kube::ResourceExt;
@@ -66,7 +67,7 @@ pub(super) fn plan(
         return Plan { action, target: Verdict::yes(reason::RESOLVED, ""), broker };
     };
     let settings = &oldest.consumer.spec.sidecar;
-    if let Some((action, target)) = obstacle(workload, claimants, settings.admin_port) {
+    if let Some((action, target)) = obstacle(workload, claimants, settings) {
         return Plan { action, target, broker };
     }
     let inject =
@@ -95,7 +96,7 @@ fn not_found(namespace: &str, reference: &Reference) -> Verdict {
 }
 
 /// Why a workload cannot be injected, and what is done about it.
-fn obstacle(workload: &Workload, claimants: &[Claimant], admin_port: u16) -> Option<(Action, Verdict)> {
+fn obstacle(workload: &Workload, claimants: &[Claimant], settings: &Sidecar) -> Option<(Action, Verdict)> {
     let withdraw = if workload.is_ours { Action::Remove } else { Action::Leave };
     if let Some(controller) = &workload.controller {
         let message = format!(
@@ -112,19 +113,24 @@ fn obstacle(workload: &Workload, claimants: &[Claimant], admin_port: u16) -> Opt
         let message = "the pod template has a container called capstan that is not ours: rename or remove it";
         return Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)));
     }
-    let port = i32::from(admin_port);
-    if let Some((container, _)) = workload.ports.iter().find(|(_, taken)| *taken == port) {
-        let message = format!(
-            "container {container} listens on port {port}: set sidecar.adminPort of the Consumer to another port"
-        );
-        return Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)));
-    }
-    let user = claimants.iter().find(|one| one.consumer.spec.endpoint.port == admin_port)?;
-    let message = format!(
-        "endpoint.port {port} of Consumer {} is the sidecar's port: set sidecar.adminPort of the workload's oldest Consumer to another port",
-        user.resolved.key.name
-    );
+    let ports = [("sidecar.adminPort", settings.admin_port), ("sidecar.gatewayPort", settings.gateway_port)];
+    let message = ports.iter().find_map(|(field, port)| taken(workload, claimants, field, *port))?;
     Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)))
+}
+
+/// Who has the port that the sidecar's `field` names, and what to do about it.
+fn taken(workload: &Workload, claimants: &[Claimant], field: &str, port: u16) -> Option<String> {
+    let number = i32::from(port);
+    if let Some((container, _)) = workload.ports.iter().find(|(_, taken)| *taken == number) {
+        return Some(format!(
+            "container {container} listens on port {port}: set {field} of the Consumer to another port"
+        ));
+    }
+    let user = claimants.iter().find(|one| one.consumer.spec.endpoint.port == port)?;
+    Some(format!(
+        "endpoint.port {port} of Consumer {} is the sidecar's port: set {field} of the workload's oldest Consumer to another port",
+        user.resolved.key.name
+    ))
 }
 
 #[cfg(test)]
@@ -250,11 +256,13 @@ pub(super) mod tests {
     fn a_workload_that_cannot_be_injected_says_why() {
         let named = Workload { sidecar: ours().sidecar, ..workload() };
         let port = Workload { ports: vec![("app".into(), 9798)], ..workload() };
+        let gateway = Workload { ports: vec![("app".into(), 8080), ("web".into(), 9797)], ..workload() };
         let owned = Workload { controller: Some("Rollout/web".into()), ..workload() };
         let host = Workload { host_network: true, ..workload() };
         for (workload, reason, text) in [
             (named, "NameTaken", "rename"),
-            (port, "NameTaken", "container app"),
+            (port, "NameTaken", "container app listens on port 9798: set sidecar.adminPort"),
+            (gateway, "NameTaken", "container web listens on port 9797: set sidecar.gatewayPort"),
             (owned, "TargetControlled", "Rollout/web"),
             (host, "HostNetwork", "hostNetwork"),
         ] {
@@ -268,13 +276,13 @@ pub(super) mod tests {
 
     #[test]
     fn the_port_of_a_younger_consumer_counts_too() {
-        let both = claimants(&[
-            ("one", "a", ""),
-            ("two", "b", "endpoint: {port: 9798}, sidecar: {adminPort: 9000}"),
-        ]);
-        let plan = planned(Some(&workload()), &both);
-        assert_eq!(plan.target.reason, "NameTaken");
-        assert!(plan.target.message.contains("Consumer two"), "{}", plan.target.message);
+        for (port, field) in [(9798, "adminPort"), (9797, "gatewayPort")] {
+            let second = format!("endpoint: {{port: {port}}}, sidecar: {{{field}: 9000}}");
+            let plan = planned(Some(&workload()), &claimants(&[("one", "a", ""), ("two", "b", &second)]));
+            assert_eq!(plan.target.reason, "NameTaken");
+            let message = plan.target.message;
+            assert!(message.contains("Consumer two") && message.contains(field), "{message}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ Options:
   --end-seconds SECONDS   longest time to finish after SIGTERM [CAPSTAN_END_SECONDS, default: ${END_SECONDS}]
   --help                  print this
 
-Environment: CAPSTAN_LOG is error, warn, info or debug. Without a gateway's URL, CAPSTAN_URL names the broker of local mode.
+Environment: CAPSTAN_LOG is error, warn, info or debug.
 `;
 
 export interface Config {
@@ -173,9 +173,7 @@ function pathOf(text: string): string {
 }
 
 function gatewayOf(option: string | undefined, environment: Environment): URL {
-  const local = environment.CAPSTAN_URL;
-  const broker = local === undefined ? undefined : `${local.replace(/\/$/, '')}/client/v4/accounts/default`;
-  const text = option ?? environment.CAPSTAN_GATEWAY_URL ?? broker ?? 'http://127.0.0.1:9797';
+  const text = option ?? environment.CAPSTAN_GATEWAY_URL ?? 'http://127.0.0.1:9797';
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.search !== '' || url.hash !== '') {
     throw new ConfigError(`--gateway ${text}: a URL such as http://127.0.0.1:9797 was expected`);

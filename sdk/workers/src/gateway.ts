@@ -148,8 +148,10 @@ function read(answer: Answer): Result | Refused {
   const message = typeof first?.message === 'string' ? first.message : `the gateway answered ${answer.status}`;
   const code = typeof first?.code === 'number' ? first.code : codes.unknown;
   const error = new QueueError(message, code);
-  // 429 says that nothing was stored. Of a 500 or 503 nobody knows, so a second try could store it twice.
-  return answer.status === 429 ? new Refused(error, seconds(answer.retryAfter) * 1000) : new Refused(error);
+  // 429 says that nothing was stored, and so does a gateway that has no room. Of any other 500 or 503 nobody knows, so a
+  // second try could store it twice.
+  const nothing = answer.status === 429 || (answer.status === 503 && code === codes.overloaded);
+  return nothing ? new Refused(error, seconds(answer.retryAfter) * 1000) : new Refused(error);
 }
 
 function seconds(retryAfter: string | undefined): number {

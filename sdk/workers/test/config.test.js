@@ -186,13 +186,6 @@ test('variables come from the command line or the environment', async (t) => {
   assert.deepEqual(await shown(program), { COLOUR: 'green', A: 'x=y', B: '', SECRET: 's' });
 });
 
-test('in local mode sends go to the broker', async (t) => {
-  const gateway = await startGateway(t);
-  const program = await startWorker(t, SENDS, { args: ['--queue', 'Q=q'], env: { CAPSTAN_URL: gateway.url } });
-  assert.equal((await deliver(program, messagesOf([1]))).status, 200);
-  assert.equal(gateway.requests[0].path, '/client/v4/accounts/default/queues/q/messages');
-});
-
 test('before 2024-03-18 a body without content type is sent as v8, unless a flag says otherwise', async (t) => {
   const cases = [
     ['{"compatibility_date": "2024-03-17"}', 'v8'],

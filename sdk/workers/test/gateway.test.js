@@ -79,14 +79,17 @@ test('an answer without envelope is an error', async (t) => {
 });
 
 test('what had no room is tried again, no sooner than asked', async (t) => {
-  const full = refusal(429, 10250, 'too much waits', { 'retry-after': '1' });
-  const gateway = await startGateway(t, [full]);
-  const send = await startSender(t, gateway.url);
-  const began = performance.now();
-  assert.deepEqual(await send(), [SENT]);
-  assert.equal(gateway.requests.length, 2);
-  assert.ok(performance.now() - began >= 1000, 'Retry-After was 1 s');
-  assert.equal(new Set(gateway.requests.map((request) => request.text)).size, 1);
+  // The broker's answer, and that of a gateway.
+  for (const status of [429, 503]) {
+    const full = refusal(status, 10250, 'too much waits', { 'retry-after': '1' });
+    const gateway = await startGateway(t, [full]);
+    const send = await startSender(t, gateway.url);
+    const began = performance.now();
+    assert.deepEqual(await send(), [SENT]);
+    assert.equal(gateway.requests.length, 2);
+    assert.ok(performance.now() - began >= 1000, 'Retry-After was 1 s');
+    assert.equal(new Set(gateway.requests.map((request) => request.text)).size, 1);
+  }
 });
 
 test('what has no room for long is an error', async (t) => {

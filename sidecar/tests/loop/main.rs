@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod deliver;
+mod gateway;
 mod lifecycle;
 mod outcomes;
 mod program;

@@ -21,8 +21,17 @@ fn in_container(broker: &Broker, admin: u16) -> Command {
         .env("CAPSTAN_NAMESPACE", "shop")
         .env("CAPSTAN_WORKLOAD", "Deployment/shop")
         .env("CAPSTAN_POD", "shop-1")
-        .env("CAPSTAN_ADMIN_PORT", admin.to_string());
+        .env("CAPSTAN_ADMIN_PORT", admin.to_string())
+        .env("CAPSTAN_GATEWAY_PORT", own_port().to_string());
     command
+}
+
+/// A port that no other test gets.
+fn own_port() -> u16 {
+    let (socket, port) = silent();
+    // Kept to the end of all tests.
+    std::mem::forget(socket);
+    port
 }
 
 fn stderr(output: &Output) -> String {

@@ -1,7 +1,7 @@
 //! `capstan-broker` as a process.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -34,6 +34,14 @@ impl Starting {
         Self::after("", data, &[])
     }
 
+    /// The same, with the HTTP API at `address`, where one that was killed listened.
+    ///
+    /// # Panics
+    /// As [`Self::spawn`].
+    pub fn at(data: &Path, address: SocketAddr) -> Self {
+        Self::listening("", data, address, &[])
+    }
+
     /// The same, with a wall clock that `clock` steps.
     ///
     /// # Panics
@@ -51,11 +59,19 @@ impl Starting {
     }
 
     fn after(script: &str, data: &Path, environment: &[(&str, OsString)]) -> Self {
+        Self::listening(script, data, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), environment)
+    }
+
+    fn listening(script: &str, data: &Path, address: SocketAddr, environment: &[(&str, OsString)]) -> Self {
         // A file that may not grow then fails the write, as a full disk does, instead of killing the process.
         let script = format!("{script} trap '' XFSZ; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg(program("capstan-broker"));
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(data);
+        command
+            .arg("--listen")
+            .arg(address.to_string())
+            .args(["--admin-listen", "127.0.0.1:0", "--data"])
+            .arg(data);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CAPSTAN_") || name == "RUST_LOG" {
                 command.env_remove(name);
@@ -172,10 +188,7 @@ impl Broker {
     /// # Panics
     /// When the system does not tell.
     pub fn memory(&self) -> u64 {
-        let file = format!("/proc/{}/smaps_rollup", self.starting.child.id());
-        let text = std::fs::read_to_string(file).expect("the process is there");
-        let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")?.strip_suffix("kB"));
-        pss.and_then(|text| text.trim().parse::<u64>().ok()).expect("a line Pss") * 1024
+        memory(self.starting.child.id())
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
@@ -241,6 +254,14 @@ impl Killer {
     fn signal(self, signal: Signal) {
         kill_process(self.0, signal).expect("the process is a child that nobody waited for");
     }
+}
+
+/// Bytes of memory that a process has for itself and its share of what others have too.
+pub(super) fn memory(process: u32) -> u64 {
+    let text =
+        std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("the process is there");
+    let pss = text.lines().find_map(|line| line.strip_prefix("Pss:")?.strip_suffix("kB"));
+    pss.and_then(|text| text.trim().parse::<u64>().ok()).expect("a line Pss") * 1024
 }
 
 /// The port and address of a log line that tells of them.

@@ -62,6 +62,7 @@ async fn a_target_that_cannot_be_injected_says_why_and_is_left_alone() {
             ),
             ("taken", "NameTaken", APPLICATION.replace("name: first", "name: capstan")),
             ("port", "NameTaken", APPLICATION.replace("containerPort: 8080", "containerPort: 9798")),
+            ("gateway", "NameTaken", APPLICATION.replace("containerPort: 8080", "containerPort: 9797")),
         ];
         for (name, reason, application) in cases {
             let application = application.replace("name: orders\n", &format!("name: {name}\n"));

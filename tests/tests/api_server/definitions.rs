@@ -71,6 +71,12 @@ async fn what_local_mode_refuses_the_api_server_refuses_in_the_same_words() {
             (
                 "Consumer",
                 "a",
+                "{queueRef: {name: a}, endpoint: {port: 9797}}",
+                "endpoint.port is taken by the sidecar's gateway",
+            ),
+            (
+                "Consumer",
+                "a",
                 "{queueRef: {name: a}, retryDelay: 2h, retryBackoff: {maxDelay: 1h}}",
                 "retryBackoff.maxDelay must be at least retryDelay",
             ),

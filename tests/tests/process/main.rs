@@ -11,6 +11,7 @@ mod damage;
 mod durable;
 mod fixture;
 mod full;
+mod gateway;
 mod heads;
 mod input;
 mod polls;

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod broker;
 pub(crate) mod real;
+pub(crate) mod sends;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -74,17 +75,19 @@ pub(crate) struct Running {
     task: JoinHandle<()>,
     pub(crate) events: broadcast::Receiver<Event>,
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) gateway: Option<SocketAddr>,
 }
 
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
         let sidecar = Sidecar::bind(config).await.unwrap();
         let (events, admin) = (sidecar.events(), sidecar.admin_address());
+        let gateway = sidecar.gateway_address();
         let (shutdown, asked) = oneshot::channel();
         let task = tokio::spawn(sidecar.run(async {
             let _ = asked.await;
         }));
-        Self { shutdown: Some(shutdown), task, events, admin }
+        Self { shutdown: Some(shutdown), task, events, admin, gateway }
     }
 
     /// Asks it to end, without waiting.

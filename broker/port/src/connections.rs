@@ -1,4 +1,4 @@
-//! A port and its connections: how many there may be, how long each may keep silent, and how they end.
+//! Connections of a port: how many there may be, how long each may keep silent, and how they end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,21 +16,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::stats::Stats;
-
 /// A connection may be idle, or write at the head of a request, for so long. Common clients keep an idle connection for
 /// 90 s at most: shorter, and a request would meet a connection that is just being closed.
-pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(100);
+pub const SILENCE_MAX: Duration = Duration::from_secs(100);
 /// An answer of which the client takes nothing for so long is given up.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
-/// Longest head of a request, and what is buffered of an answer.
-const BUFFER_BYTES: usize = 64 << 10;
+/// What [`Port::buffer_bytes`] is where memory is no concern.
+pub const BUFFER_BYTES: usize = 64 << 10;
 /// A pause after connections could not be accepted, for want of descriptors perhaps.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many connections a port has.
 #[derive(Debug)]
-pub(crate) struct Connections {
+pub struct Connections {
     most: usize,
     open: AtomicUsize,
     refused: AtomicU64,
@@ -38,24 +36,27 @@ pub(crate) struct Connections {
 
 /// What a handler knows of the connection of its request: how to end it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Connection(pub(crate) CancellationToken);
+pub struct Connection(pub CancellationToken);
 
 /// An open connection; counted until it is dropped.
 struct Place(Arc<Connections>);
 
 impl Connections {
     /// None yet, of at most `most`.
-    pub(crate) const fn new(most: usize) -> Self {
+    #[must_use]
+    pub const fn new(most: usize) -> Self {
         Self { most, open: AtomicUsize::new(0), refused: AtomicU64::new(0) }
     }
 
     /// Connections that are open.
-    pub(crate) fn open(&self) -> usize {
+    #[must_use]
+    pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Connections that were closed at once, since the start.
-    pub(crate) fn refused(&self) -> u64 {
+    #[must_use]
+    pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
@@ -75,16 +76,22 @@ impl Drop for Place {
     }
 }
 
+/// The bounds of a port.
+#[derive(Clone)]
+pub struct Port {
+    /// Counts its connections, and says how many there may be.
+    pub connections: Arc<Connections>,
+    /// How long a connection may be idle, or write at the head of a request; [`SILENCE_MAX`] suits most.
+    pub silence: Duration,
+    /// Longest head of a request, and what is buffered of an answer: at least 8,192, and [`BUFFER_BYTES`] suits most.
+    pub buffer_bytes: usize,
+    /// Is told the code of each refusal, which the answer has as an extension.
+    pub refused: Arc<dyn Fn(ErrorCode) + Send + Sync>,
+}
+
 /// Serves `router` until `ending`, and then until what is open is answered. A connection too many is closed at once: one
 /// that waited would hide from its client that there is no place.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    connections: Arc<Connections>,
-    stats: Arc<Stats>,
-    silence: Duration,
-    ending: CancellationToken,
-) {
+pub async fn serve(listener: TcpListener, router: Router, port: Port, ending: CancellationToken) {
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -93,15 +100,8 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                if let Some(place) = connections.enter() {
-                    tasks.spawn(connection(
-                        stream,
-                        router.clone(),
-                        place,
-                        Arc::clone(&stats),
-                        silence,
-                        ending.clone(),
-                    ));
+                if let Some(place) = port.connections.enter() {
+                    tasks.spawn(connection(stream, router.clone(), place, port.clone(), ending.clone()));
                 }
             }
             Err(error) => {
@@ -115,27 +115,20 @@ pub(crate) async fn serve(
     tasks.wait().await;
 }
 
-async fn connection(
-    stream: TcpStream,
-    router: Router,
-    _place: Place,
-    stats: Arc<Stats>,
-    silence: Duration,
-    ending: CancellationToken,
-) {
+async fn connection(stream: TcpStream, router: Router, _place: Place, port: Port, ending: CancellationToken) {
     prepare(&stream);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(silence).max_buf_size(BUFFER_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(port.silence).max_buf_size(port.buffer_bytes);
     let own = Connection::default();
     let cut = own.0.clone();
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(own.clone());
-        let (answer, stats) = (router.call(request), Arc::clone(&stats));
+        let (answer, refused) = (router.call(request), Arc::clone(&port.refused));
         async move {
             let answer = answer.await;
             if let Ok(Some(code)) = answer.as_ref().map(|answer| answer.extensions().get::<ErrorCode>()) {
-                stats.refused(*code);
+                refused(*code);
             }
             answer
         }
@@ -177,18 +170,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, connections) = (listener.local_addr().unwrap(), Arc::new(Connections::new(most)));
         let router = Router::new().route("/", get(|| async { "here" }));
-        tokio::spawn(serve(
-            listener,
-            router,
-            Arc::clone(&connections),
-            Arc::new(Stats::new().unwrap()),
+        let port = Port {
+            connections: Arc::clone(&connections),
             silence,
-            CancellationToken::new(),
-        ));
+            buffer_bytes: BUFFER_BYTES,
+            refused: Arc::new(|_| {}),
+        };
+        tokio::spawn(serve(listener, router, port, CancellationToken::new()));
         (address, connections)
     }
 
-    /// What comes until the broker closes.
+    /// What comes until the port closes.
     async fn rest(stream: &mut TcpStream) -> Vec<u8> {
         let mut text = Vec::new();
         // A reset is an end too.

@@ -2,13 +2,14 @@
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use capstan_api::ErrorCode;
+use capstan_api::{ErrorCode, Name};
 use serde::de::DeserializeOwned;
 
-use super::refused::Refused;
+use crate::Refused;
 
 /// Names as they stand in the path.
-pub(super) struct InPath<T>(pub(super) T);
+#[derive(Debug)]
+pub struct InPath<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
     type Rejection = Refused;
@@ -22,7 +23,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
 }
 
 /// Parameters behind the question mark.
-pub(super) struct InQuery<T>(pub(super) T);
+#[derive(Debug)]
+pub struct InQuery<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     type Rejection = Refused;
@@ -33,4 +35,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
             Refused::new(ErrorCode::JsonBodyInvalid, format!("the query: {}", rejection.body_text()))
         })
     }
+}
+
+/// Checks a name that stands in the path; `what` says which, such as `queue id`.
+///
+/// # Errors
+/// [`ErrorCode::QueueIdMalformed`] when it is no [`Name`].
+pub fn name(what: &str, text: &str) -> Result<Name, Refused> {
+    Name::new(text).map_err(|error| {
+        Refused::new(ErrorCode::QueueIdMalformed, format!("the {what} in the path: {error}"))
+    })
 }

@@ -9,6 +9,7 @@ mod delay;
 mod encoding;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod idempotency;
 mod metrics;
 mod pull;
 mod pulled;

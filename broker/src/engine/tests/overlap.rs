@@ -16,7 +16,8 @@ impl Running {
             body: vec![b'x'; 10],
         };
         let items = std::iter::repeat_with(item).take(count).collect();
-        let (engine, send) = (self.engine.clone(), Command::Send(Send { queue: self.queue, items }));
+        let (engine, send) =
+            (self.engine.clone(), Command::Send(Send { queue: self.queue, items, idempotency: None }));
         tokio::spawn(async move { engine.apply(send, None).await })
     }
 

@@ -12,6 +12,7 @@ mod durable;
 mod fixture;
 mod full;
 mod heads;
+mod idempotency;
 mod input;
 mod polls;
 mod ports;

@@ -11,7 +11,8 @@ use std::task::Poll;
 use std::time::Instant;
 
 use capstan_core::{
-    Consumer, ContentType, Declaration, DeclaredQueue, Delivered, Policy, Pull, Retry, Send, SendItem,
+    Consumer, ContentType, Declaration, DeclaredQueue, Delivered, Idempotency, Policy, Pull, Retry, Send,
+    SendItem,
 };
 
 use super::*;

@@ -11,6 +11,7 @@ use crate::control::{
 };
 use crate::envelope::Envelope;
 use crate::error::ErrorEntry;
+use crate::idempotency::{self, IdempotencyKey};
 use crate::message::{
     Cancelled, Extend, Extended, ListedQueue, Metrics, PULL_HEADER, Peek, Peeked, Pull, Pulled, Purge,
     Remove, Removed, Send, SendBatch, Sent, Settle, Settled,
@@ -124,6 +125,35 @@ impl Client {
         batch: &SendBatch,
     ) -> Result<Sent, ClientError> {
         self.post(namespace, queue, "messages/batch", batch, Duration::ZERO).await
+    }
+
+    /// Sends one message that is stored once, however often this is called with the same key and message within
+    /// [`crate::limits::IDEMPOTENCY_WINDOW_SECONDS`].
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] call again.
+    pub async fn send_once(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        message: &Send,
+        key: &IdempotencyKey,
+    ) -> Result<Sent, ClientError> {
+        self.post_once(namespace, queue, "messages", message, key).await
+    }
+
+    /// Sends up to 100 messages, all or none, that are stored once, as by [`Client::send_once`].
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Transport`] call again.
+    pub async fn send_batch_once(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        batch: &SendBatch,
+        key: &IdempotencyKey,
+    ) -> Result<Sent, ClientError> {
+        self.post_once(namespace, queue, "messages/batch", batch, key).await
     }
 
     /// Leases messages.
@@ -287,6 +317,19 @@ impl Client {
         wait: Duration,
     ) -> Result<T, ClientError> {
         enveloped(self.request(namespace, queue, action, wait)?.json(body).send().await?).await
+    }
+
+    async fn post_once<B: Serialize + Sync>(
+        &self,
+        namespace: &Name,
+        queue: &Name,
+        action: &str,
+        body: &B,
+        key: &IdempotencyKey,
+    ) -> Result<Sent, ClientError> {
+        let request = self.request(namespace, queue, action, Duration::ZERO)?;
+        let request = request.header(idempotency::HEADER, key.to_header());
+        enveloped(request.json(body).send().await?).await
     }
 
     fn request(

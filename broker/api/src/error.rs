@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The codes of Cloudflare Queues (its `reference/error-codes` page) that a broker answers with.
+/// The codes of Cloudflare Queues (its `reference/error-codes` page) that a broker answers with, and two of Capstan's own
+/// (extension).
 ///
 /// Cloudflare documents no HTTP status for the 102xx codes; Capstan answers 400 to what can never succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +38,11 @@ pub enum ErrorCode {
     QueueOverloaded,
     /// The queue's or the volume's storage limit is reached.
     StorageLimitExceeded,
+    /// The idempotency key is that of an earlier send of other content (extension). 422, as the header's draft says, and as
+    /// SDKs try a 409 again.
+    IdempotencyKeyReused,
+    /// Too many sends are remembered by their idempotency keys (extension).
+    IdempotencyKeysFull,
     /// The queue's delivery is paused, so nothing can be pulled.
     DeliveryPaused,
     /// The queue's active consumer is not the one that pulls.
@@ -72,6 +78,8 @@ impl ErrorCode {
             Self::QueueOverloaded | Self::GatewayFull => 10250,
             Self::StorageLimitExceeded => 10251,
             Self::DeliveryPaused => 10252,
+            Self::IdempotencyKeyReused => 10280,
+            Self::IdempotencyKeysFull => 10281,
             Self::ShuttingDown | Self::Internal | Self::BrokerAway => 15000,
         }
     }
@@ -93,7 +101,8 @@ impl ErrorCode {
             | Self::JsonBodyMalformed
             | Self::PullDisabled => 400,
             Self::DeliveryPaused => 409,
-            Self::QueueOverloaded | Self::StorageLimitExceeded => 429,
+            Self::IdempotencyKeyReused => 422,
+            Self::QueueOverloaded | Self::StorageLimitExceeded | Self::IdempotencyKeysFull => 429,
             Self::ShuttingDown | Self::GatewayFull | Self::BrokerAway => 503,
             Self::Internal => 500,
         }
@@ -106,6 +115,7 @@ impl ErrorCode {
             self,
             Self::QueueOverloaded
                 | Self::StorageLimitExceeded
+                | Self::IdempotencyKeysFull
                 | Self::ShuttingDown
                 | Self::Internal
                 | Self::GatewayFull
@@ -176,6 +186,8 @@ mod tests {
             QueueOverloaded,
             StorageLimitExceeded,
             DeliveryPaused,
+            IdempotencyKeyReused,
+            IdempotencyKeysFull,
             PullDisabled,
             ShuttingDown,
             Internal,
@@ -184,7 +196,7 @@ mod tests {
         ];
         for code in all {
             let number = code.code().to_string();
-            let row = rows.iter().find(|row| row.len() > 3 && row[1] == number);
+            let row = rows.iter().find(|row| row.len() > 3 && row[1].split(' ').next() == Some(&*number));
             let row = row.unwrap_or_else(|| panic!("docs/protocol.md has no row for {code:?} ({number})"));
             assert!(
                 row[2].split(", ").any(|status| status == code.status().to_string()),

@@ -11,6 +11,7 @@ pub mod client;
 pub mod control;
 pub mod envelope;
 pub mod error;
+pub mod idempotency;
 pub mod limits;
 pub mod message;
 pub mod name;
@@ -20,6 +21,7 @@ pub mod workload;
 
 pub use client::{Client, ClientError, ControlClient};
 pub use error::ErrorCode;
+pub use idempotency::IdempotencyKey;
 pub use name::{InvalidName, Name};
 
 /// The port of the broker's HTTP API (the client Service maps port 80 to it).

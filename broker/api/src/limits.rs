@@ -33,6 +33,14 @@ pub const ATTRIBUTES_MAX: usize = 16;
 pub const ATTRIBUTE_NAME_MAX: usize = 64;
 /// Most bytes of all attribute names and values of a message together (extension).
 pub const ATTRIBUTE_BYTES_MAX: usize = 4096;
+/// Longest idempotency key (extension).
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// How long a send is known by its idempotency key, while there is a broker (extension).
+pub const IDEMPOTENCY_WINDOW_SECONDS: u64 = 300;
+/// Most sends of a queue that are known by their idempotency keys at once (extension).
+pub const IDEMPOTENCY_KEYS_MAX: u64 = 1_000_000;
+/// The same, of all queues of a broker (extension).
+pub const IDEMPOTENCY_KEYS_ALL_MAX: u64 = 2_000_000;
 /// Most lease ids in one `messages/ack` or `messages/extend`, all lists together.
 pub const SETTLE_COUNT_MAX: usize = 1000;
 /// Longest reason of a retry that is kept (extension); longer ones are cut.

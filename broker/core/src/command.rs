@@ -9,6 +9,8 @@ use crate::record::{ContentType, Message, Table};
 pub enum Command {
     Declare(Declaration),
     Send(Send),
+    /// What a send was answered, if it is a repeated one. Nothing is stored.
+    Recall(Recall),
     Pull(Pull),
     Settle(Settle),
     Extend(Extend),
@@ -41,6 +43,24 @@ pub struct Send {
     pub queue: QueueId,
     /// At most [`crate::limits::BATCH_MAX`].
     pub items: Vec<SendItem>,
+    /// Of a send that may be repeated: it is stored once.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What a repeated send is known by. Both are digests, of the caller's choice: equal ones mean equal things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Of the idempotency key, which names the send within its queue.
+    pub key: u128,
+    /// Of what was sent: with another one it is no repetition, but a mistake.
+    pub content: u128,
+}
+
+/// A question for the answer to an earlier send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recall {
+    pub queue: QueueId,
+    pub idempotency: Idempotency,
 }
 
 /// One message to be.
@@ -136,6 +156,7 @@ pub struct Effects {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     Declared,
+    /// The messages of a send; of a repeated one those of the first.
     Sent(Vec<MessageId>),
     Delivered(Vec<Delivered>),
     Settled(Settled),
@@ -170,6 +191,12 @@ pub enum Refusal {
     QueueBytesFull,
     /// The queue's `max_messages` would be passed.
     QueueMessagesFull,
+    /// The idempotency key is that of an earlier send, of other content.
+    KeyReused,
+    /// Too many sends with idempotency keys are remembered, of the queue or of all.
+    KeysFull,
+    /// No such send is remembered: the answer to [`Recall`].
+    NotSent,
 }
 
 /// A leased message.

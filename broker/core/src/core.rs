@@ -28,6 +28,10 @@ pub struct Core {
     pub(crate) quiet: std::ops::Range<Millis>,
     /// When to look for expired messages, in time less outages; one entry for each queue that has messages.
     pub(crate) retention: BTreeSet<(Millis, QueueId)>,
+    /// When to forget sends; one entry for each queue that remembers some.
+    pub(crate) forgetting: BTreeSet<(Millis, QueueId)>,
+    /// Remembered sends of all queues. Bounded by [`Bounds::sends_all`].
+    pub(crate) remembered: u64,
     /// Queues that have dead messages, or had them at the last look.
     pub(crate) dead: BTreeSet<QueueId>,
     /// When dead messages next try to move on. Only worth remembering: a core that was just opened tries at once.
@@ -56,6 +60,8 @@ pub struct QueueView<'a> {
     pub policy: &'a Policy,
     pub state: &'a State,
     pub totals: Totals,
+    /// Sends with idempotency keys that are remembered.
+    pub remembered: u64,
     /// Whether records of purged messages are still to be removed.
     pub purging: bool,
     /// How many more pulls may lease messages at once; `None` when there is no limit.
@@ -99,6 +105,8 @@ impl Core {
             next_timer: Some(0),
             quiet: 0..0,
             retention: BTreeSet::new(),
+            forgetting: BTreeSet::new(),
+            remembered: 0,
             dead: BTreeSet::new(),
             dead_retry: 0,
             moved: 0,
@@ -164,6 +172,7 @@ impl Core {
                 self.dead.insert(id);
             }
             self.resume_leases(store, id, downtime)?;
+            self.resume_sends(store, id, downtime)?;
         }
         Ok(())
     }
@@ -227,7 +236,8 @@ impl Core {
         self.moved = 0;
         let reply = match command {
             Command::Declare(declaration) => self.declare(declaration, store),
-            Command::Send(send) => self.send(send, store),
+            Command::Send(send) => self.send(send, store)?,
+            Command::Recall(recall) => self.only_recall(recall, store)?,
             Command::Pull(pull) => self.pull(&pull, store)?,
             Command::Settle(settle) => self.settle(settle, store)?,
             Command::Extend(extend) => self.extend(&extend, store)?,
@@ -257,14 +267,15 @@ impl Core {
         std::mem::take(&mut self.changed)
     }
 
-    /// When [`Command::Tick`] next has something to do; `None` when nothing is delayed, leased or kept.
+    /// When [`Command::Tick`] next has something to do; `None` when nothing is delayed, leased, kept or remembered.
     #[must_use]
     pub fn next_due(&self) -> Option<Millis> {
         let lease = self.leases.first().map(|(until, ..)| *until);
         let retention = self.retention.first().map(|(at, _)| at.saturating_add(self.clock.outage));
         let dead = (!self.dead.is_empty()).then_some(self.dead_retry);
         let purge = (!self.sweeping.is_empty()).then_some(0);
-        [self.next_timer, lease, retention, dead, purge].into_iter().flatten().min()
+        let forget = self.forgetting.first().map(|(at, _)| *at);
+        [self.next_timer, lease, retention, dead, purge, forget].into_iter().flatten().min()
     }
 
     /// Whether a flush would write more than the time.
@@ -382,6 +393,7 @@ fn view(id: QueueId, queue: &Queue) -> QueueView<'_> {
         policy: &queue.policy,
         state: &queue.state,
         totals: queue.totals,
+        remembered: queue.sends.count(),
         purging: queue.purge.is_some(),
         pulls_left: queue.pulls_left(),
     }

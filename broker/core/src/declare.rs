@@ -87,9 +87,13 @@ impl Core {
         self.forget_if_over(id, store);
     }
 
-    /// Removes a queue that is retained and empty, with nothing left of a purge either.
+    /// Removes a queue that is retained and empty, with nothing left of a purge, and no send that may be repeated when it is
+    /// declared again.
     pub(crate) fn forget_if_over<S: Store>(&mut self, id: QueueId, store: &mut S) {
-        let over = |queue: &Queue| queue.retained && queue.state.count() == 0 && queue.purge.is_none();
+        let over = |queue: &Queue| {
+            let empty = queue.state.count() == 0 && queue.sends.count() == 0;
+            queue.retained && empty && queue.purge.is_none()
+        };
         if !self.queues.get(&id).is_some_and(over) {
             return;
         }
@@ -102,6 +106,9 @@ impl Core {
         store.remove(Key::State(id));
         if queue.gaps.iter().any(Gaps::is_recorded) {
             store.remove(Key::Gaps(id));
+        }
+        if queue.sends.is_marked() {
+            store.remove(Key::Sends(id));
         }
     }
 }

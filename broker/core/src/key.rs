@@ -21,6 +21,8 @@ pub enum Key {
     Dead(QueueId, Order),
     /// [`crate::Timer`]: a delayed message and when it is due. Goes when it is due or gone.
     Timer(Millis, QueueId, Seq),
+    /// [`crate::SentRecord`] of the send whose first message this is, if it named an idempotency key. Goes when its window is over.
+    Sent(QueueId, Seq),
     /// [`crate::Meta`]: identity of the store and of its declaration. One; rewritten by a declaration.
     Meta,
     /// [`crate::QueueRecord`]: name and policy. Written by a declaration; goes when the queue is retained and empty.
@@ -34,6 +36,9 @@ pub enum Key {
     /// [`crate::GapsRecord`]: where nothing lives any more, between what does. Written when low marks are moved, while
     /// something lives long; goes with it.
     Gaps(QueueId),
+    /// [`crate::SendsRecord`]: where remembered sends begin. Written when some are forgotten, or when some are there at a
+    /// start; goes with the queue.
+    Sends(QueueId),
 }
 
 impl Key {

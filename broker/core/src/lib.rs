@@ -20,6 +20,7 @@
 //! 4. A message is leased at most `max_retries + 1` times, releases not counted; its attempts never fall.
 //! 5. Every command reads and writes a bounded number of records, whatever the backlog.
 //! 6. Time never runs backwards; an entry of an ordered index is never written before the index's remembered head.
+//! 7. A send that is repeated with its idempotency key within the window is stored once.
 
 mod backlog;
 mod command;
@@ -41,13 +42,14 @@ mod queue;
 mod record;
 mod remove;
 mod send;
+mod sends;
 mod settle;
 mod store;
 mod tick;
 
 pub use command::{
-    Command, Declaration, DeclaredQueue, Delivered, Effects, Extend, Lease, Peek, Peeked, Pull, Purge,
-    Refusal, Remove, Reply, Retry, Send, SendItem, Settle, Settled, Verdict, Warning,
+    Command, Declaration, DeclaredQueue, Delivered, Effects, Extend, Idempotency, Lease, Peek, Peeked, Pull,
+    Purge, Recall, Refusal, Remove, Reply, Retry, Send, SendItem, Settle, Settled, Verdict, Warning,
 };
 pub use core::{Core, QueueView};
 pub use fault::Fault;
@@ -57,6 +59,7 @@ pub use policy::{Backoff, Consumer, Policy};
 pub use queue::Totals;
 pub use record::{
     Clock, ContentType, Delivery, Gap, Gaps as GapsRecord, Message, Meta, Origin, Place,
-    Purge as PurgeRecord, QueueRecord, Record, State, Table, Timer, Times,
+    Purge as PurgeRecord, QueueRecord, Record, Sends as SendsRecord, Sent as SentRecord, State, Table, Timer,
+    Times,
 };
 pub use store::{Limit, Store};

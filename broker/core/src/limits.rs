@@ -29,6 +29,19 @@ pub const GAP_LEAST: u64 = 128;
 pub const GAPS_MAX: usize = 1 << 18;
 /// Most recorded gaps of a table of a queue.
 pub const GAPS_RECORDED_MAX: usize = 1024;
+/// How long a send with an idempotency key is remembered, while there is a broker: five minutes.
+pub const SEND_WINDOW_MS: u64 = 300_000;
+/// Most remembered sends of a queue. Each takes about 40 bytes of memory and 50 on disk.
+pub const SENDS_MAX: u64 = 1_000_000;
+/// Most remembered sends of all queues.
+pub const SENDS_ALL_MAX: u64 = 2_000_000;
+/// Most remembered sends that one [`crate::Command::Tick`] looks at: whoever ticks after each so many sends to a queue forgets
+/// as quickly as it sends.
+pub const SENDS_STEP: usize = 1024;
+/// Of these, so many at once: beyond those that are forgotten they are read in vain.
+pub const SENDS_LOOK: usize = 64;
+/// Sends are forgotten at most so often, all together whose window is over.
+pub const SENDS_FORGOTTEN_EVERY_MS: u64 = 5_000;
 
 /// Bounds that a caller may set otherwise; tests do, to reach them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +52,22 @@ pub struct Bounds {
     pub gap_least: u64,
     /// As [`GAPS_MAX`].
     pub gaps: usize,
+    /// As [`SEND_WINDOW_MS`].
+    pub send_window: u64,
+    /// As [`SENDS_MAX`].
+    pub sends: u64,
+    /// As [`SENDS_ALL_MAX`].
+    pub sends_all: u64,
 }
 
 impl Bounds {
     /// Those that are meant to be.
-    pub const USUAL: Self = Self { leased_all: LEASED_ALL_MAX, gap_least: GAP_LEAST, gaps: GAPS_MAX };
+    pub const USUAL: Self = Self {
+        leased_all: LEASED_ALL_MAX,
+        gap_least: GAP_LEAST,
+        gaps: GAPS_MAX,
+        send_window: SEND_WINDOW_MS,
+        sends: SENDS_MAX,
+        sends_all: SENDS_ALL_MAX,
+    };
 }

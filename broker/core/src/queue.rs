@@ -6,6 +6,7 @@ use crate::gaps::Gaps;
 use crate::id::{Millis, Seq};
 use crate::policy::Policy;
 use crate::record::{Delivery, Purge, QueueRecord, State, Table, Times};
+use crate::sends::Sends;
 
 /// A queue as the core holds it.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct Queue {
     pub(crate) gaps: [Gaps; 2],
     /// The same of what purges have left to remove, and of its deliveries.
     pub(crate) swept: Option<Box<[Gaps; 3]>>,
+    /// Sends that may be repeated.
+    pub(crate) sends: Sends,
     /// The oldest message of each table, while it is known.
     pub(crate) oldest: [Option<Oldest>; 2],
     /// When to look for expired messages, in time less outages; its entry in [`crate::Core`]'s `retention`.
@@ -58,6 +61,7 @@ impl Queue {
             batches: BTreeMap::new(),
             leased: BTreeMap::new(),
             purge: None,
+            sends: Sends::default(),
             oldest: [None; 2],
             look_at: None,
         }
@@ -119,4 +123,6 @@ pub struct Totals {
     pub dropped: u64,
     pub expired: u64,
     pub purged: u64,
+    /// Sends, not messages, that were repeated and stored nothing.
+    pub duplicate_sends: u64,
 }

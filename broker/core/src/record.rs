@@ -10,11 +10,13 @@ pub enum Record {
     State(State),
     Purge(Purge),
     Gaps(Gaps),
+    Sends(Sends),
     Clock(Clock),
     Message(Box<Message>),
     Delivery(Delivery),
     Entry(Seq),
     Timer(Timer),
+    Sent(Sent),
 }
 
 impl Record {
@@ -136,6 +138,33 @@ pub type Gap = std::ops::Range<Seq>;
 pub struct Gaps {
     pub fresh: Vec<Gap>,
     pub parked: Vec<Gap>,
+}
+
+/// A send that named an idempotency key. Its messages are those from its place on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// As in [`crate::Idempotency`].
+    pub key: u128,
+    pub content: u128,
+    /// How many messages.
+    pub count: u32,
+    /// In time less [`Sends::down`]: the window is counted from here.
+    pub sent_at: Millis,
+}
+
+/// Where a queue's remembered sends begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sends {
+    /// None is remembered below this.
+    pub low: Seq,
+    /// Time without a broker, summed, while some were remembered: nobody could repeat them then.
+    pub down: Millis,
+}
+
+impl Default for Sends {
+    fn default() -> Self {
+        Self { low: Seq(0), down: 0 }
+    }
 }
 
 /// Time, as of the last commit.

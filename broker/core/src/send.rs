@@ -6,29 +6,38 @@ use crate::id::{MessageId, Millis, QueueId, Seq};
 use crate::key::Key;
 use crate::queue::Queue;
 use crate::record::{Message, Record, Table, Timer};
-use crate::store::Store;
+use crate::store::{Read, Store};
 
 impl Core {
-    pub(crate) fn send<S: Store>(&mut self, send: Send, store: &mut S) -> Reply {
-        match self.try_send(send, store) {
-            Ok(ids) => Reply::Sent(ids),
-            Err(refusal) => refusal.into(),
+    pub(crate) fn send<S: Store>(&mut self, send: Send, store: &mut S) -> Read<Reply, S> {
+        if let Some(idempotency) = send.idempotency
+            && let Some(answered) = self.recall(send.queue, idempotency, store)?
+        {
+            return Ok(answered);
         }
+        Ok(self.try_send(send, store).map_or_else(Reply::Refused, Reply::Sent))
     }
 
     fn try_send<S: Store>(&mut self, send: Send, store: &mut S) -> Result<Vec<MessageId>, Refusal> {
-        let (id, incarnation) = (send.queue, self.meta.incarnation);
+        let (id, count) = (send.queue, send.items.len());
         let queue = self.queues.get(&id).ok_or(Refusal::QueueUnknown)?;
         if queue.retained {
             return Err(Refusal::QueueRetained);
         }
         let added = send.items.iter().map(item_bytes).sum();
-        room(queue, send.items.len() as u64, added)?;
+        room(queue, count as u64, added)?;
+        if send.idempotency.is_some() {
+            self.may_remember(id)?;
+        }
         let queue = self.touch(id)?;
-        queue.totals.sent += send.items.len() as u64;
-        let mut ids = Vec::with_capacity(send.items.len());
+        queue.totals.sent += count as u64;
+        let first = queue.state.tail;
+        let mut ids = Vec::with_capacity(count);
         for item in send.items {
-            ids.push(self.store_item(id, item, incarnation, store)?);
+            ids.push(self.store_item(id, item, store)?);
+        }
+        if let Some(idempotency) = send.idempotency {
+            self.remember(id, idempotency, (first, count as u32), store);
         }
         Ok(ids)
     }
@@ -37,14 +46,12 @@ impl Core {
         &mut self,
         id: QueueId,
         item: SendItem,
-        incarnation: u64,
         store: &mut S,
     ) -> Result<MessageId, Refusal> {
         let (now, stored_at) = (self.now(), self.age_now());
         let queue = self.touch(id)?;
-        let delay = item.delay.unwrap_or(queue.policy.delivery_delay);
-        #[expect(clippy::cast_possible_truncation, reason = "the seed is the low half of the incarnation")]
-        let name = MessageId::new(incarnation as u32, id, queue.state.tail);
+        let (delay, seq) = (item.delay.unwrap_or(queue.policy.delivery_delay), queue.state.tail);
+        let name = self.message_id(id, seq);
         let due = if delay == 0 { 0 } else { now.saturating_add(delay) };
         let SendItem { content_type, attributes, body, .. } = item;
         let message =

@@ -1,4 +1,5 @@
-//! Time passes: delayed messages become due, leases end, old messages go, dead ones move on. A bounded step of each.
+//! Time passes: delayed messages become due, leases end, old messages go, dead ones move on, sends are forgotten. A bounded
+//! step of each.
 
 use crate::command::Reply;
 use crate::core::{Core, END};
@@ -17,7 +18,8 @@ impl Core {
         self.move_dead(store)?;
         let retention = self.expire(store)?;
         let purge = self.sweep(store)?;
-        Ok(Reply::Ticked { more: timers || leases || retention || purge })
+        let sends = self.forget_sends(store)?;
+        Ok(Reply::Ticked { more: timers || leases || retention || purge || sends })
     }
 
     /// Delayed messages that are due become ready. Says whether more are.

@@ -24,7 +24,7 @@ fn send(core: &mut Core, store: &mut MemoryStore, queue: QueueId) {
         body: Vec::new(),
     };
     let items = std::iter::repeat_with(item).take(limits::BATCH_MAX).collect();
-    core.apply(Command::Send(Send { queue, items }), 1, store).unwrap();
+    core.apply(Command::Send(Send { queue, items, idempotency: None }), 1, store).unwrap();
 }
 
 fn pull(core: &mut Core, store: &mut MemoryStore, queue: QueueId) -> Vec<Delivered> {

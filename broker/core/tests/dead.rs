@@ -41,7 +41,7 @@ impl Run {
     fn send(&mut self, queue: QueueId, bytes: usize) {
         let (delay, content_type, attributes) = (None, ContentType::Bytes, Vec::new());
         let item = SendItem { delay, content_type, attributes, body: vec![0; bytes] };
-        self.apply(Command::Send(Send { queue, items: vec![item] }));
+        self.apply(Command::Send(Send { queue, items: vec![item], idempotency: None }));
     }
 
     /// Ticks when the core asks for it, as the engine does; other commands pass the time.

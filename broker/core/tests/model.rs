@@ -8,100 +8,32 @@ use std::collections::BTreeMap;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, GapsRecord, Key,
-    Lease, Peek, Policy, Pull, Purge, QueueId, Record, Remove, Reply, Retry, Send, SendItem, Seq, Settle,
-    limits,
+    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, GapsRecord,
+    Idempotency, Key, Lease, Peek, Policy, Pull, Purge, QueueId, QueueView, Recall, Record, Refusal, Remove,
+    Reply, Retry, Send, SendItem, Seq, Settle, limits,
 };
 use proptest::prelude::*;
-use reference::{Model, State};
+use reference::operation::{Operation, operation};
+use reference::{Model, Recalled, State};
 
 const MAX_RETRIES: u32 = 2;
 const VISIBILITY: u64 = 5_000;
 const RETENTION: u64 = 120_000;
 /// Of a message that stays while all around it goes.
 const LONG: u64 = RETENTION - 10_000;
-/// Gaps matter from two messages on.
-const BOUNDS: limits::Bounds = limits::Bounds { gap_least: 2, ..limits::Bounds::USUAL };
+const SEND_WINDOW: u64 = 20_000;
+/// Of a queue, and of both.
+const SENDS_MAX: [usize; 2] = [3, 5];
+/// Gaps matter from two messages on, and few sends are remembered, for a short while.
+const BOUNDS: limits::Bounds = limits::Bounds {
+    gap_least: 2,
+    send_window: SEND_WINDOW,
+    sends: SENDS_MAX[0] as u64,
+    sends_all: SENDS_MAX[1] as u64,
+    ..limits::Bounds::USUAL
+};
 /// Of the queue `other`; `main` has no limit.
 const MAX_CONCURRENCY: usize = 2;
-
-/// What a case does; indexes pick among what exists.
-#[derive(Debug, Clone)]
-enum Operation {
-    Send {
-        queue: usize,
-        bodies: Vec<u8>,
-        delay: Option<u64>,
-    },
-    Pull {
-        queue: usize,
-        count: usize,
-        lease: Option<u64>,
-    },
-    Ack {
-        pick: usize,
-    },
-    Retry {
-        pick: usize,
-        delay: Option<u64>,
-    },
-    Release {
-        pick: usize,
-    },
-    Extend {
-        pick: usize,
-    },
-    Peek {
-        queue: usize,
-    },
-    /// All messages go; with `reopen`, the process ends before their records are removed.
-    Purge {
-        queue: usize,
-        reopen: bool,
-    },
-    /// One message goes, by its place among all that were sent.
-    Remove {
-        queue: usize,
-        seq: u64,
-    },
-    Pass {
-        millis: u64,
-    },
-    /// The process ends and opens its store again, `down` later.
-    Reopen {
-        down: u64,
-    },
-    /// The dead-letter queue's declaration comes or goes.
-    DeclareDeadLetters {
-        present: bool,
-    },
-}
-
-fn operation() -> impl Strategy<Value = Operation> {
-    let delay = prop_oneof![
-        4 => Just(None),
-        4 => Just(Some(0)),
-        4 => (1..8_000u64).prop_map(Some),
-        1 => Just(Some(LONG)),
-    ];
-    let lease = prop_oneof![4 => Just(None), 1 => Just(Some(LONG))];
-    prop_oneof![
-        4 => (0..2usize, prop::collection::vec(any::<u8>(), 1..6), delay.clone())
-            .prop_map(|(queue, bodies, delay)| Operation::Send { queue, bodies, delay }),
-        4 => (0..2usize, 1..5usize, lease)
-            .prop_map(|(queue, count, lease)| Operation::Pull { queue, count, lease }),
-        3 => any::<usize>().prop_map(|pick| Operation::Ack { pick }),
-        3 => (any::<usize>(), delay).prop_map(|(pick, delay)| Operation::Retry { pick, delay }),
-        2 => any::<usize>().prop_map(|pick| Operation::Release { pick }),
-        1 => any::<usize>().prop_map(|pick| Operation::Extend { pick }),
-        1 => (0..2usize).prop_map(|queue| Operation::Peek { queue }),
-        1 => (0..3usize, any::<bool>()).prop_map(|(queue, reopen)| Operation::Purge { queue, reopen }),
-        2 => (0..2usize, 1..60u64).prop_map(|(queue, seq)| Operation::Remove { queue, seq }),
-        3 => prop_oneof![1..300u64, 1_000..9_000u64, Just(RETENTION / 2)].prop_map(|millis| Operation::Pass { millis }),
-        1 => (0..20_000u64).prop_map(|down| Operation::Reopen { down }),
-        1 => any::<bool>().prop_map(|present| Operation::DeclareDeadLetters { present }),
-    ]
-}
 
 fn policy(dead_letter: Option<&str>, max_concurrency: Option<usize>) -> Policy {
     let consumer = Consumer {
@@ -185,6 +117,7 @@ impl Run {
     fn step(&mut self, operation: Operation) {
         match operation {
             Operation::Send { queue, bodies, delay } => self.send(self.queue(queue), &bodies, delay),
+            Operation::SendOnce { queue, key, content } => self.send_once(self.queue(queue), key, content),
             Operation::Pull { queue, count, lease } => self.pull(self.queue(queue), count, lease),
             Operation::Ack { pick } => self.settle(pick, |lease, settle| settle.acks.push(lease)),
             Operation::Retry { pick, delay } => self.settle(pick, |lease, settle| {
@@ -203,6 +136,7 @@ impl Run {
         }
         while self.apply(Command::Tick) == (Reply::Ticked { more: true }) {}
         self.model.pass(self.now, self.dead_letters_taken(), MAX_RETRIES, RETENTION);
+        self.model.forget(self.now, SEND_WINDOW);
         self.compare();
     }
 
@@ -213,18 +147,30 @@ impl Run {
     }
 
     fn send(&mut self, queue: QueueId, bodies: &[u8], delay: Option<u64>) {
-        let item = |body: &u8| SendItem {
-            delay,
-            content_type: ContentType::Bytes,
-            attributes: Vec::new(),
-            body: vec![*body; usize::from(*body)],
-        };
-        let items = bodies.iter().map(item).collect();
-        let Reply::Sent(ids) = self.apply(Command::Send(Send { queue, items })) else { panic!("refused") };
+        let Reply::Sent(ids) = self.apply(command(queue, bodies, delay, None)) else { panic!("refused") };
         assert_eq!(ids.len(), bodies.len());
         for (id, body) in ids.into_iter().zip(bodies) {
             self.model.sent(queue, id, u64::from(*body), self.now, delay.unwrap_or(0));
         }
+    }
+
+    fn send_once(&mut self, queue: QueueId, key: u8, content: u8) {
+        let bodies = vec![content; usize::from(content) + 1];
+        let delay = u64::from(content) * 1_000;
+        let reply = self.apply(command(queue, &bodies, Some(delay), Some(idempotency(key, content))));
+        let may_be_new = match self.model.recalled((queue, key), content, self.now, SEND_WINDOW) {
+            Recalled::Same(ids) => return assert_eq!(reply, Reply::Sent(ids), "a repeated send"),
+            Recalled::Other => return assert_eq!(reply, Reply::Refused(Refusal::KeyReused)),
+            Recalled::Unknown => self.model.remembered(Some(queue)) < SENDS_MAX[0],
+        };
+        if !may_be_new || self.model.remembered(None) >= SENDS_MAX[1] {
+            return assert_eq!(reply, Reply::Refused(Refusal::KeysFull));
+        }
+        let Reply::Sent(ids) = reply else { panic!("{reply:?}") };
+        for (id, body) in ids.iter().zip(&bodies) {
+            self.model.sent(queue, *id, u64::from(*body), self.now, delay);
+        }
+        self.model.remember((queue, key), content, ids, self.now);
     }
 
     fn pull(&mut self, queue: QueueId, count: usize, lease: Option<u64>) {
@@ -302,6 +248,7 @@ impl Run {
         assert_eq!(core.incarnation(), 7, "an old store keeps its name");
         self.core = core;
         self.model.leases_move(down);
+        self.model.away(down);
     }
 
     fn compare(&mut self) {
@@ -312,6 +259,8 @@ impl Run {
             let counts = ["ready", "delayed", "leased", "dead"].map(|name| count(name) as u64);
             assert_eq!([state.ready, state.delayed, state.leased, state.dead], counts, "queue {id:?}");
             assert_eq!(state.bytes, self.model.bytes(id), "queue {id:?}");
+            let remembered = self.core.view(id).unwrap().remembered;
+            assert_eq!(remembered, self.model.remembered(Some(id)) as u64, "queue {id:?}");
             let oldest = self.core.oldest_sent_at(id, &self.store).unwrap();
             // Which of several messages that die at once is moved first is not part of the model.
             if Some(id) != self.core.find("dead") {
@@ -341,9 +290,17 @@ impl Run {
                     }
                     _ => false,
                 },
-                Key::Meta | Key::Queue(_) | Key::State(_) | Key::Purge(_) | Key::Gaps(_) | Key::Clock => {
-                    false
-                }
+                Key::Sent(id, seq) => match self.store.records.get(&Key::Sends(id)) {
+                    Some(Record::Sends(sends)) => seq < sends.low,
+                    _ => self.state(id).is_none(),
+                },
+                Key::Meta
+                | Key::Queue(_)
+                | Key::State(_)
+                | Key::Purge(_)
+                | Key::Gaps(_)
+                | Key::Sends(_)
+                | Key::Clock => false,
             };
             if below {
                 self.store.records.entry(*key).or_insert_with(|| record.clone());
@@ -372,17 +329,40 @@ impl Run {
         let mut rebuilt = Core::open_with(&mut store, self.now, 99, read_policy, BOUNDS).unwrap();
         assert_eq!(store, self.store, "opening without downtime changes nothing");
         let states = |core: &Core| {
-            core.views().map(|view| (view.id, view.state.clone(), view.pulls_left)).collect::<Vec<_>>()
+            let view = |view: QueueView<'_>| (view.id, view.state.clone(), view.pulls_left, view.remembered);
+            core.views().map(view).collect::<Vec<_>>()
         };
         assert_eq!(states(&rebuilt), states(&self.core));
         let mut look = |core: &mut Core, queue| {
             core.apply(Command::Peek(Peek { queue, count: 9, bytes: u64::MAX }), self.now, &mut store)
                 .unwrap()
         };
+        let recall = |core: &mut Core, queue, key| {
+            let recall = Recall { queue, idempotency: idempotency(key, 0) };
+            core.apply(Command::Recall(recall), self.now, &mut self.store.clone()).unwrap()
+        };
         for id in self.core.views().map(|view| view.id).collect::<Vec<_>>() {
             assert_eq!(look(&mut rebuilt, id), look(&mut self.core, id), "{id:?}");
+            for key in 0..4 {
+                assert_eq!(recall(&mut rebuilt, id, key), recall(&mut self.core, id, key), "{id:?} {key}");
+            }
         }
     }
+}
+
+fn idempotency(key: u8, content: u8) -> Idempotency {
+    Idempotency { key: key.into(), content: content.into() }
+}
+
+/// A send of bodies that are as many bytes as their value.
+fn command(queue: QueueId, bodies: &[u8], delay: Option<u64>, idempotency: Option<Idempotency>) -> Command {
+    let item = |body: &u8| SendItem {
+        delay,
+        content_type: ContentType::Bytes,
+        attributes: Vec::new(),
+        body: vec![*body; usize::from(*body)],
+    };
+    Command::Send(Send { queue, items: bodies.iter().map(item).collect(), idempotency })
 }
 
 proptest! {
@@ -398,7 +378,7 @@ proptest! {
 
     #[test]
     fn any_split_into_commits_gives_the_same_records(
-        commands in prop::collection::vec((0..8usize, 1..4_000u64), 1..60),
+        commands in prop::collection::vec((0..9usize, 1..4_000u64), 1..60),
         cuts in prop::collection::vec(any::<bool>(), 60),
     ) {
         let (whole, cut) = (records_of(&commands, |_| false), records_of(&commands, |i| cuts[i]));
@@ -409,7 +389,7 @@ proptest! {
 /// Applies commands made of numbers, flushing where `cut` says.
 fn records_of(commands: &[(usize, u64)], cut: impl Fn(usize) -> bool) -> MemoryStore {
     let mut store = MemoryStore::default();
-    let mut core = Core::open(&mut store, 1, 7, read_policy).unwrap();
+    let mut core = Core::open_with(&mut store, 1, 7, read_policy, BOUNDS).unwrap();
     core.apply(declaration(true), 1, &mut store).unwrap();
     let queue = core.find("main").unwrap();
     let (mut now, mut leases) = (1, Vec::new());
@@ -432,10 +412,10 @@ fn command_of(kind: usize, number: u64, queue: QueueId, lease: Option<Lease>) ->
     let mut settle = Settle { queue, acks: Vec::new(), retries: Vec::new(), releases: Vec::new() };
     match (kind, lease) {
         (0 | 1, _) => {
-            let (content_type, attributes, body) = (ContentType::Text, Vec::new(), vec![b'x'; 3]);
             let delay = Some(if number.is_multiple_of(3) { number } else { 0 });
-            Command::Send(Send { queue, items: vec![SendItem { delay, content_type, attributes, body }] })
+            command(queue, &[3], delay, None)
         }
+        (8, _) => command(queue, &[1, 2], None, Some(idempotency((number % 4) as u8, (number % 2) as u8))),
         (2, _) => Command::Pull(Pull { queue, count: 3, bytes: 1000, lease: None }),
         (3, Some(lease)) => {
             settle.acks.push(lease);

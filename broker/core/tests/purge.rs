@@ -43,7 +43,7 @@ impl Run {
         for _ in 0..count {
             let (content_type, attributes, body) = (ContentType::Text, Vec::new(), vec![b'x'; 3]);
             let items = vec![SendItem { delay: Some(delay), content_type, attributes, body }];
-            self.apply(Command::Send(Send { queue: self.queue, items }));
+            self.apply(Command::Send(Send { queue: self.queue, items, idempotency: None }));
         }
     }
 

@@ -117,7 +117,7 @@ impl Run {
             let body = vec![0; usize::try_from(bytes).unwrap()];
             let (content_type, attributes) = (ContentType::Bytes, Vec::new());
             let items = vec![SendItem { delay: Some(delay), content_type, attributes, body }];
-            self.apply(Command::Send(Send { queue: self.queue, items }));
+            self.apply(Command::Send(Send { queue: self.queue, items, idempotency: None }));
         }
     }
 

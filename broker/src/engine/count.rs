@@ -58,6 +58,8 @@ pub(crate) struct QueueSnapshot {
     pub(crate) dead: u64,
     pub(crate) bytes: u64,
     pub(crate) oldest_age_ms: Option<u64>,
+    /// Sends with idempotency keys that are remembered.
+    pub(crate) remembered: u64,
     pub(crate) totals: capstan_core::Totals,
 }
 
@@ -91,6 +93,7 @@ pub(super) fn queues(
             dead: view.state.dead,
             bytes: view.state.bytes,
             oldest_age_ms: oldest.map(|sent_at| now.saturating_sub(sent_at)),
+            remembered: view.remembered,
             totals: view.totals,
         });
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use capstan_core::{Command, Peek, Pull, QueueId, Reply, SendItem};
+use capstan_core::{Command, Peek, Pull, QueueId, Recall, Refusal, Reply, SendItem};
 use tokio::sync::{oneshot, watch};
 
 use super::lanes::{Depths, Full, Lanes};
@@ -70,11 +70,22 @@ impl Handle {
         command: Command,
         backlog: Option<QueueId>,
     ) -> Result<Outcome, Unavailable> {
+        if let Command::Send(send) = &command
+            && let Err(full) = self.volume.take(send.items.len(), bytes(&command))
+        {
+            let full = Unavailable::NearlyFull(full);
+            // What is stored already needs no room.
+            let idempotency = send.idempotency.ok_or(full)?;
+            let recall = Command::Recall(Recall { queue: send.queue, idempotency });
+            let outcome = self.put(recall, backlog).await?;
+            return if outcome.reply == Reply::Refused(Refusal::NotSent) { Err(full) } else { Ok(outcome) };
+        }
+        self.put(command, backlog).await
+    }
+
+    async fn put(&self, command: Command, backlog: Option<QueueId>) -> Result<Outcome, Unavailable> {
         let (reply, answer) = oneshot::channel();
         let (verdicts, bytes) = (verdicts(&command), bytes(&command));
-        if let Command::Send(send) = &command {
-            self.volume.take(send.items.len(), bytes).map_err(Unavailable::NearlyFull)?;
-        }
         let job = Job::Apply { command, backlog, reply };
         match verdicts {
             Some(size) => self.lanes.push_verdict(job, size)?,

@@ -12,7 +12,8 @@ use std::task::Poll;
 use std::time::Instant;
 
 use capstan_core::{
-    Consumer, ContentType, Declaration, DeclaredQueue, Delivered, Policy, Pull, Retry, Send, SendItem,
+    Consumer, ContentType, Declaration, DeclaredQueue, Delivered, Idempotency, Policy, Pull, Retry, Send,
+    SendItem,
 };
 
 use super::*;
@@ -107,7 +108,8 @@ impl Running {
     fn send(&self, bytes: usize) -> tokio::task::JoinHandle<Result<Outcome, Unavailable>> {
         let (delay, content_type, attributes) = (None, ContentType::Bytes, Vec::new());
         let items = vec![SendItem { delay, content_type, attributes, body: vec![b'x'; bytes] }];
-        let (engine, send) = (self.engine.clone(), Command::Send(Send { queue: self.queue, items }));
+        let (engine, send) =
+            (self.engine.clone(), Command::Send(Send { queue: self.queue, items, idempotency: None }));
         tokio::spawn(async move { engine.apply(send, None).await })
     }
 
@@ -253,7 +255,7 @@ async fn what_a_pull_leaves_by_its_bytes_goes_to_the_next_waiter() {
     let second = run.pull(10, 100, 2 * DEADLINE).await;
     let (delay, content_type) = (None, ContentType::Bytes);
     let item = SendItem { delay, content_type, attributes: Vec::new(), body: vec![b'x'; 4] };
-    let send = Command::Send(Send { queue: run.queue, items: vec![item; 10] });
+    let send = Command::Send(Send { queue: run.queue, items: vec![item; 10], idempotency: None });
     run.engine.apply(send, None).await.unwrap();
     let first = tokio::time::timeout(DEADLINE, first).await.unwrap();
     let second = tokio::time::timeout(DEADLINE, second).await.expect("nine messages are ready");

@@ -60,9 +60,13 @@ impl Common {
     /// The header with the longest value.
     fn longest(&self) -> Option<String> {
         let (name, _) = self.0.iter().max_by_key(|(_, value)| value.len())?;
-        let is_trace = [TRACE_PARENT, TRACE_STATE].contains(&name.as_str());
-        Some(if is_trace { name.clone() } else { format!("{PREFIX}{name}") })
+        Some(if is_trace(name) { name.clone() } else { format!("{PREFIX}{name}") })
     }
+}
+
+/// Whether an attribute tells of a trace.
+pub(super) fn is_trace(name: &str) -> bool {
+    [TRACE_PARENT, TRACE_STATE].contains(&name)
 }
 
 /// The headers of the trace, as W3C Trace Context has them read: parts of a state are one list, in their order; two

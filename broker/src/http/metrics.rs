@@ -137,6 +137,11 @@ impl Families {
         let oldest =
             Opts::new("capstan_queue_oldest_age_seconds", "Age of the oldest message; 0 when there is none.");
         let oldest = GaugeVec::new(oldest, &LABELS)?;
+        let keys = Opts::new(
+            "capstan_queue_idempotency_keys",
+            "Sends with an idempotency key that are remembered, so that repeated ones are stored once.",
+        );
+        let keys = IntGaugeVec::new(keys, &LABELS)?;
         let events =
             Opts::new("capstan_queue_events_total", "What happened to messages since the broker's start.");
         let events = IntCounterVec::new(events, &EVENTS)?;
@@ -151,10 +156,18 @@ impl Families {
             }
             let size = i64::try_from(snapshot.bytes).unwrap_or(i64::MAX);
             bytes.with_label_values(&[namespace, queue]).set(size);
+            let remembered = i64::try_from(snapshot.remembered).unwrap_or(i64::MAX);
+            keys.with_label_values(&[namespace, queue]).set(remembered);
             let age = std::time::Duration::from_millis(snapshot.oldest_age_ms.unwrap_or(0));
             oldest.with_label_values(&[namespace, queue]).set(age.as_secs_f64());
         }
-        Ok(Self(vec![Box::new(messages), Box::new(bytes), Box::new(oldest), Box::new(events)]))
+        Ok(Self(vec![
+            Box::new(messages),
+            Box::new(bytes),
+            Box::new(oldest),
+            Box::new(keys),
+            Box::new(events),
+        ]))
     }
 }
 
@@ -163,7 +176,7 @@ const fn counts(snapshot: &QueueSnapshot) -> [(&'static str, u64); 4] {
     [("ready", ready), ("delayed", delayed), ("leased", leased), ("dead", dead)]
 }
 
-const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 10] {
+const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 11] {
     let totals = &snapshot.totals;
     [
         ("sent", totals.sent),
@@ -176,6 +189,7 @@ const fn totals(snapshot: &QueueSnapshot) -> [(&'static str, u64); 10] {
         ("dropped", totals.dropped),
         ("expired", totals.expired),
         ("purged", totals.purged),
+        ("duplicate_sends", totals.duplicate_sends),
     ]
 }
 

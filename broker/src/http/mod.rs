@@ -9,6 +9,7 @@ mod delay;
 mod encoding;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+mod idempotency;
 mod json;
 mod metrics;
 mod pull;

@@ -1,6 +1,6 @@
 //! What refusals of the engine and of the core mean to a client.
 
-use capstan_api::ErrorCode;
+use capstan_api::{ErrorCode, idempotency, limits};
 use capstan_core::Refusal;
 pub(super) use capstan_port::Refused;
 
@@ -63,5 +63,28 @@ pub(super) fn of_core(refusal: Refusal, queue: &str) -> Refused {
             ErrorCode::StorageLimitExceeded,
             format!("queue {queue:?} holds limits.maxMessages already; consume messages, or raise the limit"),
         ),
+        Refusal::KeyReused => Refused::in_header(
+            ErrorCode::IdempotencyKeyReused,
+            idempotency::HEADER,
+            format!(
+                "header {}: queue {queue:?} took another send with this key less than {} minutes ago; repeat a send \
+                 unchanged, and give every other send a key of its own",
+                idempotency::HEADER,
+                limits::IDEMPOTENCY_WINDOW_SECONDS / 60
+            ),
+        ),
+        Refusal::KeysFull => Refused::in_header(
+            ErrorCode::IdempotencyKeysFull,
+            idempotency::HEADER,
+            format!(
+                "header {}: queue {queue:?} remembers {} sends with a key already, or the broker {} of all its queues; \
+                 try again after Retry-After, send more messages in each batch, or send without a key",
+                idempotency::HEADER,
+                limits::IDEMPOTENCY_KEYS_MAX,
+                limits::IDEMPOTENCY_KEYS_ALL_MAX
+            ),
+        ),
+        // The engine asks this by itself, and answers something else.
+        Refusal::NotSent => super::unexpected(),
     }
 }

@@ -3,10 +3,9 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use capstan_api::ErrorCode;
 use capstan_api::envelope::Envelope;
-use capstan_api::limits;
 use capstan_api::message::{ContentType, Metadata, Send, SendBatch, Sent};
+use capstan_api::{ErrorCode, IdempotencyKey, limits};
 use capstan_core::{Command, Reply, SendItem};
 use capstan_port::path::InPath;
 
@@ -15,7 +14,7 @@ use super::attributes::Common;
 use super::body::Body;
 use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
-use super::{AppState, delay, encoding, metrics_of};
+use super::{AppState, delay, encoding, idempotency, metrics_of};
 
 type Answer = Result<Json<Envelope<Sent>>, Refused>;
 
@@ -27,12 +26,12 @@ pub(super) async fn one(
     request: Request,
 ) -> Answer {
     let (found, body) = read(&state, names, request).await?;
-    let common = Common::of(&headers)?;
+    let (common, key) = (Common::of(&headers)?, idempotency::key(&headers)?);
     let message: Send = body.read()?;
     // From here on the engine counts its bytes.
     drop(body);
     let item = item(&found, message, &common, At::BODY)?;
-    store(&state, &found, vec![item]).await
+    store(&state, &found, vec![item], key).await
 }
 
 /// Takes up to 100 messages, all or none.
@@ -43,7 +42,7 @@ pub(super) async fn batch(
     request: Request,
 ) -> Answer {
     let (found, body) = read(&state, names, request).await?;
-    let common = Common::of(&headers)?;
+    let (common, key) = (Common::of(&headers)?, idempotency::key(&headers)?);
     let batch: SendBatch = body.read()?;
     drop(body);
     let count = batch.messages.len();
@@ -62,7 +61,7 @@ pub(super) async fn batch(
         items.push(item);
     }
     check_size(&found, &items)?;
-    store(&state, &found, items).await
+    store(&state, &found, items, key).await
 }
 
 /// The queue, and the body that it may take.
@@ -76,8 +75,9 @@ async fn read(state: &AppState, names: Names, request: Request) -> Result<(Found
     Ok((found?, body?))
 }
 
-async fn store(state: &AppState, found: &Found, items: Vec<SendItem>) -> Answer {
-    let command = Command::Send(capstan_core::Send { queue: found.id, items });
+async fn store(state: &AppState, found: &Found, items: Vec<SendItem>, key: Option<IdempotencyKey>) -> Answer {
+    let idempotency = key.map(|key| idempotency::of(&key, &items, state.tokens.incarnation));
+    let command = Command::Send(capstan_core::Send { queue: found.id, items, idempotency });
     let outcome = state.engine.apply(command, Some(found.id)).await?;
     match outcome.reply {
         Reply::Sent(ids) => {

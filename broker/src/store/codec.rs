@@ -4,7 +4,7 @@
 
 use capstan_core::{
     Clock, ContentType, Delivery, Gap, GapsRecord, Key, Message, MessageId, Meta, Order, Origin, Place,
-    PurgeRecord, QueueId, QueueRecord, Record, Seq, State, Table, Timer, Times,
+    PurgeRecord, QueueId, QueueRecord, Record, SendsRecord, SentRecord, Seq, State, Table, Timer, Times,
 };
 
 /// Bytes end early, or hold what no record holds.
@@ -46,6 +46,12 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
         Record::Delivery(delivery) => encode_delivery(&mut w, delivery),
         Record::Entry(seq) => w.number(seq.0),
         Record::Timer(Timer { table }) => w.0.push(table_byte(*table)),
+        Record::Sent(SentRecord { key, content, count, sent_at }) => {
+            w.0.extend_from_slice(&key.to_le_bytes());
+            w.0.extend_from_slice(&content.to_le_bytes());
+            w.numbers(&[(*count).into(), *sent_at]);
+        }
+        Record::Sends(SendsRecord { low, down }) => w.numbers(&[low.0, *down]),
     }
     w.0
 }
@@ -89,6 +95,11 @@ pub(super) fn decode(key: Key, bytes: &[u8]) -> Result<Record, Invalid> {
         Key::Delivery(..) => Record::Delivery(decode_delivery(&mut r)?),
         Key::Returned(..) | Key::Dead(..) => Record::Entry(Seq(r.number()?)),
         Key::Timer(..) => Record::Timer(Timer { table: r.table()? }),
+        Key::Sent(..) => {
+            let (key, content) = (r.wide()?, r.wide()?);
+            Record::Sent(SentRecord { key, content, count: r.short()?, sent_at: r.number()? })
+        }
+        Key::Sends(_) => Record::Sends(SendsRecord { low: Seq(r.number()?), down: r.number()? }),
     };
     if r.0.is_empty() { Ok(record) } else { Err(Invalid) }
 }
@@ -162,7 +173,7 @@ fn encode_message(w: &mut Writer, message: &Message) {
 }
 
 fn decode_message(r: &mut Reader<'_>) -> Result<Message, Invalid> {
-    let id = MessageId(u128::from_le_bytes(*r.take(16)?.first_chunk().ok_or(Invalid)?));
+    let id = MessageId(r.wide()?);
     let (sent_at, stored_at, due) = (r.number()?, r.number()?, r.number()?);
     let content_type = match r.byte()? {
         0 => ContentType::Json,
@@ -277,6 +288,10 @@ impl<'a> Reader<'a> {
         u32::try_from(self.number()?).map_err(|_| Invalid)
     }
 
+    fn wide(&mut self) -> Result<u128, Invalid> {
+        self.take(16)?.first_chunk().map(|bytes| u128::from_le_bytes(*bytes)).ok_or(Invalid)
+    }
+
     fn bytes(&mut self) -> Result<&'a [u8], Invalid> {
         let length = usize::try_from(self.number()?).map_err(|_| Invalid)?;
         self.take(length)
@@ -360,7 +375,7 @@ mod tests {
     }
 
     fn small() -> impl Strategy<Value = (Key, Record)> {
-        (0..7u8, any::<[u64; 14]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
+        (0..9u8, any::<[u64; 14]>(), any::<u32>(), ".{0,20}", any::<bool>()).prop_map(
             |(kind, n, queue, text, flag)| {
                 let id = QueueId(queue);
                 match kind {
@@ -383,6 +398,12 @@ mod tests {
                         Key::Gaps(id),
                         Record::Gaps(GapsRecord { fresh: gaps(&n[..5]), parked: gaps(&n[5..]) }),
                     ),
+                    6 => (Key::Sends(id), Record::Sends(SendsRecord { low: Seq(n[0]), down: n[1] })),
+                    7 => {
+                        let [key, content] = [n[0], n[1]].map(|n| u128::from(n) << 60);
+                        let sent = SentRecord { key, content, count: queue, sent_at: n[2] };
+                        (Key::Sent(id, Seq(n[3])), Record::Sent(sent))
+                    }
                     _ => (Key::Returned(id, Order(n[0])), Record::Entry(Seq(n[1]))),
                 }
             },

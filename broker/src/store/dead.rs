@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use capstan_core::{Clock, Gap, GapsRecord, Key, Order, QueueId, Record, Seq, State};
+use capstan_core::{Clock, Gap, GapsRecord, Key, Order, QueueId, Record, SendsRecord, Seq, State};
 
 use super::{StoreError, codec, key};
 
@@ -14,6 +14,8 @@ use super::{StoreError, codec, key};
 #[derive(Debug)]
 pub(super) struct Marks {
     queues: BTreeMap<QueueId, (State, GapsRecord)>,
+    /// Of queues that have forgotten sends.
+    sends: BTreeMap<QueueId, SendsRecord>,
     /// Queues below this that are not there were forgotten, and their ids are never used again.
     next_queue: QueueId,
     clock: Clock,
@@ -40,10 +42,9 @@ impl Marks {
         else {
             return Ok(None);
         };
-        let mut queues = BTreeMap::new();
-        let mut gaps = BTreeMap::new();
-        let recorded = key::encode(Key::Gaps(QueueId(0)))..key::encode(Key::Gaps(QueueId(u32::MAX)));
-        for item in snapshot.range(keyspace, recorded) {
+        let each = |first: Key, last: Key| snapshot.range(keyspace, key::encode(first)..key::encode(last));
+        let (mut queues, mut gaps, mut sends) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for item in each(Key::Gaps(QueueId(0)), Key::Gaps(QueueId(u32::MAX))) {
             let (stored, value) = item.into_inner()?;
             if let Some(key @ Key::Gaps(id)) = key::decode(&stored)
                 && let Record::Gaps(found) = read(key, &value)?
@@ -51,8 +52,15 @@ impl Marks {
                 gaps.insert(id, found);
             }
         }
-        let states = key::encode(Key::State(QueueId(0)))..key::encode(Key::State(QueueId(u32::MAX)));
-        for item in snapshot.range(keyspace, states) {
+        for item in each(Key::Sends(QueueId(0)), Key::Sends(QueueId(u32::MAX))) {
+            let (stored, value) = item.into_inner()?;
+            if let Some(key @ Key::Sends(id)) = key::decode(&stored)
+                && let Record::Sends(found) = read(key, &value)?
+            {
+                sends.insert(id, found);
+            }
+        }
+        for item in each(Key::State(QueueId(0)), Key::State(QueueId(u32::MAX))) {
             let (stored, value) = item.into_inner()?;
             if let Some(key @ Key::State(id)) = key::decode(&stored)
                 && let Record::State(state) = read(key, &value)?
@@ -60,7 +68,7 @@ impl Marks {
                 queues.insert(id, (state, gaps.remove(&id).unwrap_or_default()));
             }
         }
-        Ok(Some(Self { queues, next_queue: meta.next_queue, clock }))
+        Ok(Some(Self { queues, sends, next_queue: meta.next_queue, clock }))
     }
 
     /// Bytes of bodies and attributes of all messages.
@@ -79,26 +87,38 @@ impl Marks {
             (|id, n| Key::Dead(id, Order(n)), |state, _| vec![(0, state.dead_head.0)]),
         ];
         let mut ranges: Vec<Keys> = Vec::new();
-        let mut put = |from: Key, to: Key| {
-            if from < to {
-                ranges.push(key::encode(from)..key::encode(to));
-            }
-        };
         for (at, dead) in kinds {
-            // A queue's dead keys, with those of forgotten queues before it.
-            let mut from = QueueId(0);
-            for (id, (state, gaps)) in &self.queues {
-                let mut first = Some(at(from, 0));
-                for (start, end) in dead(state, gaps) {
-                    put(first.take().unwrap_or(at(*id, start)), at(*id, end));
-                }
-                from = QueueId(id.0.saturating_add(1));
-            }
-            put(at(from, 0), at(self.next_queue, 0));
+            self.of_queues(at, |_, state, gaps| dead(state, gaps), &mut ranges);
         }
         let (due, queue, seq) = self.clock.timer_head;
-        put(Key::Timer(0, QueueId(0), Seq(0)), Key::Timer(due, queue, seq));
+        put(Key::Timer(0, QueueId(0), Seq(0)), Key::Timer(due, queue, seq), &mut ranges);
+        let sends = |id| self.sends.get(&id).map_or(0, |sends| sends.low.0);
+        self.of_queues(|id, n| Key::Sent(id, Seq(n)), |id, _, _| vec![(0, sends(id))], &mut ranges);
         ranges
+    }
+
+    /// The dead keys of one kind: those of each queue, with all of forgotten queues before it.
+    fn of_queues(
+        &self,
+        at: impl Fn(QueueId, u64) -> Key,
+        dead: impl Fn(QueueId, &State, &GapsRecord) -> Vec<(u64, u64)>,
+        ranges: &mut Vec<Keys>,
+    ) {
+        let mut from = QueueId(0);
+        for (id, (state, gaps)) in &self.queues {
+            let mut first = Some(at(from, 0));
+            for (start, end) in dead(*id, state, gaps) {
+                put(first.take().unwrap_or(at(*id, start)), at(*id, end), ranges);
+            }
+            from = QueueId(id.0.saturating_add(1));
+        }
+        put(at(from, 0), at(self.next_queue, 0), ranges);
+    }
+}
+
+fn put(from: Key, to: Key, ranges: &mut Vec<Keys>) {
+    if from < to {
+        ranges.push(key::encode(from)..key::encode(to));
     }
 }
 
@@ -134,7 +154,8 @@ mod tests {
         let clock = Clock { committed: 0, outage: 0, timer_head: (9, QueueId(4), Seq(3)) };
         let queues = [(2, state(10)), (5, state(20))];
         let queues = queues.map(|(id, state)| (QueueId(id), (state, GapsRecord::default()))).into();
-        let marks = Marks { queues, next_queue: QueueId(8), clock };
+        let sends = [(QueueId(5), SendsRecord { low: Seq(30), down: 0 })].into();
+        let marks = Marks { queues, sends, next_queue: QueueId(8), clock };
         assert_eq!(marks.live_bytes(), 14);
         let dead = marks.dead();
         assert!(dead.is_sorted_by(|a, b| a.end < b.start), "in order, and apart");
@@ -145,6 +166,7 @@ mod tests {
         assert_eq!([1, 2, 3, 5, 6, 8].map(|id| seqs(Key::Fresh, id)), [200, 10, 200, 20, 200, 0]);
         assert_eq!([2, 5].map(|id| seqs(Key::Parked, id)), [15, 25]);
         assert_eq!([2, 5].map(|id| seqs(Key::Delivery, id)), [10, 20], "while either table has it");
+        assert_eq!([1, 2, 3, 5, 6, 8].map(|id| seqs(Key::Sent, id)), [200, 0, 200, 30, 200, 0]);
         let orders = |make: fn(QueueId, Order) -> Key, id: u32| {
             (0..200).filter(|n| is_dead(make(QueueId(id), Order(*n)))).count()
         };
@@ -162,7 +184,7 @@ mod tests {
         let fresh = vec![Seq(3)..Seq(12), Seq(20)..Seq(40), Seq(50)..Seq(60)];
         let parked = vec![Seq(30)..Seq(55)];
         let queues = BTreeMap::from([(QueueId(2), (state(10), GapsRecord { fresh, parked }))]);
-        let dead = Marks { queues, next_queue: QueueId(3), clock }.dead();
+        let dead = Marks { queues, sends: BTreeMap::new(), next_queue: QueueId(3), clock }.dead();
         assert!(dead.is_sorted_by(|a, b| a.end < b.start), "in order, and apart");
         let seqs = |make: fn(QueueId, Seq) -> Key| {
             let is_dead = |n: &u64| dead.iter().any(|r| r.contains(&key::encode(make(QueueId(2), Seq(*n)))));

@@ -8,8 +8,10 @@ use fjall::Keyspace;
 
 use super::{Commit, Durability, FjallStore, StoreError, key};
 
-/// Another version is refused. 1 had no commit numbers and no file `FORMAT`; 2 had no record of gaps.
-pub(super) const VERSION: u32 = 3;
+/// 1 had no commit numbers and no file `FORMAT`; 2 had no record of gaps; 3 none of remembered sends.
+pub(super) const VERSION: u32 = 4;
+/// The oldest that is read: it becomes the current one when it is opened. Earlier and later ones are refused.
+pub(super) const OLDEST: u32 = 3;
 const FILE: &str = "FORMAT";
 /// The same while the store is being made: its name changes when the first commit is on disk.
 const NEW: &str = "FORMAT.new";
@@ -31,7 +33,9 @@ pub(super) fn check(path: &Path) -> Result<Found, StoreError> {
     let failed = |source| StoreError::Folder { path: path.join(FILE), source };
     let of_format = |found| StoreError::Format { path: path.to_owned(), found };
     match read(&path.join(FILE)).map_err(failed)? {
-        Some(found) if found == VERSION.to_string() => return Ok(Found::Store),
+        Some(found) if (OLDEST..=VERSION).any(|version| found == version.to_string()) => {
+            return Ok(Found::Store);
+        }
         Some(found) => return Err(of_format(found)),
         None => {}
     }
@@ -74,7 +78,7 @@ fn begin(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// The number of the last commit; 0 in a new store. The key must agree with the file.
+/// The number of the last commit; 0 in a new store. The key must be of a version that is read, as the file must.
 pub(super) fn commit(keyspace: &Keyspace, path: &Path) -> Result<u64, StoreError> {
     let Some(found) = keyspace.get(KEY)? else {
         // Only a new store has none. A range, as `is_empty` would be one too.
@@ -84,8 +88,8 @@ pub(super) fn commit(keyspace: &Keyspace, path: &Path) -> Result<u64, StoreError
             Ok(0)
         };
     };
-    if *found != VERSION.to_be_bytes() {
-        let number = found.as_ref().try_into().map(u32::from_be_bytes);
+    let number = found.as_ref().try_into().map(u32::from_be_bytes);
+    if !number.as_ref().is_ok_and(|number| (OLDEST..=VERSION).contains(number)) {
         let found = number.map_or_else(|_| "unknown".to_owned(), |n| n.to_string());
         return Err(StoreError::Format { path: path.to_owned(), found });
     }
@@ -99,9 +103,34 @@ pub(super) fn commit(keyspace: &Keyspace, path: &Path) -> Result<u64, StoreError
 
 /// Makes the first commit of a new store in `path`; from then on it is a mistake when there is none.
 pub(super) fn write(store: &FjallStore, path: &Path) -> Result<(), StoreError> {
+    put_key(store)?;
+    name(path)
+}
+
+/// Makes a store of an earlier version one of this. The file first: it is what an earlier program looks at before it
+/// changes anything; when the key is then behind, this is called again.
+pub(super) fn upgrade(store: &FjallStore, path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Folder { path: path.join(FILE), source };
+    let current = VERSION.to_string();
+    if read(&path.join(FILE)).map_err(failed)?.is_none_or(|found| found != current) {
+        begin(path).map_err(failed)?;
+        name(path)?;
+    }
+    if store.queues.keyspace.get(KEY)?.is_none_or(|found| *found != VERSION.to_be_bytes()) {
+        put_key(store)?;
+    }
+    Ok(())
+}
+
+fn put_key(store: &FjallStore) -> Result<(), StoreError> {
     let mut batch = store.batch(Durability::Synced, 1);
     batch.insert(&store.queues.keyspace, KEY, VERSION.to_be_bytes());
     batch.commit()?;
+    Ok(())
+}
+
+/// Gives the file that was begun its name.
+fn name(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Folder { path: path.join(FILE), source };
     fs::rename(path.join(NEW), path.join(FILE)).map_err(failed)?;
     File::open(path).and_then(|folder| folder.sync_all()).map_err(failed)

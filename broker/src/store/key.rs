@@ -7,6 +7,7 @@
 //! | `20` | queue, seq | [`capstan_core::Delivery`] |
 //! | `30` returned, `31` dead | queue, order | seq |
 //! | `40` | due, queue, seq | [`capstan_core::Timer`] |
+//! | `50` | queue, seq | [`capstan_core::SentRecord`] |
 //! | `81` | – | [`capstan_core::Meta`] |
 //! | `82` | queue | [`capstan_core::QueueRecord`] |
 //! | `83` | queue | [`capstan_core::State`] |
@@ -14,6 +15,7 @@
 //! | `85` | – | the last commit's number and the last one known synced, u64 each |
 //! | `86` | queue | [`capstan_core::PurgeRecord`] |
 //! | `87` | queue | [`capstan_core::GapsRecord`] |
+//! | `88` | queue | [`capstan_core::SendsRecord`] |
 //!
 //! Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
 //! said at [`Key`]. `00` and `85` are the store's own: the core does not know them.
@@ -28,12 +30,14 @@ const CLOCK: u8 = 0x84;
 pub(super) const COMMIT: u8 = 0x85;
 const PURGE: u8 = 0x86;
 const GAPS: u8 = 0x87;
+const SENDS: u8 = 0x88;
 const FRESH: u8 = 0x10;
 const PARKED: u8 = 0x11;
 const DELIVERY: u8 = 0x20;
 const RETURNED: u8 = 0x30;
 const DEAD: u8 = 0x31;
 const TIMER: u8 = 0x40;
+const SENT: u8 = 0x50;
 
 pub(super) fn encode(key: Key) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(21);
@@ -44,6 +48,8 @@ pub(super) fn encode(key: Key) -> Vec<u8> {
         Key::State(queue) => put(&mut bytes, STATE, queue, &[]),
         Key::Purge(queue) => put(&mut bytes, PURGE, queue, &[]),
         Key::Gaps(queue) => put(&mut bytes, GAPS, queue, &[]),
+        Key::Sends(queue) => put(&mut bytes, SENDS, queue, &[]),
+        Key::Sent(queue, seq) => put(&mut bytes, SENT, queue, &[seq.0]),
         Key::Fresh(queue, seq) => put(&mut bytes, FRESH, queue, &[seq.0]),
         Key::Parked(queue, seq) => put(&mut bytes, PARKED, queue, &[seq.0]),
         Key::Delivery(queue, seq) => put(&mut bytes, DELIVERY, queue, &[seq.0]),
@@ -77,6 +83,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Key> {
         (STATE, 4) => Some(Key::State(queue(rest)?)),
         (PURGE, 4) => Some(Key::Purge(queue(rest)?)),
         (GAPS, 4) => Some(Key::Gaps(queue(rest)?)),
+        (SENDS, 4) => Some(Key::Sends(queue(rest)?)),
+        (SENT, 12) => Some(Key::Sent(queue(rest)?, Seq(number(rest, 4)?))),
         (FRESH, 12) => Some(Key::Fresh(queue(rest)?, Seq(number(rest, 4)?))),
         (PARKED, 12) => Some(Key::Parked(queue(rest)?, Seq(number(rest, 4)?))),
         (DELIVERY, 12) => Some(Key::Delivery(queue(rest)?, Seq(number(rest, 4)?))),
@@ -102,7 +110,7 @@ mod tests {
     use super::*;
 
     pub(crate) fn keys() -> impl Strategy<Value = Key> {
-        (0..12u8, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(kind, queue, a, b)| {
+        (0..14u8, any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(kind, queue, a, b)| {
             let (queue, seq, order) = (QueueId(queue), Seq(a), Order(a));
             match kind {
                 0 => Key::Meta,
@@ -116,6 +124,8 @@ mod tests {
                 8 => Key::Dead(queue, order),
                 9 => Key::Purge(queue),
                 10 => Key::Gaps(queue),
+                11 => Key::Sends(queue),
+                12 => Key::Sent(queue, seq),
                 _ => Key::Timer(b, queue, seq),
             }
         })

@@ -31,7 +31,7 @@ use fjall::{Database, PersistMode};
 use ballast::Ballast;
 use commit::{Batch, Commit, Commits};
 use committed::Committed;
-use format::{Found, VERSION};
+use format::{Found, OLDEST, VERSION};
 use journal::Stored;
 pub use journal::{Damage, Problem};
 use keeper::Keeper;
@@ -61,7 +61,7 @@ pub enum StoreError {
     #[error("{path} is in use by another broker; one process at a time can own a store")]
     Locked { path: PathBuf },
     #[error(
-        "the store in {path} has format {found}, this program reads format {VERSION}: use the version that wrote it"
+        "the store in {path} has format {found}, this program reads formats {OLDEST} to {VERSION}: use the version that wrote it"
     )]
     Format { path: PathBuf, found: String },
     #[error(
@@ -195,8 +195,9 @@ impl FjallStore {
             gate: None,
             _lock: lock,
         };
-        if found == Found::New {
-            format::write(&store, path)?;
+        match found {
+            Found::New => format::write(&store, path)?,
+            Found::Store => format::upgrade(&store, path)?,
         }
         Ok(store)
     }

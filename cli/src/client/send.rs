@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use capstan_api::limits::{BATCH_BYTES_DEFAULT, BATCH_COUNT_MAX};
 use capstan_api::message::{Attributes, ContentType, Send, SendBatch};
 use capstan_api::number::Number;
-use capstan_api::{Client, Name};
+use capstan_api::{Client, IdempotencyKey, Name};
 use clap::Args;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -30,7 +30,7 @@ Examples:
   capstan send orders '{\"id\": 1}'
   capstan send orders '{\"id\": {i}}' --count 1000
   capstan send mails --text 'Hello' --delay 5m
-  jq -c '.[]' orders.json | capstan send orders -")]
+  jq -c '.[]' orders.json | capstan send orders - --idempotency-key import-7")]
 pub(crate) struct SendArgs {
     /// The queue.
     queue: Name,
@@ -49,6 +49,10 @@ pub(crate) struct SendArgs {
     /// A string that travels with the message; may be given several times.
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
+    /// Run again with the same key and bodies within five minutes, it stores nothing twice. What needs several requests sends
+    /// KEY, KEY/2, KEY/3 ….
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<IdempotencyKey>,
     #[command(flatten)]
     target: Target,
 }
@@ -124,6 +128,7 @@ struct Sender<'a> {
     client: Client,
     waiting: Vec<Box<RawValue>>,
     bytes: usize,
+    requests: u64,
     sent: u64,
     backlog: u64,
     last: Vec<String>,
@@ -132,7 +137,8 @@ struct Sender<'a> {
 impl<'a> Sender<'a> {
     fn new(args: &'a SendArgs) -> Result<Self, Failure> {
         let client = args.target.client()?;
-        Ok(Self { args, client, waiting: Vec::new(), bytes: 0, sent: 0, backlog: 0, last: Vec::new() })
+        let (waiting, last) = Default::default();
+        Ok(Self { args, client, waiting, bytes: 0, requests: 0, sent: 0, backlog: 0, last })
     }
 
     async fn add(&mut self, body: Box<RawValue>) -> Result<(), Failure> {
@@ -149,13 +155,22 @@ impl<'a> Sender<'a> {
         self.bytes = 0;
         let mut batch: Vec<Send> = self.waiting.drain(..).map(|body| message(self.args, body)).collect();
         let SendArgs { queue, target, .. } = self.args;
-        let sent = match batch.len() {
-            0 => return Ok(()),
-            // Refusals of a single message name its fields, not its place in a batch.
-            1 => self.client.send(&target.namespace, queue, &batch.remove(0)).await,
-            _ => {
-                let batch = SendBatch { messages: batch, delay_seconds: None };
-                self.client.send_batch(&target.namespace, queue, &batch).await
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (key, namespace, client) = (self.next_key()?, &target.namespace, &self.client);
+        // Refusals of a single message name its fields, not its place in a batch.
+        let sent = if batch.len() == 1 {
+            let message = batch.remove(0);
+            match &key {
+                Some(key) => client.send_once(namespace, queue, &message, key).await,
+                None => client.send(namespace, queue, &message).await,
+            }
+        } else {
+            let batch = SendBatch { messages: batch, delay_seconds: None };
+            match &key {
+                Some(key) => client.send_batch_once(namespace, queue, &batch, key).await,
+                None => client.send_batch(namespace, queue, &batch).await,
             }
         };
         let sent = sent.map_err(|error| self.partly(target.failure(&error)))?;
@@ -167,6 +182,18 @@ impl<'a> Sender<'a> {
         }
         self.last = sent.ids;
         Ok(())
+    }
+
+    /// The key of the next request: each has its own, the same ones in each run.
+    fn next_key(&mut self) -> Result<Option<IdempotencyKey>, Failure> {
+        self.requests += 1;
+        let Some(key) = self.args.idempotency_key.as_ref().filter(|_| self.requests > 1) else {
+            return Ok(self.args.idempotency_key.clone());
+        };
+        let numbered = IdempotencyKey::new(format!("{}/{}", key.as_str(), self.requests));
+        let why =
+            |why| self.partly(Failure::Usage(format!("--idempotency-key, with /{}: {why}", self.requests)));
+        numbered.map(Some).map_err(why)
     }
 
     /// Says how far it got.

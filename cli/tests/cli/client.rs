@@ -93,6 +93,25 @@ fn bodies_come_back_as_they_were_sent() {
 }
 
 #[test]
+fn what_is_sent_again_with_its_key_is_stored_once() {
+    let (dev, _data) = broker();
+    let send = |body: &str, key: &str| {
+        dev.client(&["send", "jobs", body, "--count", "150", "--idempotency-key", key, "-o", "json"])
+    };
+    let first = send("{i}", "import-7").objects();
+    assert_eq!((first.len(), dev.backlog("jobs")), (150, 150));
+    assert_eq!(send("{i}", "import-7").objects(), first);
+    assert_eq!(dev.backlog("jobs"), 150, "in two requests, each of which was known");
+    let other = send("7{i}", "import-7");
+    assert!(other.code == Some(1) && other.err.contains("(10280)"), "{other:?}");
+    let wrong = send("{i}", "import 7");
+    assert!(wrong.code == Some(64) && wrong.err.contains("visible ASCII"), "{wrong:?}");
+    let long = send("{i}", &"x".repeat(127));
+    assert!(long.code == Some(1) && long.err.contains("with /2: a key is 1 to 128"), "{long:?}");
+    assert_eq!(dev.backlog("jobs"), 250, "what was sent before stays sent");
+}
+
+#[test]
 fn many_are_sent_from_templates_and_from_input() {
     let (dev, _data) = broker();
     let done = dev.client(&["send", "jobs", r#"{"id": {i}}"#, "--count", "250"]);

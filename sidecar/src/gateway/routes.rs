@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use capstan_api::{ErrorCode, Name, client, limits};
+use capstan_api::{ErrorCode, Name, client, idempotency, limits};
 use capstan_port::body::{BodyError, Held};
 use capstan_port::path::{self, InPath};
 use capstan_port::{Refused, no_route, not_allowed};
@@ -20,9 +20,9 @@ use super::passing::{GivenUp, pass};
 use super::upstream::Outgoing;
 
 /// The header that makes of several tries of a send one message.
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const KEY: HeaderName = HeaderName::from_static(idempotency::HEADER);
 /// What of a send is passed on beside its body. The broker makes attributes of all but the first two.
-const SEND_HEADERS: [&str; 4] = ["content-type", "idempotency-key", "traceparent", "tracestate"];
+const SEND_HEADERS: [&str; 4] = ["content-type", idempotency::HEADER, "traceparent", "tracestate"];
 /// How the names of headers begin that become attributes.
 const ATTRIBUTE: &str = "capstan-attr-";
 
@@ -135,8 +135,9 @@ fn unanswered(given_up: &GivenUp, outgoing: &Outgoing) -> Response {
         (&Method::GET, _) => format!("{given_up}; try again"),
         (_, false) => format!("{given_up}; nothing was stored: send it again"),
         (_, true) => format!(
-            "{given_up}; it may have been stored: send it again with this answer's Idempotency-Key, within 5 minutes, \
-             and it is stored once"
+            "{given_up}; it may have been stored: send it again with this answer's Idempotency-Key, within {} minutes, \
+             and it is stored once",
+            limits::IDEMPOTENCY_WINDOW_SECONDS / 60
         ),
     };
     let mut response = Refused::new(ErrorCode::BrokerAway, message).into_response();

@@ -1,4 +1,5 @@
-//! `kill -9` in a loop, under load: what was answered is kept, and nothing else appears.
+//! `kill -9` in a loop, under load: what was answered is kept, nothing else appears, and what is repeated with its key is
+//! stored once.
 
 mod history;
 mod load;

@@ -46,6 +46,13 @@ impl Full {
         Ok(sent.ids)
     }
 
+    /// Sends a batch to `fleeting`, the same one each time.
+    async fn send_once(&self) -> Result<Vec<String>, ClientError> {
+        let (client, key) = (self.broker.client(), "first".parse().unwrap());
+        let sent = client.send_batch_once(&name(NAMESPACE), &name("fleeting"), &self.batch, &key).await?;
+        Ok(sent.ids)
+    }
+
     /// Sends until the volume is nearly full.
     async fn fill(&mut self) {
         loop {
@@ -141,7 +148,7 @@ async fn a_full_volume_refuses_sends_serves_verdicts_and_comes_back() {
     let began = Instant::now();
     let step = |text: &str| progress(&format!("full: {text}, {:.1} s", began.elapsed().as_secs_f64()));
 
-    full.send("fleeting").await.unwrap();
+    let first = full.send_once().await.unwrap();
     full.fill().await;
     step(&format!("{} messages fill the volume, {} MiB are free", full.kept.sent.len(), volume.free() >> 20));
     assert!(full.kept.sent.len() * BODY > 100 << 20, "refused too early");
@@ -189,6 +196,7 @@ async fn a_full_volume_refuses_sends_serves_verdicts_and_comes_back() {
     assert!(log.contains("its ballast is released"), "{log}");
     full.check().await;
     full.refuses().await;
+    assert_eq!(full.send_once().await.unwrap(), first, "what is stored needs no room");
     while full.consume().await.unwrap() > 0 {}
     full.check().await;
     step(&format!("everything is consumed, {} MiB are free", volume.free() >> 20));

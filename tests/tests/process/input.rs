@@ -128,6 +128,14 @@ fn sends() -> Vec<Row> {
             .what("long attribute in a header")
             .header("capstan-attr-long", "x".repeat(5_000))
             .says("at most 4096"),
+        post(one, r#"{"body":1}"#, 400, 10207, "")
+            .what("no idempotency key")
+            .header("idempotency-key", "")
+            .says("1 to 128 characters"),
+        post(one, r#"{"body":1}"#, 400, 10207, "")
+            .what("half an idempotency key")
+            .header("idempotency-key", "\"a")
+            .says("ends with one"),
         post(one, text(5 << 20), 400, 10205, "").what("a request without end").says("larger than 4608000"),
         post("nowhere:messages", text(5 << 20), 404, 10104, "").what("too much for an unknown queue"),
         post("messages/batch", r#"{"messages":{}}"#, 400, 10207, "/messages").what("no list"),

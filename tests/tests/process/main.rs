@@ -13,6 +13,7 @@ mod fixture;
 mod full;
 mod gateway;
 mod heads;
+mod idempotency;
 mod input;
 mod polls;
 mod ports;

@@ -1,8 +1,13 @@
 //! What the core must do, in the simplest form: a list of messages and their states.
 
+pub(crate) mod operation;
+pub(crate) mod sends;
+
 use std::collections::BTreeMap;
 
 use capstan_core::{Lease, MessageId, QueueId, Settle};
+pub(crate) use sends::Recalled;
+use sends::Remembered;
 
 /// The state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,9 @@ struct Message {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     messages: Vec<Message>,
+    sends: Vec<Remembered>,
+    /// Time without a process.
+    down: u64,
 }
 
 impl Model {

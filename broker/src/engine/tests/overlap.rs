@@ -7,7 +7,7 @@ const MANY: usize = 100;
 const _: () = assert!(MANY as u64 >= OVERLAP);
 
 impl Running {
-    /// Sends a batch of so many.
+    /// Sends a batch of so many, the same one each time.
     fn send_many(&self, count: usize) -> tokio::task::JoinHandle<Result<Outcome, Unavailable>> {
         let item = || SendItem {
             delay: None,
@@ -16,7 +16,9 @@ impl Running {
             body: vec![b'x'; 10],
         };
         let items = std::iter::repeat_with(item).take(count).collect();
-        let (engine, send) = (self.engine.clone(), Command::Send(Send { queue: self.queue, items }));
+        let idempotency = Some(Idempotency { key: count as u128, content: 0 });
+        let (engine, send) =
+            (self.engine.clone(), Command::Send(Send { queue: self.queue, items, idempotency }));
         tokio::spawn(async move { engine.apply(send, None).await })
     }
 
@@ -46,6 +48,20 @@ async fn while_a_group_is_synced_the_next_is_applied_and_nobody_is_answered() {
     send.await.unwrap().unwrap();
     assert_eq!(delivered(pull.await).len(), MANY);
     next.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_repeated_send_is_answered_when_the_first_is_on_disk() {
+    let run = Running::start(NO_WAIT).await;
+    let (first, pull) = run.held().await;
+    let again = run.send_many(MANY);
+    until("it is applied", || run.engine.depths().work == 0).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!again.is_finished(), "answered as stored, and may be lost");
+    run.gate.shut(false);
+    assert_eq!(again.await.unwrap().unwrap().reply, first.await.unwrap().unwrap().reply);
+    assert_eq!(delivered(pull.await).len(), MANY);
+    assert_eq!(run.look().await.ready, 0);
 }
 
 #[tokio::test]

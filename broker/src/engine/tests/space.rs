@@ -50,8 +50,10 @@ impl Running {
             SendItem { delay, content_type: ContentType::Bytes, attributes: Vec::new(), body }
         };
         let items = (0..count).map(item).collect();
-        let sent =
-            self.engine.apply(Command::Send(Send { queue: self.queue, items }), Some(self.queue)).await;
+        let sent = self
+            .engine
+            .apply(Command::Send(Send { queue: self.queue, items, idempotency: None }), Some(self.queue))
+            .await;
         assert!(matches!(sent.unwrap().reply, Reply::Sent(_)));
     }
 

@@ -50,7 +50,7 @@ fn refusal(folder: &Path) -> String {
 #[test]
 fn earlier_formats_are_refused_by_their_number_and_keep_every_byte() {
     let text = refusal(fixture(2).path());
-    assert!(text.contains("format 2,") && text.contains("format 3"), "{text}");
+    assert!(text.contains("format 2,") && text.contains("formats 3 to 4"), "{text}");
     let error = refused(fixture(1).path());
     assert!(
         matches!(error, StoreError::NoFormatFile { .. }) && error.to_string().contains("format 1"),
@@ -74,9 +74,25 @@ fn a_store_that_lost_its_file_says_what_is_missing_and_what_to_do() {
 }
 
 #[test]
-fn format_3_is_read() {
-    let folder = fixture(3);
-    let store = FjallStore::open(folder.path()).unwrap();
+fn format_3_is_read_and_becomes_this_one() {
+    // By a process that ended half-way, too.
+    for file in [None, Some("4\n")] {
+        let folder = fixture(3);
+        if let Some(text) = file {
+            fs::write(folder.path().join(FILE), text).unwrap();
+        }
+        for _ in 0..2 {
+            let store = FjallStore::open(folder.path()).unwrap();
+            check_messages(&store);
+            assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "4\n");
+            assert_eq!(*store.queues.keyspace.get(KEY).unwrap().unwrap(), 4u32.to_be_bytes());
+            assert!(!folder.path().join(NEW).exists());
+        }
+    }
+}
+
+/// What the fixtures of format 3 and later have of messages.
+fn check_messages(store: &FjallStore) {
     let transaction = store.transaction();
     let (queue, all) = (QueueId(1), |seq| Key::Fresh(QueueId(1), Seq(seq)));
     let messages = transaction.scan(all(0), all(u64::MAX), capstan_core::Limit::records(100)).unwrap();
@@ -91,15 +107,32 @@ fn format_3_is_read() {
 }
 
 #[test]
+fn format_4_is_read() {
+    let folder = fixture(4);
+    let store = FjallStore::open(folder.path()).unwrap();
+    check_messages(&store);
+    let (transaction, queue) = (store.transaction(), QueueId(1));
+    let all = |seq| Key::Sent(queue, Seq(seq));
+    let sends = transaction.scan(all(0), all(u64::MAX), capstan_core::Limit::records(100)).unwrap();
+    let counts = sends.iter().map(|(key, record)| match record {
+        Record::Sent(sent) => (*key, sent.count),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [(all(1), 1), (all(202), 1)]);
+    let Some(Record::Sends(marks)) = transaction.get(Key::Sends(queue)).unwrap() else { panic!("no marks") };
+    assert!(marks.down > 0, "it was started again while sends were remembered: {marks:?}");
+}
+
+#[test]
 fn another_format_is_refused_by_its_number() {
     let folder = tempfile::tempdir().unwrap();
     drop(FjallStore::open(folder.path()).unwrap());
     let file = folder.path().join(FILE);
-    assert_eq!(fs::read_to_string(&file).unwrap(), "3\n");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "4\n");
     for (bytes, named) in [("9\n", "format 9,"), ("", "format ,"), (&"x".repeat(1_000), "format x")] {
         fs::write(&file, bytes).unwrap();
         let text = refusal(folder.path());
-        assert!(text.contains(named) && text.contains("format 3") && text.len() < 300, "{text}");
+        assert!(text.contains(named) && text.contains("formats 3 to 4") && text.len() < 300, "{text}");
     }
 }
 
@@ -132,7 +165,7 @@ fn the_key_must_agree_with_the_file() {
     batch.commit().unwrap();
     drop(store);
     let text = FjallStore::open(folder.path()).err().unwrap().to_string();
-    assert!(text.contains("format 9") && text.contains("format 3"), "{text}");
+    assert!(text.contains("format 9") && text.contains("formats 3 to 4"), "{text}");
 
     let store = tempfile::tempdir().unwrap();
     let open = FjallStore::open(store.path()).unwrap();

@@ -23,8 +23,10 @@ struct Events {
     attempted: BTreeSet<Message>,
     /// Answered 200, with the ids in the answer.
     stored: BTreeMap<Message, String>,
-    /// Sends whose answer never came.
-    unknown: u64,
+    /// Those of them that are sent with a key, until there is an answer.
+    keyed: BTreeSet<Message>,
+    /// Sends whose answer never came, without a key and with one.
+    unknown: [u64; 2],
     deliveries: Vec<Delivery>,
     /// Given back without an attempt, or perhaps: the answer need not have come.
     released: BTreeSet<(Message, u32)>,
@@ -49,8 +51,12 @@ impl History {
         self.moment.fetch_add(1, Ordering::SeqCst)
     }
 
-    pub(super) fn attempted(&self, messages: &[Message]) {
-        self.events().attempted.extend(messages);
+    pub(super) fn attempted(&self, messages: &[Message], keyed: bool) {
+        let mut events = self.events();
+        events.attempted.extend(messages);
+        if keyed {
+            events.keyed.extend(messages);
+        }
     }
 
     pub(super) fn stored(&self, messages: &[Message], ids: Vec<String>) {
@@ -58,8 +64,8 @@ impl History {
         self.events().stored.extend(messages.iter().copied().zip(ids));
     }
 
-    pub(super) fn unknown(&self) {
-        self.events().unknown += 1;
+    pub(super) fn unknown(&self, keyed: bool) {
+        self.events().unknown[usize::from(keyed)] += 1;
     }
 
     pub(super) fn delivered(&self, delivery: Delivery) {
@@ -85,7 +91,7 @@ impl History {
         let Events { stored, unknown, acknowledged, .. } = &*events;
         // A run that met nothing proves nothing.
         assert!(stored.len() > 500 && acknowledged.len() > 500, "too little happened: {self}");
-        assert!(*unknown > 20, "the kills met hardly a send: {self}");
+        assert!(unknown.iter().all(|count| *count > 20), "the kills met hardly a send: {self}");
         events.check_messages();
         events.check_acknowledged();
         events.check_attempts(max_retries);
@@ -99,10 +105,13 @@ impl History {
 impl Events {
     /// Every answered message was delivered, under the id of its answer, and no other one was.
     fn check_messages(&self) {
-        let Self { attempted, stored, deliveries, .. } = self;
+        let Self { attempted, keyed, stored, deliveries, .. } = self;
         let delivered: BTreeSet<Message> = deliveries.iter().map(|one| one.message).collect();
         let lost: Vec<_> = stored.keys().filter(|message| !delivered.contains(message)).collect();
         assert!(lost.is_empty(), "{} answered and never delivered: {:?}", lost.len(), first(&lost));
+        // That none of them was stored twice is seen below.
+        let unanswered: Vec<_> = keyed.iter().filter(|message| !stored.contains_key(message)).collect();
+        assert!(unanswered.is_empty(), "repeated in vain: {:?}", first(&unanswered));
         let made_up: Vec<_> = delivered.difference(attempted).collect();
         assert!(made_up.is_empty(), "{} delivered and never sent: {:?}", made_up.len(), first(&made_up));
 
@@ -167,8 +176,8 @@ impl std::fmt::Display for History {
         let (deliveries, acknowledged) = (deliveries.len(), acknowledged.len());
         write!(
             f,
-            "{attempted} messages sent, {stored} answered 200, {unknown} requests without an answer, \
-             {deliveries} deliveries, {acknowledged} acknowledged"
+            "{attempted} messages sent, {stored} answered 200, {unknown:?} requests without an answer (without and \
+             with a key), {deliveries} deliveries, {acknowledged} acknowledged"
         )
     }
 }

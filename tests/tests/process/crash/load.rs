@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use capstan_api::message::{Lease, Pull, PulledMessage, Retry, SendBatch, Settle, Settled};
 use capstan_api::number::{Number, Whole};
-use capstan_api::{Client, ClientError};
+use capstan_api::{Client, ClientError, IdempotencyKey};
 use e2e::process::{Broker, Killer};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -119,9 +119,11 @@ fn message(pulled: &PulledMessage) -> Message {
     message
 }
 
-/// Sends one by one and in batches, each message once.
+/// Sends one by one and in batches: every second producer each message once, the others again and again with a key until
+/// there is an answer.
 pub(super) struct Producer {
     number: u32,
+    repeats: bool,
     next: u32,
     random: StdRng,
     history: Arc<History>,
@@ -131,51 +133,66 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn new(number: u32, seed: u64, history: &Arc<History>, target: &Target) -> Self {
         let random = StdRng::seed_from_u64(seed ^ (u64::from(number) + 1));
-        Self { number, next: 0, random, history: Arc::clone(history), target: target.clone() }
+        let (history, target) = (Arc::clone(history), target.clone());
+        Self { number, repeats: number.is_multiple_of(2), next: 0, random, history, target }
     }
 
     pub(super) async fn run(mut self) {
-        loop {
-            let State { client, sending, .. } = self.target.now();
-            if !sending {
-                return;
-            }
-            let Some(client) = client else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            };
-            self.send(&client).await;
+        while self.target.now().sending {
+            let send = self.make();
+            while !self.send(&send).await && self.repeats {}
             tokio::time::sleep(PACE).await;
         }
     }
 
-    async fn send(&mut self, client: &Client) {
+    fn make(&mut self) -> Outgoing {
         let count = if self.random.random_bool(0.7) { 1 } else { self.random.random_range(2..=12) };
         let messages: Vec<Message> = (self.next..self.next + count).map(|n| (self.number, n)).collect();
         self.next += count;
         let delay = self.random.random_bool(0.05).then_some(1);
         let wire = |message: &Message| message_of(&json!({ "body": body(*message), "delay_seconds": delay }));
-        let (shop, orders) = (name(NAMESPACE), name("orders"));
-        self.history.attempted(&messages);
-        let sent = if let [message] = messages.as_slice() {
-            client.send(&shop, &orders, &wire(message)).await
-        } else {
-            let batch = SendBatch { messages: messages.iter().map(wire).collect(), delay_seconds: None };
-            client.send_batch(&shop, &orders, &batch).await
+        let wire = messages.iter().map(wire).collect();
+        let key = self.repeats.then(|| format!("{}-{}", self.number, self.next).parse().unwrap());
+        Outgoing { batch: SendBatch { messages: wire, delay_seconds: None }, messages, key }
+    }
+
+    /// Says whether it was answered.
+    async fn send(&self, send: &Outgoing) -> bool {
+        let Some(client) = self.target.now().client else {
+            tokio::time::sleep(PAUSE).await;
+            return false;
+        };
+        let Outgoing { messages, batch, key } = send;
+        self.history.attempted(messages, key.is_some());
+        let (shop, orders) = (&name(NAMESPACE), &name("orders"));
+        let sent = match (batch.messages.as_slice(), key) {
+            ([message], None) => client.send(shop, orders, message).await,
+            ([message], Some(key)) => client.send_once(shop, orders, message, key).await,
+            (_, None) => client.send_batch(shop, orders, batch).await,
+            (_, Some(key)) => client.send_batch_once(shop, orders, batch, key).await,
         };
         match sent {
             Ok(sent) => {
                 self.target.arrived(Moment::Stored);
-                self.history.stored(&messages, sent.ids);
+                self.history.stored(messages, sent.ids);
+                true
             }
             Err(error) => {
                 if is_unknown(&error) {
-                    self.history.unknown();
+                    self.history.unknown(key.is_some());
                 }
                 tokio::time::sleep(PAUSE).await;
+                false
             }
         }
     }
+}
+
+/// A send, and the key by which it is repeated.
+struct Outgoing {
+    messages: Vec<Message>,
+    batch: SendBatch,
+    key: Option<IdempotencyKey>,
 }
 
 /// Pulls, and acknowledges, retries or forgets what it gets.

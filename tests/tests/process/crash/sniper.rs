@@ -22,7 +22,7 @@ pub(super) fn shoot(broker: &Broker, number: u32, history: &History) {
     connection.set_nodelay(true).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let request = request(broker.address(), message);
-    history.attempted(&[message]);
+    history.attempted(&[message], false);
     connection.write_all(request.as_bytes()).unwrap();
     let mut answer = vec![0; 16 << 10];
     let began = connection.read(&mut answer);
@@ -38,7 +38,7 @@ pub(super) fn shoot(broker: &Broker, number: u32, history: &History) {
             let id = envelope["result"]["ids"][0].as_str().expect("the id of what was sent").to_owned();
             history.stored(&[message], vec![id]);
         }
-        None => history.unknown(),
+        None => history.unknown(false),
     }
 }
 

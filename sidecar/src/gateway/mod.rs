@@ -12,7 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use capstan_api::{ClientError, Name, SIDECAR_GATEWAY_PORT, client};
+use axum::http::HeaderName;
+use capstan_api::{ClientError, Name, SIDECAR_GATEWAY_PORT, client, idempotency};
 use capstan_port::body::{Budget, PATIENCE};
 use capstan_port::connections::{self, Connections, Port};
 use tokio::net::TcpListener;
@@ -23,6 +24,8 @@ use crate::seldom::Seldom;
 pub(crate) use metrics::Metrics;
 use upstream::Upstream;
 
+/// The header that makes of several tries of a send one message.
+const KEY: HeaderName = HeaderName::from_static(idempotency::HEADER);
 /// How long a request is held unless configured: a broker restarts within seconds, and common clients wait for 30 s.
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(25);
 /// Bytes of bodies that are held unless configured: with the largest batches of four calls, within 64 MiB of memory.

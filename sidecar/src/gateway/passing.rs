@@ -58,7 +58,9 @@ impl Tries<'_> {
 }
 
 /// Asks the broker until it answers. Dropped, when the application goes away, it asks no more.
-pub(super) async fn pass(shared: &Shared, outgoing: &Outgoing) -> Result<Answer, GivenUp> {
+///
+/// A send whose own key the broker has no room for goes without it: better a send that is not tried again than none.
+pub(super) async fn pass(shared: &Shared, outgoing: &mut Outgoing) -> Result<Answer, GivenUp> {
     let began = Instant::now();
     let deadline = began + shared.hold;
     let ending = async {
@@ -68,6 +70,7 @@ pub(super) async fn pass(shared: &Shared, outgoing: &Outgoing) -> Result<Answer,
     let mut ending = std::pin::pin!(ending);
     let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     let mut tries = Tries { shared, began, may_have_taken: false, last: "no answer yet".to_owned() };
+    let mut keyless = false;
     // From the first failure on.
     let mut holding = None;
     loop {
@@ -83,6 +86,13 @@ pub(super) async fn pass(shared: &Shared, outgoing: &Outgoing) -> Result<Answer,
             }
         };
         tries.note(&failure);
+        if !tries.may_have_taken && failure.is_full_of_keys() && outgoing.drop_own_key() {
+            keyless = true;
+            continue;
+        }
+        if keyless && tries.may_have_taken {
+            return Err(tries.give_up("the broker had no room for its key, so it is not tried again"));
+        }
         let wait = failure.asked.unwrap_or_default().saturating_add(backoff.wait());
         let busy = failure.reason == Reason::Busy;
         let in_time = Instant::now().checked_add(wait).is_some_and(|next| next < deadline);

@@ -14,13 +14,11 @@ use capstan_port::body::{BodyError, Held};
 use capstan_port::path::{self, InPath};
 use capstan_port::{Refused, no_route, not_allowed};
 
-use super::Shared;
 use super::metrics::{Open, Outcome};
 use super::passing::{GivenUp, pass};
 use super::upstream::Outgoing;
+use super::{KEY, Shared};
 
-/// The header that makes of several tries of a send one message.
-const KEY: HeaderName = HeaderName::from_static(idempotency::HEADER);
 /// What of a send is passed on beside its body. The broker makes attributes of all but the first two.
 const SEND_HEADERS: [&str; 4] = ["content-type", idempotency::HEADER, "traceparent", "tracestate"];
 /// How the names of headers begin that become attributes.
@@ -61,13 +59,9 @@ async fn send(shared: &Arc<Shared>, queue: &str, action: &str, headers: &HeaderM
     };
     match queue_of(queue) {
         Ok(queue) => {
-            let headers = keyed(passed_on(headers));
-            answer(
-                shared,
-                open,
-                outgoing(shared, Method::POST, &queue, action, headers, held.bytes().clone()),
-            )
-            .await
+            let (headers, own_key) = keyed(passed_on(headers));
+            let outgoing = outgoing(shared, Method::POST, &queue, action, headers, held.bytes().clone());
+            answer(shared, open, Outgoing { own_key, ..outgoing }).await
         }
         Err(error) => refused(open, error),
     }
@@ -97,12 +91,12 @@ fn outgoing(
     body: Bytes,
 ) -> Outgoing {
     let url = shared.upstream.url(&client::queue_path(&shared.namespace, queue, action));
-    Outgoing { method, url, headers, body }
+    Outgoing { method, url, headers, body, own_key: false }
 }
 
 /// Passes a request on, and answers what the broker does.
-async fn answer(shared: &Shared, open: Open, outgoing: Outgoing) -> Response {
-    match pass(shared, &outgoing).await {
+async fn answer(shared: &Shared, open: Open, mut outgoing: Outgoing) -> Response {
+    match pass(shared, &mut outgoing).await {
         Ok(answer) => {
             let taken = answer.status.is_success();
             open.end(if taken { Outcome::Answered } else { Outcome::Refused });
@@ -131,9 +125,13 @@ fn full(shared: &Shared) -> Refused {
 
 /// Says what became of the request, and by which key it can be sent again.
 fn unanswered(given_up: &GivenUp, outgoing: &Outgoing) -> Response {
+    let has_key = outgoing.headers.contains_key(KEY);
     let message = match (&outgoing.method, given_up.may_have_taken) {
         (&Method::GET, _) => format!("{given_up}; try again"),
         (_, false) => format!("{given_up}; nothing was stored: send it again"),
+        (_, true) if !has_key => {
+            format!("{given_up}; it may have been stored: sent again, it is then stored twice")
+        }
         (_, true) => format!(
             "{given_up}; it may have been stored: send it again with this answer's Idempotency-Key, within {} minutes, \
              and it is stored once",
@@ -160,14 +158,17 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
     passed
 }
 
-/// Gives a send a key unless the application did. All tries have the same.
-fn keyed(mut headers: HeaderMap) -> HeaderMap {
+/// Gives a send a key unless the application did, and says whether it did. All tries have the same.
+fn keyed(mut headers: HeaderMap) -> (HeaderMap, bool) {
     let key = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
     // A UUID has nothing that a header cannot have.
-    if let (false, Ok(key)) = (headers.contains_key(KEY), HeaderValue::try_from(key)) {
+    let own = if let (false, Ok(key)) = (headers.contains_key(KEY), HeaderValue::try_from(key)) {
         headers.insert(KEY, key);
-    }
-    headers
+        true
+    } else {
+        false
+    };
+    (headers, own)
 }
 
 #[cfg(test)]
@@ -200,10 +201,12 @@ mod tests {
 
     #[test]
     fn a_send_has_a_key_of_its_own_unless_it_brings_one() {
-        let own = keyed(headers(&[("idempotency-key", "mine")]));
-        assert_eq!(own.get_all(KEY).iter().collect::<Vec<_>>(), ["mine"]);
+        let (brought, own) = keyed(headers(&[("idempotency-key", "mine")]));
+        assert_eq!(brought.get_all(KEY).iter().collect::<Vec<_>>(), ["mine"]);
+        assert!(!own);
         let keys = [keyed(HeaderMap::new()), keyed(HeaderMap::new())];
-        let keys = keys.map(|headers| headers[KEY].to_str().unwrap().to_owned());
+        assert!(keys.iter().all(|(_, own)| *own));
+        let keys = keys.map(|(headers, _)| headers[KEY].to_str().unwrap().to_owned());
         assert_ne!(keys[0], keys[1]);
         for key in keys {
             assert_eq!(uuid::Uuid::parse_str(&key).unwrap().get_version_num(), 4, "{key}");

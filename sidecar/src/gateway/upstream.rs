@@ -5,8 +5,11 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use capstan_api::ErrorCode;
+use capstan_api::envelope::Envelope;
 use reqwest::{Client, Url};
 
+use super::KEY;
 use super::metrics::Reason;
 use crate::call;
 
@@ -29,6 +32,15 @@ pub(super) struct Outgoing {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The gateway made its key.
+    pub(super) own_key: bool,
+}
+
+impl Outgoing {
+    /// Takes away the gateway's own key; whether there was one.
+    pub(super) fn drop_own_key(&mut self) -> bool {
+        std::mem::take(&mut self.own_key) && self.headers.remove(KEY).is_some()
+    }
 }
 
 /// What the broker answered.
@@ -65,6 +77,15 @@ impl Failure {
 
     fn broken(text: String) -> Self {
         Self { reason: Reason::Broken, text, asked: None, answer: None }
+    }
+
+    /// Whether the broker remembers as many keys as it can, so that it takes sends without one alone.
+    pub(super) fn is_full_of_keys(&self) -> bool {
+        let full = ErrorCode::IdempotencyKeysFull.code();
+        let body = self.answer.as_ref().filter(|_| self.reason == Reason::Busy).map(|answer| &answer.body);
+        let envelope =
+            body.and_then(|body| serde_json::from_slice::<Envelope<serde::de::IgnoredAny>>(body).ok());
+        envelope.is_some_and(|envelope| envelope.errors.iter().any(|error| error.code == full))
     }
 
     /// Whether the broker may have taken the request all the same.
@@ -105,7 +126,7 @@ impl Upstream {
 
     /// Asks once. An answer is one that another try would not change.
     pub(super) async fn ask(&self, outgoing: &Outgoing) -> Result<Answer, Failure> {
-        let Outgoing { method, url, headers, body } = outgoing;
+        let Outgoing { method, url, headers, body, .. } = outgoing;
         let request = self.http.request(method.clone(), url.clone());
         let response = request.headers(headers.clone()).body(body.clone()).send().await?;
         let answer = read(response).await?;

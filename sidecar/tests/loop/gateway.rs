@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::support::sends::{Sends, Step, TAKEN, between};
+use crate::support::sends::{Sends, Sent, Step, TAKEN, between};
 use crate::support::{PATIENCE, Running, get, name, soon, until_metrics};
 
 /// A sidecar with a gateway to `url`.
@@ -144,6 +144,47 @@ async fn what_passes_soon_is_tried_again_and_the_rest_is_said_at_once() {
         assert_eq!(broker.sent().len(), 1);
         gateway.end().await;
     }
+}
+
+const NO_ROOM_FOR_KEYS: Step = Step::Answer(
+    429,
+    &[("retry-after", "1")],
+    r#"{"success":false,"errors":[{"code":10281,"message":"no room"}],"messages":[],"result":null}"#,
+);
+
+#[tokio::test]
+async fn a_broker_without_room_for_keys_gets_sends_without_one() {
+    let broker =
+        Sends::start([NO_ROOM_FOR_KEYS, Step::Answer(200, &[], TAKEN), NO_ROOM_FOR_KEYS, Step::Cut]).await;
+    let gateway = start(broker.url(), |_| {}).await;
+    assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200);
+    // Without its key it cannot be tried again when it may have been stored.
+    let (status, code, message) = refusal(post(&gateway, "/queues/orders/messages", "{}").await).await;
+    assert_eq!((status, code), (503, 15000));
+    assert!(message.contains("stored twice"), "{message}");
+    let sent = broker.sent();
+    let keys: Vec<bool> = sent.iter().map(|sent| sent.headers.contains_key("idempotency-key")).collect();
+    assert_eq!(keys, [true, false, true, false]);
+    assert!(sent[1].at - sent[0].at < Duration::from_secs(1), "nothing is waited for");
+    gateway.end().await;
+}
+
+#[tokio::test]
+async fn a_key_that_the_application_gave_is_kept_and_so_is_one_of_a_send_that_may_be_stored() {
+    let broker =
+        Sends::start([NO_ROOM_FOR_KEYS, Step::Answer(200, &[], TAKEN), Step::Cut, NO_ROOM_FOR_KEYS]).await;
+    let gateway = start(broker.url(), |_| {}).await;
+    let send = Client::new()
+        .post(url(&gateway, "/queues/orders/messages"))
+        .header("idempotency-key", "mine")
+        .body("{}");
+    assert_eq!(soon("an answer", send.send()).await.unwrap().status(), 200);
+    assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200);
+    let sent = broker.sent();
+    let keys: Vec<&str> = sent.iter().map(Sent::key).collect();
+    assert_eq!(keys[..2], ["mine", "mine"]);
+    assert!(keys[2] == keys[3] && keys[3] == keys[4], "{keys:?}");
+    gateway.end().await;
 }
 
 #[tokio::test]

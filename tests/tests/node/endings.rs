@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use e2e::cluster::{BrokerAccess, Cluster, LONG, Namespace, Turn, until};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
-use crate::fixture::{QUEUE, is_rolled_out};
+use crate::fixture::{PODS, QUEUE, is_rolled_out};
 use crate::subject::{Subject, first_pod, orders, send_while, until_handled, until_in_flight};
 
 /// Long enough that a pod ends with calls open, and shorter than what it has to end.
@@ -139,12 +139,29 @@ async fn an_application_that_listens_late_gets_its_messages_in_their_first_attem
         let broker = BrokerAccess::of(namespace);
         let sent = broker.send("orders", &orders(30, 0)).await;
         subject.apply(namespace).await;
-        let what = "the sidecar gave messages back";
-        until(what, LONG, async || {
-            let released = broker.state("orders").await?.totals.released;
-            if released > 0 { Ok(()) } else { Err("none was released".to_owned()) }
+        until("the sidecar runs, and the application does not listen", LONG, async || {
+            // There may be one from before the sidecar was added.
+            let pods = namespace.pods(PODS).await;
+            let mut statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
+            let found = statuses.find(|status| status.init_container_statuses.is_some());
+            let found = found.ok_or("there is no pod with a sidecar")?;
+            let started = |statuses: &Option<Vec<ContainerStatus>>| {
+                statuses.iter().flatten().any(|status| status.started == Some(true))
+            };
+            let is_ready = found.container_statuses.iter().flatten().any(|status| status.ready);
+            assert!(!is_ready, "the application listens already: nothing can be said of before");
+            if started(&found.init_container_statuses) && started(&found.container_statuses) {
+                Ok(())
+            } else {
+                Err("they have not started".to_owned())
+            }
         })
         .await;
+        assert_eq!(
+            broker.state("orders").await.unwrap().totals.acknowledged,
+            0,
+            "who could have handled any?"
+        );
         until_handled(namespace, &broker).await.assert_once(&sent);
     })
     .await;

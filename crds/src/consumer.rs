@@ -267,7 +267,7 @@ pub struct ConsumerStatus {
     /// The sidecars in the target's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarStatus>,
-    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested.
+    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested, AppReachable.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,

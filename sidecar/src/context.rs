@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use crate::event::{Event, What};
 use crate::metrics::Metrics;
 use crate::quiesce::Quiesce;
+use crate::reach::Reach;
 
 /// Shared by the whole sidecar.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) namespace: Name,
     pub(crate) workload: Workload,
+    pub(crate) pod: String,
     pub(crate) broker: Client,
     pub(crate) application: reqwest::Client,
     pub(crate) metrics: Metrics,
@@ -25,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) drain_timeout: Duration,
     /// The application is being ended, and may come back.
     pub(crate) quiesce: Quiesce,
+    /// What is known of the application.
+    pub(crate) reach: Reach,
     /// The final drain has begun: nothing is pulled any more.
     pub(crate) drain: CancellationToken,
     /// The drain took too long: calls end now.

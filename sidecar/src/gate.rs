@@ -52,6 +52,7 @@ impl Gate {
     /// Forgets everything: the application is now somewhere else.
     pub(crate) fn reset(&self) {
         self.breaker.send_replace(Breaker::default());
+        self.scope.context.reach.forget(&self.scope.queue, &self.scope.consumer);
     }
 
     /// Counts a pull until the answer is dropped.
@@ -117,7 +118,7 @@ impl Gate {
     }
 
     fn show(&self, endpoint: &Endpoint, change: Change, reason: String) {
-        let Scope { queue, context, .. } = &*self.scope;
+        let Scope { queue, consumer, context, .. } = &*self.scope;
         let application = format!("http://127.0.0.1:{}{}", endpoint.port, endpoint.path);
         let what = match change {
             Change::Opened { wait } => {
@@ -130,6 +131,11 @@ impl Gate {
                 What::Reachable
             }
         };
+        let unreachable = match &what {
+            What::Unreachable { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        context.reach.set(queue, consumer, unreachable);
         context.metrics.show_breaker(self.scope.labels(), &what);
         self.scope.emit(|| what);
     }

@@ -27,6 +27,7 @@ mod metrics;
 mod policies;
 mod pull;
 mod quiesce;
+mod reach;
 mod request;
 mod settle;
 mod sidecar;

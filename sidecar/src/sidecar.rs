@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::event::{EVENTS_MAX, Event};
 use crate::metrics::Metrics;
 use crate::quiesce::{self, Quiesce};
+use crate::reach::{self, Reach};
 use crate::{admin, call, policies, supervisor};
 
 /// Why a sidecar did not start.
@@ -44,14 +45,16 @@ impl Sidecar {
     pub async fn bind(config: Config) -> Result<Self, SidecarError> {
         let Config { broker_url, namespace, workload, pod, admin, drain_timeout } = config;
         let context = Context {
-            broker: Client::new(&broker_url)?.with_identity(workload.clone(), pod),
+            broker: Client::new(&broker_url)?.with_identity(workload.clone(), pod.clone()),
             namespace,
             workload,
+            pod,
             application: call::client()?,
             metrics: Metrics::new()?,
             events: broadcast::Sender::new(EVENTS_MAX),
             drain_timeout,
             quiesce: Quiesce::new(),
+            reach: Reach::new(),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -86,6 +89,8 @@ impl Sidecar {
         let (sender, receiver) = watch::channel(Vec::new());
         tasks.spawn(policies::follow(Arc::clone(&context), sender));
         tasks.spawn(quiesce::watch(Arc::clone(&context), receiver.clone()));
+        let mut reporting = JoinSet::new();
+        reporting.spawn(reach::report(Arc::clone(&context)));
         let working = supervisor::run(Arc::clone(&context), receiver);
         let mut working = std::pin::pin!(drain(&context, working));
         let mut shutdown = std::pin::pin!(shutdown);
@@ -96,6 +101,7 @@ impl Sidecar {
             }
             () = &mut working => shutdown.await,
         }
+        reporting.join_next().await;
         tracing::info!("ended");
     }
 }

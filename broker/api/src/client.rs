@@ -16,7 +16,7 @@ use crate::message::{
     Remove, Removed, Send, SendBatch, Sent, Settle, Settled,
 };
 use crate::name::Name;
-use crate::workload::{POD_HEADER, WORKLOAD_HEADER, Workload, WorkloadConsumers};
+use crate::workload::{POD_HEADER, PodReport, WORKLOAD_HEADER, Workload, WorkloadConsumers};
 
 /// How long a request may take beside the time it asks the broker to wait.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
@@ -276,6 +276,24 @@ impl Client {
             .append_pair("revision", revision)
             .append_pair("wait_ms", &wait.as_millis().to_string());
         plain(self.http.get(url).timeout(REQUEST_TIMEOUT + wait).send().await?).await
+    }
+
+    /// Tells the broker what the sidecar of a pod knows of its application.
+    ///
+    /// # Errors
+    /// [`ClientError`]; saying it again is always safe.
+    pub async fn report(
+        &self,
+        namespace: &Name,
+        workload: &Workload,
+        pod: &str,
+        report: &PodReport,
+    ) -> Result<(), ClientError> {
+        let (kind, name) = (workload.kind.as_str(), &workload.name);
+        let path = format!("/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/pods/{pod}");
+        let request = self.http.put(self.url(&path)?).timeout(REQUEST_TIMEOUT).json(report);
+        let _: serde_json::Value = plain(request.send().await?).await?;
+        Ok(())
     }
 
     async fn post<B: Serialize + Sync, T: DeserializeOwned>(

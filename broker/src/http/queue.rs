@@ -41,12 +41,12 @@ impl Found {
 }
 
 /// A namespace that can exist.
-pub(super) fn check_account(namespace: &str) -> Result<(), Refused> {
+pub(super) fn check_account(namespace: &str) -> Result<Name, Refused> {
     check("account id", namespace)
 }
 
-fn check(what: &str, name: &str) -> Result<(), Refused> {
-    Name::new(name).map(drop).map_err(|error| {
+fn check(what: &str, name: &str) -> Result<Name, Refused> {
+    Name::new(name).map_err(|error| {
         Refused::new(ErrorCode::QueueIdMalformed, format!("the {what} in the path: {error}"))
     })
 }

@@ -1,5 +1,6 @@
 //! One call of the application.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use capstan_api::Name;
@@ -24,10 +25,16 @@ pub(crate) fn client() -> reqwest::Result<Client> {
     builder.connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(IDLE_CONNECTION).build()
 }
 
-/// POSTs `body` to the application and reads its answer.
-pub(crate) async fn post(client: &Client, endpoint: &Endpoint, queue: &Name, body: Vec<u8>) -> Outcome {
+/// POSTs `body` to the application at `address` and reads its answer.
+pub(crate) async fn post(
+    client: &Client,
+    address: SocketAddr,
+    endpoint: &Endpoint,
+    queue: &Name,
+    body: Vec<u8>,
+) -> Outcome {
     let limit = Duration::from_millis(endpoint.timeout_ms);
-    let url = format!("http://127.0.0.1:{}{}", endpoint.port, endpoint.path);
+    let url = format!("http://{address}{}", endpoint.path);
     let request = client
         .post(url)
         .header(header::CONTENT_TYPE, "application/json")

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, What};
+use crate::loopback::Loopback;
 use crate::metrics::Metrics;
 use crate::quiesce::Quiesce;
 use crate::reach::Reach;
@@ -59,6 +60,7 @@ pub(crate) struct Scope {
     pub(crate) namespace: Name,
     pub(crate) queue: Name,
     pub(crate) consumer: Name,
+    pub(crate) loopback: Loopback,
     /// No more pulls for this consumer: it is gone, or the sidecar drains.
     pub(crate) stop: CancellationToken,
     warned: watch::Sender<Option<Instant>>,
@@ -71,7 +73,8 @@ impl Scope {
     pub(crate) fn new(context: Arc<Context>, policy: &WorkloadConsumer) -> Self {
         let (stop, warned) = (context.drain.child_token(), watch::Sender::new(None));
         let (namespace, queue) = (policy.namespace.clone(), policy.queue.clone());
-        Self { context, namespace, queue, consumer: policy.name.clone(), stop, warned }
+        let (consumer, loopback) = (policy.name.clone(), Loopback::default());
+        Self { context, namespace, queue, consumer, loopback, stop, warned }
     }
 
     /// Tells whoever listens; `what` is made only then.

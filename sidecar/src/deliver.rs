@@ -56,7 +56,8 @@ async fn call_extending(
     let context = &scope.context;
     let open = Open::new(scope);
     let call = async {
-        let outcome = call::post(&context.application, &policy.endpoint, &scope.queue, body).await;
+        let address = scope.loopback.address(policy.endpoint.port);
+        let outcome = call::post(&context.application, address, &policy.endpoint, &scope.queue, body).await;
         if matches!(outcome, Outcome::Broken(_)) {
             let grace = BROKEN_GRACE.min(Duration::from_millis(policy.visibility_timeout_ms) / 3);
             let _ = tokio::time::timeout(grace, context.ending()).await;

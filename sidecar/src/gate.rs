@@ -1,11 +1,9 @@
 //! The breaker shared by the slots of a consumer: gives out permits to pull, and takes back what came of them.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_api::workload::Endpoint;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::breaker::{Ask, Breaker, Change, Reach};
@@ -78,12 +76,12 @@ impl Gate {
                 Ask::Pull => return permit(false),
                 Ask::Connect => {
                     let mut permit = permit(true);
-                    let reach = connect(endpoint.port).await;
+                    let reach = connect(&self.scope, endpoint.port).await;
                     permit.report_to(endpoint, reach.err());
                 }
                 Ask::Probe => {
                     let mut permit = permit(true);
-                    match connect(endpoint.port).await {
+                    match connect(&self.scope, endpoint.port).await {
                         Ok(()) => return permit,
                         Err(refusal) => permit.report_to(endpoint, Some(refusal)),
                     }
@@ -119,7 +117,7 @@ impl Gate {
 
     fn show(&self, endpoint: &Endpoint, change: Change, reason: String) {
         let Scope { queue, consumer, context, .. } = &*self.scope;
-        let application = format!("http://127.0.0.1:{}{}", endpoint.port, endpoint.path);
+        let application = format!("http://localhost:{}{}", endpoint.port, endpoint.path);
         let what = match change {
             Change::Opened { wait } => {
                 tracing::warn!(%queue, application, reason, wait_seconds = wait.as_secs(),
@@ -199,12 +197,10 @@ impl Drop for Permit {
 }
 
 /// Sees whether the application listens, so that no message is leased for one that does not.
-async fn connect(port: u16) -> Result<(), Refusal> {
-    let reason =
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("not accepted within {} s", CONNECT_TIMEOUT.as_secs_f64()),
-        };
-    Err(Refusal { reason: format!("no connection to the application: {reason}"), retry_after: None })
+async fn connect(scope: &Scope, port: u16) -> Result<(), Refusal> {
+    let found = scope.loopback.find(port, CONNECT_TIMEOUT).await;
+    found.map_err(|error| Refusal {
+        reason: format!("no connection to the application: {error}"),
+        retry_after: None,
+    })
 }

@@ -23,6 +23,7 @@ pub mod drain;
 pub mod event;
 mod gate;
 pub mod lease;
+pub mod loopback;
 mod metrics;
 mod policies;
 mod pull;

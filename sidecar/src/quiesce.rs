@@ -3,15 +3,14 @@
 //! An application's `preStop` hook runs before every end of its container: with its pod, where the sidecar drains too, and
 //! on a restart by its liveness probe, where the same sidecar must work for the next container.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_api::workload::WorkloadConsumer;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::context::Context;
+use crate::loopback;
 
 /// Where the admin port quiesces.
 pub(crate) const PATH: &str = "/quiesce";
@@ -125,8 +124,7 @@ async fn application_back(
 
 async fn all_listen(ports: Vec<u16>) -> bool {
     for port in ports {
-        let connected = tokio::time::timeout(POLL, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await;
-        if !matches!(connected, Ok(Ok(_))) {
+        if loopback::connect(port, POLL).await.is_err() {
             return false;
         }
     }

@@ -9,6 +9,7 @@ use reqwest::{Client, Response, header};
 use tokio::time::Instant;
 
 use crate::gate::CONNECT_TIMEOUT;
+use crate::request::Body;
 use crate::verdict::{Answer, Outcome};
 
 /// Most bytes of an answer's body that are read.
@@ -31,7 +32,7 @@ pub(crate) async fn post(
     address: SocketAddr,
     endpoint: &Endpoint,
     queue: &Name,
-    body: Vec<u8>,
+    body: Body,
 ) -> Outcome {
     let limit = Duration::from_millis(endpoint.timeout_ms);
     let url = format!("http://{address}{}", endpoint.path);
@@ -39,7 +40,7 @@ pub(crate) async fn post(
         .post(url)
         .header(header::CONTENT_TYPE, "application/json")
         .header(QUEUE_HEADER, queue.as_str())
-        .body(body);
+        .body(reqwest::Body::wrap(body));
     let deadline = Instant::now() + limit;
     let answer = match tokio::time::timeout_at(deadline, request.send()).await {
         Ok(Ok(response)) => read(response, deadline).await,

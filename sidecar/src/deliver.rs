@@ -12,7 +12,7 @@ use crate::context::Scope;
 use crate::event::What;
 use crate::lease::Lease;
 use crate::quiesce;
-use crate::request::{Leased, Prepared};
+use crate::request::{Body, Leased, Prepared};
 use crate::settle;
 use crate::verdict::{self, Class, Outcome, Verdict};
 
@@ -49,7 +49,7 @@ fn decide(scope: &Scope, leased: Vec<Leased>, outcome: &Outcome) -> (Vec<Leased>
 async fn call_extending(
     scope: &Scope,
     policy: &WorkloadConsumer,
-    body: Vec<u8>,
+    body: Body,
     leased: &[Leased],
     lease: &mut Lease,
 ) -> Outcome {

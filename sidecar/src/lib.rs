@@ -24,6 +24,7 @@ pub mod event;
 mod gate;
 pub mod lease;
 pub mod loopback;
+mod memory;
 mod metrics;
 mod policies;
 mod pull;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::context::Context;
+use crate::memory;
 use crate::pull::retry_after;
 
 /// How long the broker waits for a change before it answers that there is none.
@@ -55,6 +56,7 @@ async fn poll(context: &Context, policies: &watch::Sender<Vec<WorkloadConsumer>>
         if answer.revision != revision {
             tracing::info!(workload = %context.workload, consumers = answer.consumers.len(), "configured");
             revision = answer.revision;
+            memory::check(&answer.consumers);
             policies.send_replace(answer.consumers);
             backoff.reset();
         } else if asked_at.elapsed() >= UNCHANGED_MIN {

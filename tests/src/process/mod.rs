@@ -4,8 +4,10 @@ mod broker;
 mod clients;
 mod clock;
 mod program;
+mod sidecar;
 
 pub use broker::{Broker, Killer, Starting};
 pub use clients::{go, node, python};
 pub use clock::Clock;
 pub use program::{Log, program, progress};
+pub use sidecar::Sidecar;

@@ -1,6 +1,7 @@
 //! The programs as processes: crashes, restarts, bad input, other people's clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod application;
 mod attributes;
 mod changes;
 mod clock;
@@ -13,6 +14,7 @@ mod fixture;
 mod full;
 mod heads;
 mod input;
+mod memory;
 mod polls;
 mod ports;
 mod purge;

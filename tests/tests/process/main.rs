@@ -15,6 +15,7 @@ mod full;
 mod heads;
 mod input;
 mod memory;
+mod outage;
 mod polls;
 mod ports;
 mod purge;

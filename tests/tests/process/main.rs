@@ -10,6 +10,7 @@ mod connections;
 mod crash;
 mod damage;
 mod durable;
+mod examples;
 mod fixture;
 mod full;
 mod heads;

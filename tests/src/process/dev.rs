@@ -21,14 +21,14 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Runs `files`, with the data in `data` and the shell command `app` as the application.
+    /// Runs `files`, with the data in `data` and more of the command line.
     ///
     /// # Panics
     /// When there is no such program, or it cannot be started.
-    pub fn start(files: &[&Path], data: &Path, app: &str) -> Self {
+    pub fn start(files: &[&Path], data: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(program("capstan"));
         command.arg("dev").args(files).args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
-        command.args(["--app", app, "--app-port", "0"]).env_remove("CAPSTAN_LOG").env_remove("CAPSTAN_URL");
+        command.args(more).env_remove("CAPSTAN_LOG").env_remove("CAPSTAN_URL");
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -35,7 +35,11 @@ async fn handles_orders(file: &str, app: &str) {
     assert!(source.lines().count() < LINES_MAX, "{file} is longer than an example should be");
     let data = tempfile::tempdir().unwrap();
     let files = [folder().join("queue.yaml"), folder().join("consumer.yaml")];
-    let dev = Dev::start(&[&files[0], &files[1]], data.path(), &format!("exec {app}"));
+    let dev = Dev::start(
+        &[&files[0], &files[1]],
+        data.path(),
+        &["--app", &format!("exec {app}"), "--app-port", "0"],
+    );
     let (client, namespace): (_, Name) = (dev.client(), name(NAMESPACE));
     let (orders, letters) = (name("orders"), name("orders-dlq"));
     let item = |id: u32| json!({ "body": { "id": id, "item": "lamp" } });

@@ -6,6 +6,7 @@ mod attributes;
 mod changes;
 mod clock;
 mod concurrency;
+mod conformance;
 mod connections;
 mod crash;
 mod damage;

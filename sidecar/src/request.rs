@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use capstan_api::message::{Attributes, ContentType, PulledMessage};
+use capstan_api::message::{Attributes, ContentType, Metrics, Pulled, PulledMessage};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -70,11 +70,41 @@ enum Value {
     Json(Box<RawValue>),
 }
 
-/// Prepares `messages` of `queue`.
+/// What is before the messages.
+#[derive(Serialize)]
+struct Head<'a> {
+    queue: &'a str,
+    metadata: Metadata,
+}
+
+#[derive(Serialize)]
+struct Metadata {
+    metrics: Backlog,
+}
+
+/// The backlog of the queue when the batch was leased, this batch included.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Backlog {
+    backlog_count: u64,
+    backlog_bytes: u64,
+    oldest_message_timestamp_ms: u64,
+}
+
+impl From<Metrics> for Backlog {
+    fn from(metrics: Metrics) -> Self {
+        let Metrics { backlog_count, backlog_bytes, oldest_message_timestamp_ms } = metrics;
+        Self { backlog_count, backlog_bytes, oldest_message_timestamp_ms }
+    }
+}
+
+/// Prepares the messages that were pulled from `queue`.
 ///
 /// # Errors
 /// None that real input can cause: strings and raw JSON can always be written.
-pub(crate) fn prepare(queue: &str, messages: Vec<PulledMessage>) -> Result<Prepared, serde_json::Error> {
+pub(crate) fn prepare(queue: &str, pulled: Pulled) -> Result<Prepared, serde_json::Error> {
+    let Pulled { messages, metadata, .. } = pulled;
+    let head = Head { queue, metadata: Metadata { metrics: metadata.metrics.into() } };
     let mut views = Vec::with_capacity(messages.len());
     let (mut leased, mut unreadable) = (Vec::with_capacity(messages.len()), Vec::new());
     for message in messages {
@@ -89,7 +119,7 @@ pub(crate) fn prepare(queue: &str, messages: Vec<PulledMessage>) -> Result<Prepa
             Err(why) => unreadable.push((one, why)),
         }
     }
-    Ok(Prepared { body: Body::new(queue, views)?, leased, unreadable })
+    Ok(Prepared { body: Body::new(&head, views)?, leased, unreadable })
 }
 
 fn read_body(content_type: Option<&str>, body: String) -> Result<(ContentType, Value), String> {
@@ -111,8 +141,11 @@ fn read_body(content_type: Option<&str>, body: String) -> Result<(ContentType, V
 }
 
 impl Body {
-    fn new(queue: &str, views: Vec<View>) -> serde_json::Result<Self> {
-        let mut begun = format!("{{\"queue\":{},\"messages\":[", serde_json::to_string(queue)?).into_bytes();
+    fn new(head: &Head<'_>, views: Vec<View>) -> serde_json::Result<Self> {
+        let mut begun = serde_json::to_vec(head)?;
+        // The messages follow within it.
+        begun.pop();
+        begun.extend_from_slice(b",\"messages\":[");
         if views.is_empty() {
             begun.extend_from_slice(END);
         }
@@ -195,6 +228,18 @@ mod tests {
         }
     }
 
+    const HEAD: &str = concat!(
+        r#"{"queue":"orders","metadata":{"metrics":{"backlogCount":12,"backlogBytes":345,"#,
+        r#""oldestMessageTimestampMs":1795473420076}},"messages":["#
+    );
+
+    fn pulled(messages: Vec<PulledMessage>) -> Pulled {
+        let metrics =
+            Metrics { backlog_count: 12, backlog_bytes: 345, oldest_message_timestamp_ms: 1_795_473_420_076 };
+        let metadata = capstan_api::message::Metadata { metrics };
+        Pulled { message_backlog_count: 12, messages, metadata }
+    }
+
     #[test]
     fn each_content_type_is_written_in_its_form() {
         let json = STANDARD.encode(r#"{"n": 1.10, "big": 12345678901234567890123}"#);
@@ -204,7 +249,7 @@ mod tests {
             message("3", "bytes", "AAEC"),
             message("4", "v8", "/w8="),
         ];
-        let prepared = prepare("orders", messages).unwrap();
+        let prepared = prepare("orders", pulled(messages)).unwrap();
         let common = r#""timestampMs":1795473420076,"attempts":2,"contentType""#;
         let end = r#""attributes":{"traceparent":"00-1-2-01"}}"#;
         let expected = [
@@ -215,14 +260,11 @@ mod tests {
             format!(r#"{{"id":"3",{common}:"bytes","body":"AAEC",{end}"#),
             format!(r#"{{"id":"4",{common}:"v8","body":"/w8=",{end}"#),
         ];
-        let expected = format!(r#"{{"queue":"orders","messages":[{}]}}"#, expected.join(","));
+        let expected = format!("{HEAD}{}]}}", expected.join(","));
         assert_eq!(written(prepared.body), expected, "numbers keep their digits");
         assert_eq!(prepared.leased.iter().map(|one| one.lease_id.as_str()).collect::<Vec<_>>().len(), 4);
         assert!(prepared.unreadable.is_empty());
-        assert_eq!(
-            written(prepare("orders", Vec::new()).unwrap().body),
-            r#"{"queue":"orders","messages":[]}"#
-        );
+        assert_eq!(written(prepare("orders", pulled(Vec::new())).unwrap().body), format!("{HEAD}]}}"));
     }
 
     /// All pieces, which are as long together as was said.
@@ -240,7 +282,7 @@ mod tests {
     fn a_large_batch_is_written_in_pieces_and_read_as_one() {
         let text = "\u{1}\"ü".repeat(5000);
         let messages: Vec<PulledMessage> = (0..20).map(|n| message(&n.to_string(), "text", &text)).collect();
-        let mut prepared = prepare("orders", messages).unwrap();
+        let mut prepared = prepare("orders", pulled(messages)).unwrap();
         let first = prepared.body.next().unwrap();
         assert!((PIECE..4 * PIECE).contains(&first.len()), "{}", first.len());
         let all = String::from_utf8(first.to_vec()).unwrap() + &written(prepared.body);
@@ -260,7 +302,7 @@ mod tests {
             message("3", "xml", "<a/>"),
             message("4", "text", "fine"),
         ];
-        let prepared = prepare("orders", messages).unwrap();
+        let prepared = prepare("orders", pulled(messages)).unwrap();
         assert_eq!(prepared.leased.len(), 1);
         let reasons: Vec<&str> = prepared.unreadable.iter().map(|(_, why)| why.as_str()).collect();
         assert!(

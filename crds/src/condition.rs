@@ -14,6 +14,8 @@ pub const TARGET_RESOLVED: &str = "TargetResolved";
 pub const SIDECARS_INJECTED: &str = "SidecarsInjected";
 /// Consumer: someone else writes the fields of the sidecar.
 pub const INJECTION_CONTESTED: &str = "InjectionContested";
+/// Consumer: the applications of its pods take batches. Unknown while no sidecar has said anything.
+pub const APP_REACHABLE: &str = "AppReachable";
 /// Broker: its pod serves.
 pub const AVAILABLE: &str = "Available";
 
@@ -71,6 +73,12 @@ pub mod reason {
     pub const CONFLICT: &str = "Conflict";
     /// No other field manager writes the fields.
     pub const UNCONTESTED: &str = "Uncontested";
+    /// The applications take batches.
+    pub const REACHABLE: &str = "Reachable";
+    /// In some pods nothing listens on `endpoint.port`, or what listens answers that it never began.
+    pub const UNREACHABLE: &str = "Unreachable";
+    /// No sidecar has said anything about its application yet.
+    pub const NOT_REPORTED: &str = "NotReported";
     /// The pod serves.
     pub const SERVING: &str = "Serving";
     /// The pod does not serve (yet).
@@ -82,8 +90,17 @@ pub mod reason {
 #[cfg(test)]
 mod tests {
     /// What needs no remedy.
-    const GOOD: [&str; 8] =
-        ["AsDeclared", "Accepted", "Resolved", "Delivering", "Pull", "Injected", "Uncontested", "Serving"];
+    const GOOD: [&str; 9] = [
+        "AsDeclared",
+        "Accepted",
+        "Resolved",
+        "Delivering",
+        "Pull",
+        "Injected",
+        "Uncontested",
+        "Reachable",
+        "Serving",
+    ];
 
     #[test]
     fn every_reason_has_a_remedy_in_the_documentation() {

@@ -64,8 +64,8 @@ pub struct ConsumerSpec {
     #[serde(default = "default_wait_time")]
     #[schemars(extend("x-kubernetes-validations" = between("maxWaitTime", "0s", "60s")))]
     pub max_wait_time: Duration,
-    /// Calls at once in one pod, 1 to 250. Each holds a batch in the sidecar's memory, up to about four times
-    /// maxBatchBytes: with many, raise sidecar.resources. Default 1.
+    /// Calls at once in one pod, 1 to 250. Each holds a batch in the sidecar's memory, which needs at most 16Mi and twice
+    /// concurrencyPerPod times maxBatchBytes: when that is more than 64Mi, raise sidecar.resources. Default 1.
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 250))]
     pub concurrency_per_pod: u16,
@@ -279,7 +279,7 @@ pub struct ConsumerStatus {
     /// The sidecars in the target's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarStatus>,
-    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested.
+    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested, AppReachable.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,

@@ -45,17 +45,37 @@ impl<'a> Conditions<'a> {
     #[must_use]
     pub fn set(mut self, type_: &str, verdict: &Verdict) -> Self {
         let status = if verdict.holds { "True" } else { "False" };
+        self.push(type_, status, verdict.reason, &verdict.message);
+        self
+    }
+
+    /// Sets one of which nothing is known.
+    #[must_use]
+    pub fn set_unknown(mut self, type_: &str, reason: &str, message: &str) -> Self {
+        self.push(type_, "Unknown", reason, message);
+        self
+    }
+
+    /// Takes over an old one as it is, unless there is none.
+    #[must_use]
+    pub fn keep(mut self, condition: Option<&Condition>) -> Self {
+        let kept = condition.cloned();
+        self.new
+            .extend(kept.map(|condition| Condition { observed_generation: self.generation, ..condition }));
+        self
+    }
+
+    fn push(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
         let old = self.old.iter().find(|condition| condition.type_ == type_ && condition.status == status);
         let since = old.map_or_else(|| self.now.clone(), |old| old.last_transition_time.clone());
         self.new.push(Condition {
             last_transition_time: since,
-            message: verdict.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+            message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
             observed_generation: self.generation,
-            reason: verdict.reason.to_owned(),
+            reason: reason.to_owned(),
             status: status.to_owned(),
             type_: type_.to_owned(),
         });
-        self
     }
 
     /// All that were set.

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::contest::Contests;
 use crate::events::Events;
 use crate::limiter::Limiter;
+use crate::reach::Reaches;
 use crate::work::WorkQueue;
 use crate::world::{Unit, World};
 
@@ -38,6 +39,7 @@ pub(crate) struct Context {
     pub(crate) count_writes: Limiter,
     pub(crate) applied: Applied<Object>,
     pub(crate) contests: Contests,
+    pub(crate) reaches: Reaches,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
 
@@ -58,6 +60,7 @@ impl Context {
             count_writes: Limiter::new(COUNT_WRITES_PER_SECOND),
             applied: Applied::default(),
             contests: Contests::default(),
+            reaches: Reaches::default(),
             controls: Mutex::default(),
         }
     }
@@ -76,6 +79,7 @@ impl Context {
     /// Forgets what is remembered of a Broker that is gone.
     pub(crate) fn forget_broker(&self, broker: &Key) {
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
+        self.reaches.forget(broker);
         let names = crate::names::names(&broker.name);
         let own = [&names.stateful_set, &names.service, &names.pods_service];
         self.applied.forget(|object| match object {

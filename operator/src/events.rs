@@ -63,7 +63,9 @@ impl Events {
 fn changes(old: &[Condition], new: &[Condition], bad_when_true: &[&str]) -> Vec<Change> {
     let mut events: Vec<Change> = Vec::new();
     for condition in new {
-        let is_bad = (condition.status == "True") == bad_when_true.contains(&condition.type_.as_str());
+        // Of what is unknown nobody knows that it is bad.
+        let is_bad = condition.status != "Unknown"
+            && (condition.status == "True") == bad_when_true.contains(&condition.type_.as_str());
         let before = find(old, &condition.type_);
         let is_same =
             before.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);

@@ -53,6 +53,7 @@ mod leader;
 mod limiter;
 mod names;
 mod pod;
+mod reach;
 mod run;
 mod status;
 pub mod work;

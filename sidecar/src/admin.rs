@@ -45,7 +45,7 @@ async fn metrics(State(context): State<Arc<Context>>) -> Response {
 }
 
 /// The application's `preStop` hook: stops pulls, and answers when the application may be ended. The kubelet calls it from
-/// outside of the pod, so anyone on the network can; that only makes a pause.
+/// outside of the pod, so anyone on the network can; that makes pauses, which are bounded.
 async fn quiesce(State(context): State<Arc<Context>>) -> &'static str {
     match quiesce::quiesce(&context).await {
         true => "quiescent\n",

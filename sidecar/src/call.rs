@@ -1,5 +1,6 @@
 //! One call of the application.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use capstan_api::Name;
@@ -8,6 +9,7 @@ use reqwest::{Client, Response, header};
 use tokio::time::Instant;
 
 use crate::gate::CONNECT_TIMEOUT;
+use crate::request::Body;
 use crate::verdict::{Answer, Outcome};
 
 /// Most bytes of an answer's body that are read.
@@ -24,15 +26,21 @@ pub(crate) fn client() -> reqwest::Result<Client> {
     builder.connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(IDLE_CONNECTION).build()
 }
 
-/// POSTs `body` to the application and reads its answer.
-pub(crate) async fn post(client: &Client, endpoint: &Endpoint, queue: &Name, body: Vec<u8>) -> Outcome {
+/// POSTs `body` to the application at `address` and reads its answer.
+pub(crate) async fn post(
+    client: &Client,
+    address: SocketAddr,
+    endpoint: &Endpoint,
+    queue: &Name,
+    body: Body,
+) -> Outcome {
     let limit = Duration::from_millis(endpoint.timeout_ms);
-    let url = format!("http://127.0.0.1:{}{}", endpoint.port, endpoint.path);
+    let url = format!("http://{address}{}", endpoint.path);
     let request = client
         .post(url)
         .header(header::CONTENT_TYPE, "application/json")
         .header(QUEUE_HEADER, queue.as_str())
-        .body(body);
+        .body(reqwest::Body::wrap(body));
     let deadline = Instant::now() + limit;
     let answer = match tokio::time::timeout_at(deadline, request.send()).await {
         Ok(Ok(response)) => read(response, deadline).await,

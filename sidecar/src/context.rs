@@ -9,8 +9,10 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, What};
+use crate::loopback::Loopback;
 use crate::metrics::Metrics;
 use crate::quiesce::Quiesce;
+use crate::reach::Reach;
 use crate::seldom::Seldom;
 
 /// Shared by the whole sidecar.
@@ -18,6 +20,7 @@ use crate::seldom::Seldom;
 pub(crate) struct Context {
     pub(crate) namespace: Name,
     pub(crate) workload: Workload,
+    pub(crate) pod: String,
     pub(crate) broker: Client,
     pub(crate) application: reqwest::Client,
     pub(crate) metrics: Metrics,
@@ -26,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) drain_timeout: Duration,
     /// The application is being ended, and may come back.
     pub(crate) quiesce: Quiesce,
+    /// What is known of the application.
+    pub(crate) reach: Reach,
     /// The final drain has begun: nothing is pulled any more.
     pub(crate) drain: CancellationToken,
     /// The drain took too long: calls end now.
@@ -56,6 +61,7 @@ pub(crate) struct Scope {
     pub(crate) namespace: Name,
     pub(crate) queue: Name,
     pub(crate) consumer: Name,
+    pub(crate) loopback: Loopback,
     /// No more pulls for this consumer: it is gone, or the sidecar drains.
     pub(crate) stop: CancellationToken,
     warning: Seldom,
@@ -65,7 +71,8 @@ impl Scope {
     pub(crate) fn new(context: Arc<Context>, policy: &WorkloadConsumer) -> Self {
         let (stop, warning) = (context.drain.child_token(), Seldom::default());
         let (namespace, queue) = (policy.namespace.clone(), policy.queue.clone());
-        Self { context, namespace, queue, consumer: policy.name.clone(), stop, warning }
+        let (consumer, loopback) = (policy.name.clone(), Loopback::default());
+        Self { context, namespace, queue, consumer, loopback, stop, warning }
     }
 
     /// Tells whoever listens; `what` is made only then.

@@ -12,7 +12,7 @@ use crate::context::Scope;
 use crate::event::What;
 use crate::lease::Lease;
 use crate::quiesce;
-use crate::request::{Leased, Prepared};
+use crate::request::{Body, Leased, Prepared};
 use crate::settle;
 use crate::verdict::{self, Class, Outcome, Verdict};
 
@@ -49,14 +49,15 @@ fn decide(scope: &Scope, leased: Vec<Leased>, outcome: &Outcome) -> (Vec<Leased>
 async fn call_extending(
     scope: &Scope,
     policy: &WorkloadConsumer,
-    body: Vec<u8>,
+    body: Body,
     leased: &[Leased],
     lease: &mut Lease,
 ) -> Outcome {
     let context = &scope.context;
     let open = Open::new(scope);
     let call = async {
-        let outcome = call::post(&context.application, &policy.endpoint, &scope.queue, body).await;
+        let address = scope.loopback.address(policy.endpoint.port);
+        let outcome = call::post(&context.application, address, &policy.endpoint, &scope.queue, body).await;
         if matches!(outcome, Outcome::Broken(_)) {
             let grace = BROKEN_GRACE.min(Duration::from_millis(policy.visibility_timeout_ms) / 3);
             let _ = tokio::time::timeout(grace, context.ending()).await;

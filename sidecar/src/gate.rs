@@ -1,11 +1,9 @@
 //! The breaker shared by the slots of a consumer: gives out permits to pull, and takes back what came of them.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_api::workload::Endpoint;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::breaker::{Ask, Breaker, Change, Reach};
@@ -52,6 +50,7 @@ impl Gate {
     /// Forgets everything: the application is now somewhere else.
     pub(crate) fn reset(&self) {
         self.breaker.send_replace(Breaker::default());
+        self.scope.context.reach.forget(&self.scope.queue, &self.scope.consumer);
     }
 
     /// Counts a pull until the answer is dropped.
@@ -77,12 +76,12 @@ impl Gate {
                 Ask::Pull => return permit(false),
                 Ask::Connect => {
                     let mut permit = permit(true);
-                    let reach = connect(endpoint.port).await;
+                    let reach = connect(&self.scope, endpoint.port).await;
                     permit.report_to(endpoint, reach.err());
                 }
                 Ask::Probe => {
                     let mut permit = permit(true);
-                    match connect(endpoint.port).await {
+                    match connect(&self.scope, endpoint.port).await {
                         Ok(()) => return permit,
                         Err(refusal) => permit.report_to(endpoint, Some(refusal)),
                     }
@@ -117,8 +116,8 @@ impl Gate {
     }
 
     fn show(&self, endpoint: &Endpoint, change: Change, reason: String) {
-        let Scope { queue, context, .. } = &*self.scope;
-        let application = format!("http://127.0.0.1:{}{}", endpoint.port, endpoint.path);
+        let Scope { queue, consumer, context, .. } = &*self.scope;
+        let application = format!("http://localhost:{}{}", endpoint.port, endpoint.path);
         let what = match change {
             Change::Opened { wait } => {
                 tracing::warn!(%queue, application, reason, wait_seconds = wait.as_secs(),
@@ -130,6 +129,11 @@ impl Gate {
                 What::Reachable
             }
         };
+        let unreachable = match &what {
+            What::Unreachable { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        context.reach.set(queue, consumer, unreachable);
         context.metrics.show_breaker(self.scope.labels(), &what);
         self.scope.emit(|| what);
     }
@@ -193,12 +197,10 @@ impl Drop for Permit {
 }
 
 /// Sees whether the application listens, so that no message is leased for one that does not.
-async fn connect(port: u16) -> Result<(), Refusal> {
-    let reason =
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("not accepted within {} s", CONNECT_TIMEOUT.as_secs_f64()),
-        };
-    Err(Refusal { reason: format!("no connection to the application: {reason}"), retry_after: None })
+async fn connect(scope: &Scope, port: u16) -> Result<(), Refusal> {
+    let found = scope.loopback.find(port, CONNECT_TIMEOUT).await;
+    found.map_err(|error| Refusal {
+        reason: format!("no connection to the application: {error}"),
+        retry_after: None,
+    })
 }

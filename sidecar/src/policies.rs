@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::context::Context;
+use crate::memory;
 use crate::pull::retry_after;
 
 /// How long the broker waits for a change before it answers that there is none.
@@ -28,33 +29,42 @@ pub(crate) async fn follow(context: Arc<Context>, policies: watch::Sender<Vec<Wo
 async fn poll(context: &Context, policies: &watch::Sender<Vec<WorkloadConsumer>>) {
     let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
     let mut revision = String::new();
-    let mut failing = false;
+    let (mut failing, mut same_broker) = (false, true);
     loop {
         let asked_at = Instant::now();
+        // Of one that may have started anew it is first of interest that it is there.
+        let wait = if same_broker { WAIT } else { Duration::ZERO };
         let answer =
-            context.broker.workload_consumers(&context.namespace, &context.workload, &revision, WAIT);
-        let wait = match answer.await {
-            Ok(answer) if answer.revision != revision => {
-                tracing::info!(workload = %context.workload, consumers = answer.consumers.len(), "configured");
-                revision = answer.revision;
-                policies.send_replace(answer.consumers);
-                None
-            }
-            Ok(_) => (asked_at.elapsed() < UNCHANGED_MIN).then(|| backoff.wait()),
+            context.broker.workload_consumers(&context.namespace, &context.workload, &revision, wait);
+        let answer = match answer.await {
+            Ok(answer) => answer,
             Err(error) => {
                 context.metrics.count_broker_error("configuration");
                 if !failing {
                     tracing::warn!(%error, workload = %context.workload, "the broker does not say what to consume; trying again");
                 }
-                failing = true;
+                (failing, same_broker) = (true, false);
                 tokio::time::sleep(backoff.wait_at_least(retry_after(&error))).await;
                 continue;
             }
         };
         failing = false;
-        match wait {
-            None => backoff.reset(),
-            Some(wait) => tokio::time::sleep(wait).await,
+        let is_back = !std::mem::replace(&mut same_broker, true);
+        if is_back {
+            context.reach.say_again();
+        }
+        if answer.revision != revision {
+            tracing::info!(workload = %context.workload, consumers = answer.consumers.len(), "configured");
+            revision = answer.revision;
+            memory::check(&answer.consumers);
+            policies.send_replace(answer.consumers);
+            backoff.reset();
+        } else if asked_at.elapsed() >= UNCHANGED_MIN {
+            backoff.reset();
+        } else if !is_back {
+            // As a broker does that ends.
+            same_broker = false;
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_api::ClientError;
-use capstan_api::message::{Pull, PulledMessage};
+use capstan_api::message::{Pull, Pulled};
 use capstan_api::number::Whole;
 use capstan_api::workload::WorkloadConsumer;
 
@@ -56,7 +56,7 @@ impl Pulls {
         policy: &WorkloadConsumer,
         probe: bool,
         stop: impl Future<Output = ()>,
-    ) -> Vec<PulledMessage> {
+    ) -> Pulled {
         let (pull, asked_at) = (request(policy, probe), Instant::now());
         let mut stopped = false;
         let stop = async {
@@ -67,7 +67,7 @@ impl Pulls {
         match answer {
             Ok(pulled) if !pulled.messages.is_empty() => {
                 self.backoff.reset();
-                return pulled.messages;
+                return pulled;
             }
             Ok(_) if stopped => {}
             Ok(_) if asked_at.elapsed() >= EMPTY_MIN => self.backoff.reset(),
@@ -77,7 +77,7 @@ impl Pulls {
                 self.wait = self.backoff.wait_at_least(retry_after(&error));
             }
         }
-        Vec::new()
+        Pulled::default()
     }
 }
 

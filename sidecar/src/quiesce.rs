@@ -2,22 +2,26 @@
 //!
 //! An application's `preStop` hook runs before every end of its container: with its pod, where the sidecar drains too, and
 //! on a restart by its liveness probe, where the same sidecar must work for the next container.
+//!
+//! The kubelet calls the hook from outside of the pod, and nothing in a call tells it from anyone else on the pod's network. So a call
+//! that no end of the application followed makes the next ones stop nothing for a while: others can take a tenth of the time at most.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use capstan_api::workload::WorkloadConsumer;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::context::Context;
+use crate::loopback;
 
 /// Where the admin port quiesces.
 pub(crate) const PATH: &str = "/quiesce";
 /// What an application may live beyond the longest drain, before it counts as one that was not ended: a pod's grace
 /// period is 5 s longer than the longest drain, and the kubelet takes its time.
 const MARGIN: Duration = Duration::from_secs(10);
+/// After a pause that nothing explains, so many times its length without another.
+const REST: u32 = 10;
 /// How often it is looked whether the application listens. A container that restarts takes longer than this.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -26,6 +30,8 @@ const POLL: Duration = Duration::from_millis(200);
 pub(crate) struct Quiesce {
     /// When quiescence ends at the latest.
     until: watch::Sender<Option<Instant>>,
+    /// It does not begin before.
+    not_before: Mutex<Option<Instant>>,
     calls: watch::Sender<usize>,
 }
 
@@ -35,7 +41,28 @@ pub(crate) struct Open<'a>(&'a Quiesce);
 
 impl Quiesce {
     pub(crate) fn new() -> Self {
-        Self { until: watch::Sender::new(None), calls: watch::Sender::new(0) }
+        Self { until: watch::Sender::new(None), not_before: Mutex::new(None), calls: watch::Sender::new(0) }
+    }
+
+    /// Begins, unless it has begun, or must not yet; whether it is on.
+    fn begin(&self, now: Instant, longest: Duration) -> bool {
+        let not_before = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+        if not_before.is_none_or(|at| at <= now) {
+            // One that is on is not prolonged: it would never end.
+            self.until.send_if_modified(|until| {
+                let begins = until.is_none();
+                until.get_or_insert(now + longest);
+                begins
+            });
+        }
+        self.is_on()
+    }
+
+    /// Ends. One that nothing explains, and that took `length`, is not to come again soon.
+    fn end(&self, now: Instant, unexplained: Option<Duration>) {
+        let not_before = unexplained.map(|length| now + length * REST);
+        *self.not_before.lock().unwrap_or_else(PoisonError::into_inner) = not_before;
+        self.until.send_replace(None);
     }
 
     /// Whether nothing may be pulled or begun.
@@ -85,10 +112,17 @@ async fn wait<T>(value: &watch::Sender<T>, condition: impl Fn(&T) -> bool) {
 
 /// Begins quiescence, and waits until no call is open, or as long as a drain may take; tells which.
 pub(crate) async fn quiesce(context: &Context) -> bool {
-    let until = Instant::now() + context.drain_timeout + MARGIN;
-    if context.quiesce.until.send_replace(Some(until)).is_none() {
-        context.metrics.quiescent.set(1);
-        tracing::info!("quiescent: the application is being ended, nothing is pulled until it is back");
+    let was_on = context.quiesce.is_on();
+    let is_on = context.quiesce.begin(Instant::now(), context.drain_timeout + MARGIN);
+    match (was_on, is_on) {
+        (false, true) => {
+            context.metrics.quiescent.set(1);
+            tracing::info!("quiescent: the application is being ended, nothing is pulled until it is back");
+        }
+        (_, false) => tracing::warn!(
+            "not quiescent: the last time the application was not ended, so pulls go on; who but the kubelet calls {PATH}?"
+        ),
+        (true, true) => {}
     }
     tokio::time::timeout(context.drain_timeout, context.quiesce.idle()).await.is_ok()
 }
@@ -97,12 +131,19 @@ pub(crate) async fn quiesce(context: &Context) -> bool {
 pub(crate) async fn watch(context: Arc<Context>, policies: watch::Receiver<Vec<WorkloadConsumer>>) {
     loop {
         context.quiesce.began().await;
+        let began = Instant::now();
         let why = application_back(&context.quiesce, &policies).await;
-        context.quiesce.until.send_replace(None);
+        let now = Instant::now();
+        context.quiesce.end(now, (why == NOT_ENDED).then(|| now - began));
         context.metrics.quiescent.set(0);
         tracing::info!(why, "no longer quiescent");
     }
 }
+
+/// Why quiescence ends.
+const BACK: &str = "the application is back";
+const AWAY: &str = "the application is away for long";
+const NOT_ENDED: &str = "the application was not ended";
 
 async fn application_back(
     quiesce: &Quiesce,
@@ -113,11 +154,11 @@ async fn application_back(
         let ports: Vec<u16> = policies.borrow().iter().map(|policy| policy.endpoint.port).collect();
         match all_listen(ports).await {
             false => gone = true,
-            true if gone => return "the application is back",
+            true if gone => return BACK,
             true => {}
         }
         if quiesce.until.borrow().is_none_or(|until| until <= Instant::now()) {
-            return "the application was not ended";
+            return if gone { AWAY } else { NOT_ENDED };
         }
         tokio::time::sleep(POLL).await;
     }
@@ -125,8 +166,7 @@ async fn application_back(
 
 async fn all_listen(ports: Vec<u16>) -> bool {
     for port in ports {
-        let connected = tokio::time::timeout(POLL, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await;
-        if !matches!(connected, Ok(Ok(_))) {
+        if loopback::connect(port, POLL).await.is_err() {
             return false;
         }
     }
@@ -179,7 +219,28 @@ mod tests {
         let policies = policies(listener.local_addr().unwrap().port());
         drop(listener);
         let why = application_back(&quiesce(Duration::from_millis(300)), &policies).await;
-        assert_eq!(why, "the application was not ended");
+        assert_eq!(why, AWAY);
+    }
+
+    #[test]
+    fn calls_of_the_hook_that_nothing_follows_take_a_tenth_of_the_time_at_most() {
+        let (quiesce, longest, start) = (Quiesce::new(), Duration::from_secs(35), Instant::now());
+        let (mut now, mut paused) = (start, Duration::ZERO);
+        // Somebody calls it every second for an hour.
+        while now < start + Duration::from_secs(3600) {
+            if quiesce.begin(now, longest) {
+                paused += Duration::from_secs(1);
+                let until = quiesce.until.borrow().unwrap();
+                if until <= now + Duration::from_secs(1) {
+                    quiesce.end(now, Some(longest));
+                }
+            }
+            now += Duration::from_secs(1);
+        }
+        assert!((300..=370).contains(&paused.as_secs()), "{paused:?}");
+        // An application that came back was ended: its next end may come at any time.
+        quiesce.end(now, None);
+        assert!(quiesce.begin(now, longest));
     }
 
     #[tokio::test]

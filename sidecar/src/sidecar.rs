@@ -15,6 +15,7 @@ use crate::event::{EVENTS_MAX, Event};
 use crate::gateway::{Gateway, GatewayError};
 use crate::metrics::Metrics;
 use crate::quiesce::{self, Quiesce};
+use crate::reach::{self, Reach};
 use crate::{admin, call, policies, supervisor};
 
 /// Why a sidecar did not start.
@@ -52,14 +53,16 @@ impl Sidecar {
             None => None,
         };
         let context = Context {
-            broker: Client::new(&broker_url)?.with_identity(workload.clone(), pod),
+            broker: Client::new(&broker_url)?.with_identity(workload.clone(), pod.clone()),
             namespace,
             workload,
+            pod,
             application: call::client()?,
             metrics: Metrics::new(gateway.as_ref().map(Gateway::metrics))?,
             events: broadcast::Sender::new(EVENTS_MAX),
             drain_timeout,
             quiesce: Quiesce::new(),
+            reach: Reach::new(),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -106,6 +109,8 @@ impl Sidecar {
         let (sender, receiver) = watch::channel(Vec::new());
         tasks.spawn(policies::follow(Arc::clone(&context), sender));
         tasks.spawn(quiesce::watch(Arc::clone(&context), receiver.clone()));
+        let mut reporting = JoinSet::new();
+        reporting.spawn(reach::report(Arc::clone(&context)));
         let working = supervisor::run(Arc::clone(&context), receiver);
         let mut working = std::pin::pin!(drain(&context, working));
         let mut shutdown = std::pin::pin!(shutdown);
@@ -116,6 +121,7 @@ impl Sidecar {
             }
             () = &mut working => shutdown.await,
         }
+        reporting.join_next().await;
         close.cancel();
         while gateways.join_next().await.is_some() {}
         tracing::info!("ended");

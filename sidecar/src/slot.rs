@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_api::message::PulledMessage;
+use capstan_api::message::Pulled;
 use capstan_api::workload::WorkloadConsumer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -54,14 +54,14 @@ impl Slot {
                 }
             };
             let pulling = self.gate.pulling();
-            let messages = pulls.messages(&self.scope, &policy, permit.is_probe(), stop).await;
+            let pulled = pulls.messages(&self.scope, &policy, permit.is_probe(), stop).await;
             drop(pulling);
-            if messages.is_empty() {
+            if pulled.messages.is_empty() {
                 continue;
             }
             // The endpoint may have changed since the pull began.
             let policy = Arc::clone(&self.policy.borrow());
-            let (decided, lease) = self.handle(&policy, messages, permit).await;
+            let (decided, lease) = self.handle(&policy, pulled, permit).await;
             settling.join_next().await;
             if decided.is_empty() {
                 continue;
@@ -91,18 +91,13 @@ impl Slot {
         !ending && !policy.paused && self.number < slots_of(policy) && !permit.is_withdrawn()
     }
 
-    async fn handle(
-        &self,
-        policy: &WorkloadConsumer,
-        messages: Vec<PulledMessage>,
-        permit: Permit,
-    ) -> (Decided, Lease) {
+    async fn handle(&self, policy: &WorkloadConsumer, pulled: Pulled, permit: Permit) -> (Decided, Lease) {
         // The leases began a little earlier.
         let leased_at = Instant::now();
         let visibility = Duration::from_millis(policy.visibility_timeout_ms);
         let timeout = Duration::from_millis(policy.endpoint.timeout_ms);
         let mut lease = Lease::new(leased_at, visibility, timeout);
-        let mut prepared = match request::prepare(self.scope.queue.as_str(), messages) {
+        let mut prepared = match request::prepare(self.scope.queue.as_str(), pulled) {
             Ok(prepared) => prepared,
             Err(error) => {
                 tracing::error!(queue = %self.scope.queue, %error, "a batch cannot be written down; its leases end by time");

@@ -37,6 +37,9 @@ pub(crate) async fn run(context: Arc<Context>, mut policies: watch::Receiver<Vec
             }
             Some(Ok((namespace, queue, name))) = running.join_next() => {
                 let labels = [namespace.as_str(), queue.as_str()];
+                if !consumers.contains_key(&(namespace.clone(), queue.clone(), name.clone())) {
+                    context.reach.forget(&queue, &name);
+                }
                 // A queue that went to another Consumer has its series still.
                 if !consumers.keys().any(|key| key.0 == namespace && key.1 == queue) {
                     context.metrics.forget(labels);

@@ -1,14 +1,13 @@
 //! The HTTP client that Capstan's own programs use.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{RequestBuilder, Response, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
-use crate::control::{
-    BrokerState, CHANGES_PATH, Changes, DECLARATION_PATH, Declaration, Declared, STATE_PATH,
-};
 use crate::envelope::Envelope;
 use crate::error::ErrorEntry;
 use crate::idempotency::{self, IdempotencyKey};
@@ -17,16 +16,20 @@ use crate::message::{
     Remove, Removed, Send, SendBatch, Sent, Settle, Settled,
 };
 use crate::name::Name;
-use crate::workload::{POD_HEADER, WORKLOAD_HEADER, Workload, WorkloadConsumers};
+use crate::workload::{POD_HEADER, PodReport, WORKLOAD_HEADER, Workload, WorkloadConsumers};
 
 /// How long a request may take beside the time it asks the broker to wait.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a pull that was called off may take to answer.
 const CANCEL_MAX: Duration = Duration::from_secs(2);
 /// When to call it off once more.
 const CANCEL_AGAIN: Duration = Duration::from_millis(100);
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Of answers to pulls that are larger, a client reads one at a time: while one is read, it is in memory twice, and escapes can make
+/// it several times as large as its messages.
+const LARGE: u64 = 1024 * 1024;
 
 /// Why a request had no result.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,7 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     identity: Option<(Workload, String)>,
+    large: Arc<Semaphore>,
 }
 
 impl Client {
@@ -97,7 +101,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::Address`] when `address` is no http URL.
     pub fn new(address: &str) -> Result<Self, ClientError> {
-        Ok(Self { http: http()?, base: base(address)?, identity: None })
+        let large = Arc::new(Semaphore::new(1));
+        Ok(Self { http: http()?, base: base(address)?, identity: None, large })
     }
 
     /// The same client, as the sidecar of a pod of `workload`.
@@ -161,7 +166,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; after [`ClientError::Transport`] the broker releases what it leased, or the lease ends by time.
     pub async fn pull(&self, namespace: &Name, queue: &Name, pull: &Pull) -> Result<Pulled, ClientError> {
-        self.post(namespace, queue, "messages/pull", pull, waits(pull)).await
+        let request = self.request(namespace, queue, "messages/pull", waits(pull))?;
+        self.pulled(request.json(pull)).await
     }
 
     /// Leases messages as [`Client::pull`] does. When `stop` resolves first, the broker is asked to answer at once, and what
@@ -185,7 +191,7 @@ impl Client {
         let token = format!("{:032x}", rand::random::<u128>());
         let request = self.request(namespace, queue, "messages/pull", waits(pull))?;
         let request = request.header(PULL_HEADER, &token).json(pull);
-        let mut answer = std::pin::pin!(async { enveloped(request.send().await?).await });
+        let mut answer = std::pin::pin!(self.pulled(request));
         tokio::select! {
             biased;
             answer = &mut answer => return answer,
@@ -197,6 +203,15 @@ impl Client {
             // A broker that does not know the pull, or cannot be reached.
             () = self.cancel(namespace, queue, &token) => Ok(Pulled::default()),
         }
+    }
+
+    /// Sends a pull and reads its answer.
+    async fn pulled(&self, request: RequestBuilder) -> Result<Pulled, ClientError> {
+        let response = request.send().await?;
+        let is_large = response.content_length().is_some_and(|length| length > LARGE);
+        // Never closed; and what is not counted is read all the same.
+        let _turn = if is_large { self.large.acquire().await.ok() } else { None };
+        enveloped(response).await
     }
 
     /// Asks the broker to answer a pull, again and again; returns when that is of no use.
@@ -308,6 +323,24 @@ impl Client {
         plain(self.http.get(url).timeout(REQUEST_TIMEOUT + wait).send().await?).await
     }
 
+    /// Tells the broker what the sidecar of a pod knows of its application.
+    ///
+    /// # Errors
+    /// [`ClientError`]; saying it again is always safe.
+    pub async fn report(
+        &self,
+        namespace: &Name,
+        workload: &Workload,
+        pod: &str,
+        report: &PodReport,
+    ) -> Result<(), ClientError> {
+        let (kind, name) = (workload.kind.as_str(), &workload.name);
+        let path = format!("/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/pods/{pod}");
+        let request = self.http.put(self.url(&path)?).timeout(REQUEST_TIMEOUT).json(report);
+        let _: serde_json::Value = plain(request.send().await?).await?;
+        Ok(())
+    }
+
     async fn post<B: Serialize + Sync, T: DeserializeOwned>(
         &self,
         namespace: &Name,
@@ -369,56 +402,7 @@ pub fn queue_path(namespace: &Name, queue: &Name, action: &str) -> String {
     format!("/client/v4/accounts/{namespace}/queues/{queue}/{action}")
 }
 
-/// A client of the control API on a broker's admin port. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct ControlClient {
-    http: reqwest::Client,
-    base: Url,
-}
-
-impl ControlClient {
-    /// A client of the admin port at `address`, such as `http://capstan-default-0.capstan-default-pods.shop.svc:9795`.
-    ///
-    /// # Errors
-    /// [`ClientError::Address`] when `address` is no http URL.
-    pub fn new(address: &str) -> Result<Self, ClientError> {
-        Ok(Self { http: http()?, base: base(address)? })
-    }
-
-    /// Replaces all policies of the broker.
-    ///
-    /// # Errors
-    /// [`ClientError`]; declaring again is always safe.
-    pub async fn declare(&self, declaration: &Declaration) -> Result<Declared, ClientError> {
-        let request = self.http.put(self.url(DECLARATION_PATH)?).timeout(REQUEST_TIMEOUT).json(declaration);
-        plain(request.send().await?).await
-    }
-
-    /// Reads what the broker knows.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn state(&self) -> Result<BrokerState, ClientError> {
-        plain(self.http.get(self.url(STATE_PATH)?).timeout(REQUEST_TIMEOUT).send().await?).await
-    }
-
-    /// Waits up to `wait` for queues to change after version `since` (empty at first), and reads those that did.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn changes(&self, since: &str, wait: Duration) -> Result<Changes, ClientError> {
-        let query = [("since", since.to_owned()), ("wait_ms", wait.as_millis().to_string())];
-        let mut url = self.url(CHANGES_PATH)?;
-        url.query_pairs_mut().extend_pairs(query);
-        plain(self.http.get(url).timeout(wait.saturating_add(REQUEST_TIMEOUT)).send().await?).await
-    }
-
-    fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base.join(path).map_err(|_| ClientError::Address(format!("{}{path}", self.base)))
-    }
-}
-
-fn http() -> Result<reqwest::Client, ClientError> {
+pub(crate) fn http() -> Result<reqwest::Client, ClientError> {
     // No proxy and no redirect: a broker is always reached directly, and never sends anyone elsewhere.
     let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     Ok(builder.connect_timeout(Duration::from_secs(5)).pool_idle_timeout(Duration::from_secs(30)).build()?)
@@ -448,7 +432,7 @@ async fn enveloped<T: DeserializeOwned>(response: Response) -> Result<T, ClientE
 }
 
 /// Reads an answer that is the result itself; refusals come in the envelope all the same.
-async fn plain<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+pub(crate) async fn plain<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
     let (status, retry_after, body) = read(response).await?;
     let malformed = |reason: String| ClientError::Malformed { status, reason };
     if status == 200 {
@@ -462,7 +446,9 @@ async fn read(mut response: Response) -> Result<(u16, Option<Duration>, Vec<u8>)
     let status = response.status().as_u16();
     let header = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok());
     let retry_after = header.and_then(|v| v.parse().ok()).map(Duration::from_secs);
-    let mut body = Vec::new();
+    // Grown step by step, it would be there twice at each step.
+    let length = response.content_length().unwrap_or(0).min(ANSWER_BYTES_MAX as u64);
+    let mut body = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             return Err(ClientError::Malformed { status, reason: "the answer does not end".to_owned() });

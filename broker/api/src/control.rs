@@ -180,6 +180,32 @@ pub struct QueueState {
     /// Events since the broker's start.
     #[serde(default)]
     pub totals: QueueTotals,
+    /// What sidecars say of the application; absent while none has said anything. No change of its own: [`Changes`] has it
+    /// of queues that changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationState>,
+}
+
+/// How many pods of a push consumer have an application that takes batches, by what their sidecars said in the last
+/// [`REPORT_LASTS`](crate::workload::REPORT_LASTS).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationState {
+    /// The Consumer's name.
+    pub consumer: Name,
+    /// Pods whose application takes batches.
+    pub reachable: u32,
+    /// Pods whose application takes none.
+    pub unreachable: u32,
+    /// The first of these by name, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub example: Option<UnreachablePod>,
+}
+
+/// A pod whose application takes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreachablePod {
+    pub pod: String,
+    pub reason: String,
 }
 
 /// Counters of a queue since the broker's start.

@@ -9,6 +9,7 @@
 mod bounded;
 pub mod client;
 pub mod control;
+mod control_client;
 pub mod envelope;
 pub mod error;
 pub mod idempotency;
@@ -19,7 +20,8 @@ pub mod number;
 pub mod object;
 pub mod workload;
 
-pub use client::{Client, ClientError, ControlClient};
+pub use client::{Client, ClientError};
+pub use control_client::ControlClient;
 pub use error::ErrorCode;
 pub use idempotency::IdempotencyKey;
 pub use name::{InvalidName, Name};

@@ -1,7 +1,12 @@
-//! What a sidecar asks of the broker: the Consumers of its workload, by long poll.
+//! What a sidecar asks of the broker, and tells it: the Consumers of its workload, and whether its application takes batches.
 //!
 //! `GET /capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers?revision=R&wait_ms=W` answers at once when
 //! the revision differs from `R`, otherwise after a change or `W` milliseconds. An unknown workload has no consumers.
+//!
+//! `PUT …/workloads/{kind}/{name}/pods/{pod}` with a [`PodReport`] replaces what this pod said last. It is forgotten after
+//! [`REPORT_LASTS`], and when the broker ends.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +18,14 @@ pub const WORKLOAD_HEADER: &str = "capstan-workload";
 pub const POD_HEADER: &str = "capstan-pod";
 /// Longest `wait_ms` of the long poll.
 pub const CONFIGURATION_WAIT_MS_MAX: u64 = 60_000;
+/// How often a pod says again what it said, at least.
+pub const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// How long a report counts: three that were lost, and a little.
+pub const REPORT_LASTS: Duration = Duration::from_secs(100);
+/// Most Consumers in a report, as in a pod.
+pub const REPORT_CONSUMERS_MAX: usize = 64;
+/// Longest reason in a report, in bytes; what is longer is cut.
+pub const REPORT_REASON_BYTES_MAX: usize = 512;
 
 /// A workload of the queue's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -102,6 +115,24 @@ pub struct Endpoint {
     pub path: String,
     /// Longest call; 1 s to 12 h.
     pub timeout_ms: u64,
+}
+
+/// What a pod's sidecar knows of its application.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodReport {
+    /// Those of which something is known, at most [`REPORT_CONSUMERS_MAX`]; none when the pod ends.
+    pub consumers: Vec<ConsumerReport>,
+}
+
+/// Whether the application of one pod takes the batches of one Consumer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerReport {
+    pub queue: Name,
+    /// The Consumer's name.
+    pub consumer: Name,
+    /// Why it takes none: nothing listens, or it answers that it never began. Absent while it takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) async fn get(
     let turn = state.states.turn().await?;
     let snapshot = state.engine.snapshot().await?;
     turn.write_json(&connection, move || {
-        let queues = snapshot.queues.iter().filter_map(queue_state).collect();
+        let queues = states(&state, &snapshot.queues);
         serde_json::to_vec(&BrokerState {
             incarnation: state.incarnation(),
             revision: state.engine.directory().revision.clone(),
@@ -93,7 +93,7 @@ pub(super) async fn changes(
     let turn = state.states.turn().await?;
     let Changed { version, whole, queues } = state.engine.changes(since).await?;
     turn.write_json(&connection, move || {
-        let queues = queues.iter().filter_map(queue_state).collect();
+        let queues = states(&state, &queues);
         let version = format!("{:08x}-{}", version.epoch, version.number);
         serde_json::to_vec(&Changes { version, whole, queues })
     })
@@ -104,6 +104,16 @@ pub(super) async fn changes(
 fn read_version(text: &str) -> Option<Version> {
     let (epoch, number) = text.split_once('-')?;
     Some(Version { epoch: u32::from_str_radix(epoch, 16).ok()?, number: number.parse().ok()? })
+}
+
+fn states(state: &AppState, queues: &[QueueSnapshot]) -> Vec<QueueState> {
+    let mut said = state.reports.by_queue(&state.engine.directory());
+    let state = |snapshot| {
+        let mut state = queue_state(snapshot)?;
+        state.application = said.remove(&(state.namespace.clone(), state.name.clone()));
+        Some(state)
+    };
+    queues.iter().filter_map(state).collect()
 }
 
 fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
@@ -131,6 +141,7 @@ fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
             expired: totals.expired,
             purged: totals.purged,
         },
+        application: None,
     })
 }
 

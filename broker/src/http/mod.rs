@@ -19,6 +19,7 @@ mod purge;
 mod queue;
 mod queues;
 mod refused;
+mod reports;
 mod send;
 mod settle;
 mod token;
@@ -46,6 +47,7 @@ use body::Budgets;
 use pulls::Pulls;
 use queue::{Found, Names};
 use refused::Refused;
+use reports::Reports;
 use token::Tokens;
 
 /// What every handler needs. Cheap to clone: each request has one.
@@ -68,6 +70,8 @@ pub(crate) struct Parts {
     ending: CancellationToken,
     /// Sidecars that wait for news of their configuration.
     sidecars: Arc<AtomicUsize>,
+    /// What sidecars say of their applications.
+    reports: Reports,
 }
 
 impl Deref for AppState {
@@ -86,7 +90,7 @@ impl AppState {
         ending: CancellationToken,
     ) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
-        let (pulls, budgets, sidecars, lists, states) = Default::default();
+        let (pulls, budgets, sidecars, reports, lists, states) = Default::default();
         Self(Arc::new(Parts {
             engine,
             tokens,
@@ -98,6 +102,7 @@ impl AppState {
             stats,
             ending,
             sidecars,
+            reports,
         }))
     }
 
@@ -136,6 +141,7 @@ pub(crate) fn data(state: AppState) -> Router {
             "/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers",
             get(workloads::consumers),
         )
+        .route("/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/pods/{pod}", put(reports::put))
         .fallback(no_route)
         .method_not_allowed_fallback(not_allowed)
         .with_state(state)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use capstan_api::Name;
 use capstan_core::QueueId;
 use capstan_port::path;
 
@@ -40,6 +41,6 @@ impl Found {
 }
 
 /// A namespace that can exist.
-pub(super) fn check_account(namespace: &str) -> Result<(), Refused> {
-    path::name("account id", namespace).map(drop)
+pub(super) fn check_account(namespace: &str) -> Result<Name, Refused> {
+    path::name("account id", namespace)
 }

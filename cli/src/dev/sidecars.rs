@@ -1,11 +1,9 @@
 //! One workload's sidecar: the real loop, kept back while its application does not listen.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use capstan_sidecar::event::What;
-use capstan_sidecar::{Config, Event, Sidecar};
-use tokio::net::TcpStream;
+use capstan_sidecar::{Config, Event, Sidecar, loopback};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::Sender;
@@ -20,6 +18,8 @@ use crate::failure::Failure;
 const POD: &str = "local";
 /// How often it is looked whether the application listens.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a look may take.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long open calls may take to end after Ctrl-C; a second Ctrl-C cuts them.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
 /// How long the last events of a sidecar may take.
@@ -101,7 +101,7 @@ impl Local {
     /// Whether any of its ports does.
     async fn accepts(&self) -> bool {
         for port in &self.workload.ports {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await.is_ok() {
+            if loopback::connect(*port, LOOK_MAX).await.is_ok() {
                 return true;
             }
         }

@@ -19,6 +19,7 @@ use self::dereference::{Scene, dereference};
 use crate::api::{self, ApiError};
 use crate::context::Context;
 use crate::work::Outcome;
+use crate::world::units_of_consumers;
 
 /// When to look again for a Broker that was to be created.
 const COMING: Duration = Duration::from_secs(30);
@@ -72,10 +73,21 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
     };
     create_dead_letter_queues(context, scene).await?;
     let control = control::declare(context, scene).await;
+    tell_consumers(context, scene, &control);
     let found = Found::Exists { refused };
     queue::write_all(context, scene, &found, &control).await?;
     status::write(context, broker, &found, &control).await?;
     Ok(Outcome::Again(Duration::from_millis(context.config.poll_ms.max(1))))
+}
+
+/// Has the Consumers looked at of whose applications the broker says something new.
+fn tell_consumers(context: &Context, scene: &Scene, control: &Control) {
+    let Some(state) = &control.state else { return };
+    for key in context.reaches.learn(&scene.key, state) {
+        let world = context.world.read();
+        let units = world.queues.get(&key).map(|queue| units_of_consumers(&world, &queue));
+        units.into_iter().flatten().for_each(|unit| context.queue.add(unit));
+    }
 }
 
 /// The Broker that Queues use when they name none, without an owner: it outlives them.

@@ -79,7 +79,12 @@ async fn bring_all_about(
     let now = crate::status::now();
     for claimant in &claimants {
         let queue = context.world.read().queues.get(&claimant.resolved.queue);
-        let new = status::push(claimant, &target, queue.as_deref(), &now);
+        let application = claimant
+            .resolved
+            .broker
+            .as_ref()
+            .and_then(|broker| context.reaches.of(broker, &claimant.resolved.queue));
+        let new = status::push(claimant, &target, queue.as_deref(), application.as_ref(), &now);
         write(context, &claimant.consumer, new).await?;
     }
     Ok(outcome(context, namespace, reference, &claimants, injection.as_ref()))

@@ -1,12 +1,14 @@
 //! The status of a Consumer. Pure.
 
+use capstan_api::control::ApplicationState;
 use capstan_crds::condition::{
-    ACCEPTED, INJECTION_CONTESTED, READY, SIDECARS_INJECTED, TARGET_RESOLVED, reason,
+    ACCEPTED, APP_REACHABLE, INJECTION_CONTESTED, READY, SIDECARS_INJECTED, TARGET_RESOLVED, reason,
 };
 use capstan_crds::consumer::{Replicas, SidecarStatus};
 use capstan_crds::{Consumer, ConsumerFinding, ConsumerStatus, Queue, ResolvedConsumer};
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
 
 use super::inject::Injection;
 use super::plan::{Claimant, Plan};
@@ -30,6 +32,7 @@ pub(super) fn push(
     claimant: &Claimant,
     target: &Target<'_>,
     queue: Option<&Queue>,
+    application: Option<&ApplicationState>,
     now: &Time,
 ) -> ConsumerStatus {
     let consumer = claimant.consumer.as_ref();
@@ -45,14 +48,60 @@ pub(super) fn push(
             .workload
             .map(|workload| Replicas { desired: workload.replicas, ready: workload.ready }),
         sidecar: target.sidecar.cloned(),
-        conditions: conditions(old, consumer, now)
-            .set(READY, &ready)
-            .set(ACCEPTED, &accepted)
-            .set(TARGET_RESOLVED, &resolved)
-            .set(SIDECARS_INJECTED, &injected)
-            .set(INJECTION_CONTESTED, &contested)
-            .finish(),
+        conditions: reachable(
+            conditions(old, consumer, now)
+                .set(READY, &ready)
+                .set(ACCEPTED, &accepted)
+                .set(TARGET_RESOLVED, &resolved)
+                .set(SIDECARS_INJECTED, &injected)
+                .set(INJECTION_CONTESTED, &contested),
+            consumer,
+            application.filter(|said| said.consumer.as_str() == consumer.name_any()),
+            target.workload.is_some_and(|workload| workload.replicas > 0),
+        )
+        .finish(),
     }
+}
+
+/// Adds whether the applications take batches. It is no part of being ready: they start and end with every rollout. While
+/// nobody says anything and there are pods, what was known stays.
+fn reachable<'a>(
+    conditions: Conditions<'a>,
+    consumer: &Consumer,
+    application: Option<&ApplicationState>,
+    has_pods: bool,
+) -> Conditions<'a> {
+    let old = consumer.status.as_ref().and_then(|status| find(&status.conditions, APP_REACHABLE));
+    match application.filter(|_| has_pods) {
+        Some(application) => conditions.set(APP_REACHABLE, &reach(consumer, application)),
+        None if has_pods && old.is_some() => conditions.keep(old),
+        None => conditions.set_unknown(
+            APP_REACHABLE,
+            reason::NOT_REPORTED,
+            "no sidecar has said yet whether its application takes batches",
+        ),
+    }
+}
+
+fn reach(consumer: &Consumer, application: &ApplicationState) -> Verdict {
+    let ApplicationState { reachable, unreachable, example, .. } = application;
+    let total = reachable + unreachable;
+    let pods = if total == 1 { "pod" } else { "pods" };
+    if *unreachable == 0 {
+        return Verdict::yes(reason::REACHABLE, format!("the applications of {total} {pods} take batches"));
+    }
+    let endpoint = &consumer.spec.endpoint;
+    let example = example.as_ref().map(|one| format!("{} in pod {}", one.reason, one.pod));
+    Verdict::no(
+        reason::UNREACHABLE,
+        format!(
+            "in {unreachable} of {total} {pods} the application takes no batches ({}): see that it listens on port {} and \
+             takes POST {}, or correct endpoint.port and endpoint.path; no message loses an attempt by this",
+            example.unwrap_or_default(),
+            endpoint.port,
+            endpoint.path
+        ),
+    )
 }
 
 /// What is to be said of a pull consumer.
@@ -211,7 +260,47 @@ mod tests {
     ) -> ConsumerStatus {
         let plan = plan("shop", &reference(), workload, claimants, &config());
         let target = Target { plan: &plan, workload, injection: None, sidecar: workload.map(|_| pods) };
-        push(&claimants[which], &target, Some(&queue("True")), &crate::status::now())
+        push(&claimants[which], &target, Some(&queue("True")), None, &crate::status::now())
+    }
+
+    fn reach_of(one: &Claimant, replicas: u32, said: Option<(&str, u32, u32)>) -> ConsumerStatus {
+        let workload = Workload { replicas, ..injected_workload() };
+        let plan = plan("shop", &reference(), Some(&workload), &claimants(&[("one", "a", "")]), &config());
+        let target = Target { plan: &plan, workload: Some(&workload), injection: None, sidecar: None };
+        let application = said.map(|(consumer, reachable, unreachable)| ApplicationState {
+            consumer: consumer.parse().unwrap(),
+            reachable,
+            unreachable,
+            example: (unreachable > 0).then(|| capstan_api::control::UnreachablePod {
+                pod: "web-1".into(),
+                reason: "the application answered 404".into(),
+            }),
+        });
+        push(one, &target, Some(&queue("True")), application.as_ref(), &crate::status::now())
+    }
+
+    #[test]
+    fn what_sidecars_say_of_their_applications_is_a_condition_and_no_matter_of_readiness() {
+        let mut one = claimants(&[("one", "a", "")]).remove(0);
+        let status = reach_of(&one, 2, None);
+        assert_eq!(reason_of(&status, APP_REACHABLE), ("Unknown", "NotReported"));
+        let status = reach_of(&one, 2, Some(("one", 2, 0)));
+        assert_eq!(reason_of(&status, APP_REACHABLE), ("True", "Reachable"));
+        let status = reach_of(&one, 2, Some(("another", 0, 2)));
+        assert_eq!(reason_of(&status, APP_REACHABLE), ("Unknown", "NotReported"), "said of another Consumer");
+        let status = reach_of(&one, 2, Some(("one", 1, 1)));
+        assert_eq!(reason_of(&status, APP_REACHABLE), ("False", "Unreachable"));
+        let message = &find(&status.conditions, APP_REACHABLE).unwrap().message;
+        for part in ["in 1 of 2 pods", "answered 404 in pod web-1", "port 8080", "POST /,"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        // Nobody says anything any more, as after the broker's start; and then there are no pods.
+        let mut old = one.consumer.as_ref().clone();
+        old.status = Some(status.clone());
+        one.consumer = std::sync::Arc::new(old);
+        let kept = reach_of(&one, 2, None);
+        assert_eq!(find(&kept.conditions, APP_REACHABLE), find(&status.conditions, APP_REACHABLE));
+        assert_eq!(reason_of(&reach_of(&one, 0, None), APP_REACHABLE), ("Unknown", "NotReported"));
     }
 
     fn reason_of<'a>(status: &'a ConsumerStatus, type_: &str) -> (&'a str, &'a str) {

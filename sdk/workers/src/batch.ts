@@ -5,6 +5,7 @@
 import type { Body } from './body.js';
 import { DELAY_SECONDS_MAX } from './limits.js';
 import { toInt32 } from './number.js';
+import type { QueueMetrics } from './queue.js';
 
 /** The answer to the sidecar, in the shape in which the Workers runtime reports a batch. */
 export interface Report {
@@ -142,16 +143,14 @@ export class QueueMessage {
 }
 
 export class MessageBatch {
-  declare readonly metadata: { readonly metrics: { readonly backlogCount: number; readonly backlogBytes: number } };
+  declare readonly metadata: { readonly metrics: QueueMetrics };
   declare readonly queue: string;
   declare readonly messages: readonly QueueMessage[];
   readonly #verdict: Verdict;
 
-  constructor(queue: string, messages: Fields[], verdict: Verdict) {
+  constructor(queue: string, metrics: QueueMetrics, messages: Fields[], verdict: Verdict) {
     this.#verdict = verdict;
-    // The sidecar does not know the backlog; the runtime, too, shows zeros when nobody told it.
-    const metadata = { metrics: { backlogCount: 0, backlogBytes: 0 } };
-    readOnly(this, { metadata, queue, messages: messages.map((fields) => new QueueMessage(fields, verdict)) });
+    readOnly(this, { metadata: { metrics }, queue, messages: messages.map((fields) => new QueueMessage(fields, verdict)) });
   }
 
   ackAll(): void {

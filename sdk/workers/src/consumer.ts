@@ -134,7 +134,7 @@ export class Consumer {
 
   /** Calls the handler, and returns whether the call failed. */
   async #call(batch: Batch, verdict: Verdict, call: Call): Promise<boolean> {
-    await this.#worker.queue(new MessageBatch(batch.queue, batch.messages, verdict), call);
+    await this.#worker.queue(new MessageBatch(batch.queue, batch.metrics, batch.messages, verdict), call);
     if (this.#options.waitForWaitUntil) await call.settled();
     else this.#background.add(call.settled());
     return call.failed;

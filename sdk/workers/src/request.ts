@@ -3,10 +3,12 @@
 import { CONTENT_TYPES, type ContentType, decode } from './body.js';
 import type { Fields } from './batch.js';
 import { describe } from './log.js';
+import type { QueueMetrics } from './queue.js';
 
 /** A batch as it arrived; a message whose body cannot be read is set apart. */
 export interface Batch {
   queue: string;
+  metrics: QueueMetrics;
   messages: Fields[];
   unreadable: { id: string; why: string }[];
 }
@@ -22,11 +24,21 @@ export function readBatch(body: Buffer): Batch {
   } catch (error) {
     throw new RequestError(`the body is no JSON: ${(error as Error).message}`);
   }
-  const { queue, messages } = object(request, 'the body');
-  const batch: Batch = { queue: field(queue, 'string', 'queue'), messages: [], unreadable: [] };
+  const { queue, metadata, messages } = object(request, 'the body');
+  const batch: Batch = { queue: field(queue, 'string', 'queue'), metrics: readMetrics(metadata), messages: [], unreadable: [] };
   if (!Array.isArray(messages) || messages.length === 0) throw new RequestError('messages is no list with a message');
   messages.forEach((message, index) => readMessage(batch, object(message, `messages[${index}]`), `messages[${index}]`));
   return batch;
+}
+
+/** What an older sidecar does not say is zero, as in the runtime when nobody told it. */
+function readMetrics(metadata: unknown): QueueMetrics {
+  const told = object(object(metadata ?? {}, 'metadata').metrics ?? {}, 'metadata.metrics');
+  const number = (name: string) => field(told[name] ?? 0, 'number', `metadata.metrics.${name}`);
+  const metrics: QueueMetrics = { backlogCount: number('backlogCount'), backlogBytes: number('backlogBytes') };
+  const oldest = number('oldestMessageTimestampMs');
+  if (oldest > 0) metrics.oldestMessageTimestamp = new Date(oldest);
+  return metrics;
 }
 
 function readMessage(batch: Batch, message: Record<string, unknown>, at: string): void {

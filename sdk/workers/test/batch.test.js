@@ -27,14 +27,15 @@ test('a handler sees what the sidecar sent', async (t) => {
     { args: ['--var', 'COLOUR=red'] },
   );
   const messages = messagesOf([{ order: 17 }, null], { attempts: 3, attributes: { traceparent: '00-1-2-01' } });
-  const { status, headers, verdict } = await deliver(program, messages);
+  const metrics = { backlogCount: 12, backlogBytes: 345, oldestMessageTimestampMs: 1795473420076 };
+  const { status, headers, verdict } = await deliver(program, messages, { metadata: { metrics } });
   assert.deepEqual([status, headers['content-type']], [200, 'application/json']);
   assert.deepEqual(verdict, { ...NOTHING_SAID, ackAll: true, explicitAcks: ['m1'], retryMessages: [{ msgId: 'm2' }] });
   const seen = JSON.parse(await until('a line', () => (program.out.endsWith('\n') ? program.out : undefined)));
   const timestamp = '2026-11-23T22:37:00.076Z';
   const attributes = { traceparent: '00-1-2-01' };
   assert.deepEqual(seen.batch, {
-    metadata: { metrics: { backlogCount: 0, backlogBytes: 0 } },
+    metadata: { metrics: { backlogCount: 12, backlogBytes: 345, oldestMessageTimestamp: timestamp } },
     queue: 'orders',
     messages: [
       { attempts: 3, body: { order: 17 }, timestamp, id: 'm1', attributes },

@@ -94,9 +94,9 @@ export function messagesOf(bodies, more = {}) {
 }
 
 /** POSTs a batch as the sidecar does, and reads the answer. */
-export async function deliver(program, messages, { queue = 'orders', path = '/' } = {}) {
+export async function deliver(program, messages, { queue = 'orders', path = '/', metadata } = {}) {
   const headers = { 'content-type': 'application/json', 'capstan-queue': queue };
-  return post(program.port, path, headers, JSON.stringify({ queue, messages }));
+  return post(program.port, path, headers, JSON.stringify({ queue, metadata, messages }));
 }
 
 /**

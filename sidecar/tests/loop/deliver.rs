@@ -12,7 +12,7 @@ use capstan_api::workload::WorkloadConsumer;
 use capstan_sidecar::event::{Message, What};
 use capstan_sidecar::verdict::Decision;
 use serde_json::json;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 /// A broker with the messages `ids`, and a sidecar with one slot.
@@ -272,6 +272,21 @@ async fn nothing_is_leased_before_the_application_listens() {
     let _app = App::on(socket.listen(64).unwrap(), []);
     broker.until("it is acknowledged", |seen| seen.acked() == ["1"]).await;
     assert!(broker.read(|seen| seen.released()).is_empty());
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn an_application_on_the_other_loopback_is_found_also_when_it_moves() {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let app = App::on(listener, []);
+    let (broker, sidecar) = start(policy(app.port), &["1"]).await;
+    broker.until("it is acknowledged", |seen| seen.acked() == ["1"]).await;
+    assert_eq!(app.read(|seen| seen.requests[0].headers["host"].clone()), format!("[::1]:{}", app.port));
+    app.stop_listening().await;
+    let moved = App::on(TcpListener::bind(("127.0.0.1", app.port)).await.unwrap(), []);
+    broker.send(&["2"]);
+    broker.until("it is acknowledged too", |seen| seen.acked() == ["1", "2"]).await;
+    assert_eq!((moved.read(|seen| seen.requests.len()), broker.read(|seen| seen.retried().len())), (1, 0));
     sidecar.end().await;
 }
 

@@ -8,5 +8,6 @@ mod lifecycle;
 mod outcomes;
 mod program;
 mod quiesce;
+mod reach;
 mod real;
 mod support;

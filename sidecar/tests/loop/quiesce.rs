@@ -80,3 +80,24 @@ async fn a_quiescent_sidecar_ends() {
     broker.until("nothing is pulled", |seen| seen.waiting == 0).await;
     sidecar.end().await;
 }
+
+#[tokio::test]
+async fn a_call_of_the_hook_after_a_false_one_stops_nothing() {
+    let app = App::start([Reply::held()]).await;
+    let (broker, sidecar) = start(app.port, Duration::from_millis(100)).await;
+    app.until("the call is open", |seen| seen.held == 1).await;
+    soon("the hook returns", hook(&sidecar)).await.unwrap();
+    broker.until("nothing is pulled", |seen| seen.waiting == 0).await;
+    // The application stays: after the longest drain and its margin, that is known.
+    broker.until("it goes on", |seen| seen.waiting == 1).await;
+    let pulls = broker.read(|seen| seen.pulls.len());
+    assert_eq!(soon("the hook returns", hook(&sidecar)).await.unwrap().1, "calls are still open\n");
+    assert_eq!(
+        broker.read(|seen| (seen.waiting, seen.pulls.len())),
+        (1, pulls),
+        "the pull was not abandoned"
+    );
+    app.let_go(1);
+    broker.until("the call is settled", |seen| seen.acked() == ["1"]).await;
+    sidecar.end().await;
+}

@@ -46,6 +46,13 @@ async fn every_message_is_handled_and_the_queue_is_empty() {
             messages().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
         assert_eq!(handled, sent);
         assert_eq!(messages().count(), 25, "each once");
+        let metrics = |request: &Request| request.body["metadata"]["metrics"].clone();
+        for request in &seen.requests {
+            let batch = request.body["messages"].as_array().unwrap().len() as u64;
+            let backlog = metrics(request)["backlogCount"].as_u64().unwrap();
+            assert!((batch..=25).contains(&backlog), "this batch is a part of it: {backlog}");
+            assert!(metrics(request)["backlogBytes"].as_u64().unwrap() >= batch * 7);
+        }
         assert!(messages().all(|one| one["body"]["n"].is_u64() && one["attempts"] == 1));
         assert!(messages().all(|one| one["contentType"] == "json" && one["timestampMs"].is_u64()));
     });

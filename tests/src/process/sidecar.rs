@@ -12,7 +12,7 @@ use super::program::{Log, program};
 /// A start or an end that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A sidecar of `Deployment/shop` whose gateway listens. Killed when dropped.
+/// A sidecar process whose gateway listens. Killed when dropped.
 pub struct Sidecar {
     child: Child,
     log: Log,
@@ -21,17 +21,18 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Starts a process beside the broker at `url`, in `namespace` and with more of its environment.
+    /// Starts the sidecar of a pod of `workload` in the namespace `shop`, with more environment.
     ///
     /// # Panics
     /// When there is no such program, or its gateway does not listen within a minute.
-    pub fn start(url: &str, namespace: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn start(broker_url: &str, workload: &str, pod: &str, more: &[(&str, &str)]) -> Self {
+        // Each has ports of its own: several run on this machine.
         let (gateway, admin) = (free(), free());
         let mut command = Command::new(program("capstan-sidecar"));
-        command.env_clear().env("CAPSTAN_BROKER_URL", url).env("CAPSTAN_NAMESPACE", namespace);
-        command.env("CAPSTAN_WORKLOAD", "Deployment/shop").env("CAPSTAN_POD", "shop-1");
+        command.env_clear().env("CAPSTAN_BROKER_URL", broker_url).env("CAPSTAN_NAMESPACE", "shop");
+        command.env("CAPSTAN_WORKLOAD", workload).env("CAPSTAN_POD", pod);
         command.env("CAPSTAN_GATEWAY_PORT", gateway.port().to_string());
-        command.env("CAPSTAN_ADMIN_PORT", admin.port().to_string()).envs(environment.iter().copied());
+        command.env("CAPSTAN_ADMIN_PORT", admin.port().to_string()).envs(more.iter().copied());
         let mut child =
             command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a sidecar starts");
         let (log, lines) = Log::follow(child.stderr.take().expect("its stderr is a pipe"));
@@ -56,9 +57,9 @@ impl Sidecar {
         self.gateway
     }
 
-    /// `http://HOST:PORT` of the admin port.
-    pub fn admin_url(&self) -> String {
-        format!("http://{}", self.admin)
+    /// Address of a page of the admin port, such as `/metrics`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
     }
 
     /// What it logged last.
@@ -85,26 +86,38 @@ impl Sidecar {
         peak.and_then(|text| text.trim().parse::<u64>().ok()).expect("a line VmHWM") * 1024
     }
 
-    /// Ends it as Kubernetes does (SIGTERM).
+    /// Asks it to end, as Kubernetes does (SIGTERM); [`Self::ended`] waits.
     ///
     /// # Panics
-    /// When it does not end well within a minute.
-    pub fn stop(mut self) {
+    /// When it is gone.
+    pub fn terminate(&self) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(id, Signal::TERM).expect("the process is a child that nobody waited for");
-        let status = self.ended();
-        assert!(status.success(), "the sidecar ended with {status}:\n{}", self.log);
     }
 
-    fn ended(&mut self) -> ExitStatus {
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end within a minute.
+    pub fn ended(mut self) -> (ExitStatus, Log) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
+                return (status, self.log.clone());
             }
             assert!(Instant::now() < deadline, "the sidecar does not end:\n{}", self.log);
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// When it does not end well within a minute.
+    pub fn stop(self) {
+        self.terminate();
+        let (status, log) = self.ended();
+        assert!(status.success(), "the sidecar ended with {status}:\n{log}");
     }
 }
 

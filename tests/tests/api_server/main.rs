@@ -12,5 +12,6 @@ mod election;
 mod fixture;
 mod matrix;
 mod quickstart;
+mod reach;
 mod restart;
 mod stage;

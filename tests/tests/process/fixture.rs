@@ -59,8 +59,17 @@ impl Fixture {
 
     /// The same, with another way to start.
     pub(crate) fn again_as(self, end: impl FnOnce(Broker), start: impl FnOnce(&Path) -> Starting) -> Self {
-        let Self { broker, folder, .. } = self;
-        end(broker);
+        Self::over(self.leave(end), start)
+    }
+
+    /// Ends the process with `end`; what stays is its folder.
+    pub(crate) fn leave(self, end: impl FnOnce(Broker)) -> TempDir {
+        end(self.broker);
+        self.folder
+    }
+
+    /// Starts a process over a folder that another has left.
+    pub(crate) fn over(folder: TempDir, start: impl FnOnce(&Path) -> Starting) -> Self {
         let broker = start(folder.path()).ready();
         let (client, control) = (broker.client(), broker.control());
         Self { broker, client, control, folder }

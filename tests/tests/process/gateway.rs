@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::fixture::{DEADLINE, Fixture, NAMESPACE, json_of, name, queue, until};
 
 fn sidecar(fixture: &Fixture, environment: &[(&str, &str)]) -> Sidecar {
-    Sidecar::start(&fixture.broker.url(), NAMESPACE, environment)
+    Sidecar::start(&fixture.broker.url(), "Deployment/shop", "shop-1", environment)
 }
 
 /// Status, what of the headers speaks to clients, and body.
@@ -117,7 +117,7 @@ async fn a_broker_that_is_killed_loses_no_send_and_stores_none_twice() {
             .await;
         let address = fixture.broker.address();
         fixture = tokio::task::block_in_place(|| {
-            fixture.again_as(Broker::kill, |folder| Starting::at(folder, address))
+            fixture.again_as(Broker::kill, |folder| Starting::at(&address.to_string(), folder))
         });
     }
     for sender in senders {
@@ -147,7 +147,7 @@ async fn a_broker_that_is_killed_loses_no_send_and_stores_none_twice() {
 
 /// The sum of all series of the sidecar that begin so.
 async fn series(sidecar: &Sidecar, beginning: &str) -> f64 {
-    let url = format!("{}/metrics", sidecar.admin_url());
+    let url = sidecar.url("/metrics");
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     let values = text.lines().filter(|line| line.starts_with(beginning));
     values.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
@@ -206,7 +206,7 @@ async fn what_is_held_fits_into_the_sidecars_memory() {
     assert!(bytes >= 15_000_000.0, "{bytes} bytes");
     assert!(most < LIMIT, "{most} bytes of memory");
     drop((connections, fill));
-    let _broker = Starting::at(&folder, address).ready();
+    let _broker = Starting::at(&address.to_string(), &folder).ready();
     for send in sends {
         let answer = tokio::time::timeout(DEADLINE, send).await.expect("an answer").unwrap().unwrap();
         assert_eq!(answer.status(), 200);

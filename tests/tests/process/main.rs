@@ -1,20 +1,25 @@
 //! The programs as processes: crashes, restarts, bad input, other people's clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod application;
 mod attributes;
 mod changes;
 mod clock;
 mod concurrency;
+mod conformance;
 mod connections;
 mod crash;
 mod damage;
 mod durable;
+mod examples;
 mod fixture;
 mod full;
 mod gateway;
 mod heads;
 mod idempotency;
 mod input;
+mod memory;
+mod outage;
 mod polls;
 mod ports;
 mod purge;

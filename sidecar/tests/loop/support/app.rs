@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -84,7 +84,9 @@ impl App {
     /// Listens no more: when this returns, connections are refused. Open requests go on.
     pub(crate) async fn stop_listening(&self) {
         self.listening.abort();
-        let refused = async { while TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {} };
+        let port = self.port;
+        let refused =
+            async { while capstan_sidecar::loopback::connect(port, super::PATIENCE).await.is_ok() {} };
         soon("connections are refused", refused).await;
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,7 @@ use capstan_api::envelope::Envelope;
 use capstan_api::message::{
     Extend, Extended, Metadata, Metrics, Pull, Pulled, PulledMessage, Settle, Settled,
 };
-use capstan_api::workload::{POD_HEADER, WORKLOAD_HEADER, WorkloadConsumer, WorkloadConsumers};
+use capstan_api::workload::{POD_HEADER, PodReport, WORKLOAD_HEADER, WorkloadConsumer, WorkloadConsumers};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -34,6 +34,10 @@ pub(crate) struct Seen {
     pub(crate) waiting: usize,
     pub(crate) settles: Vec<Settle>,
     pub(crate) extends: Vec<Extend>,
+    /// What the sidecar said of the application.
+    pub(crate) reports: Vec<PodReport>,
+    /// So many reports are refused with 503.
+    pub(crate) refuse_reports: usize,
     /// So many settles are refused with 503.
     pub(crate) refuse_settles: usize,
     /// So many settles are taken, but their answer never arrives.
@@ -81,6 +85,7 @@ impl Broker {
         let queue = "/client/v4/accounts/shop/queues/{queue}/messages";
         let router = Router::new()
             .route("/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/consumers", get(consumers))
+            .route("/capstan/v1/namespaces/{namespace}/workloads/{kind}/{name}/pods/{pod}", put(report))
             .route(&format!("{queue}/pull"), post(pull))
             .route(&format!("{queue}/ack"), post(settle))
             .route(&format!("{queue}/extend"), post(extend))
@@ -211,6 +216,23 @@ async fn settle(
         return StatusCode::BAD_GATEWAY.into_response();
     }
     Json(Envelope::success(Settled::default())).into_response()
+}
+
+async fn report(
+    State(broker): State<Broker>,
+    Path(path): Path<[String; 4]>,
+    Json(report): Json<PodReport>,
+) -> Response {
+    assert_eq!(path, ["shop", "Deployment", "shop", "shop-1"]);
+    let mut refuse = false;
+    broker.change(|seen| {
+        refuse = seen.refuse_reports > 0;
+        seen.refuse_reports = seen.refuse_reports.saturating_sub(1);
+        if !refuse {
+            seen.reports.push(report);
+        }
+    });
+    if refuse { refused() } else { Json(serde_json::json!({})).into_response() }
 }
 
 async fn extend(State(broker): State<Broker>, Json(extend): Json<Extend>) -> Response {

@@ -4,12 +4,12 @@ mod broker;
 mod clients;
 mod clock;
 mod dev;
+mod pod;
 mod program;
-mod sidecar;
 
 pub use broker::{Broker, Killer, Starting};
 pub use clients::{go, node, python};
 pub use clock::Clock;
 pub use dev::Dev;
+pub use pod::Pod;
 pub use program::{Log, program, progress};
-pub use sidecar::Sidecar;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use capstan_api::message::{Peek, PeekedMessage, SendBatch};
 use capstan_api::number::Whole;
 use capstan_api::{Client, Name};
-use e2e::process::{Dev, Sidecar};
+use e2e::process::{Dev, Pod};
 use serde_json::{Value, json};
 
 use self::app::{App, First};
@@ -143,9 +143,8 @@ async fn every_row_holds_with_the_programs() {
         ids.push(send(&fixture.client, &namespace, &row.name).await);
     }
     app.listen();
-    let start =
-        |number| Sidecar::start(&fixture.broker.url(), &format!("Deployment/shop-{number}"), "shop", &[]);
-    let _sidecars: Vec<Sidecar> = (0..WORKLOADS).map(start).collect();
+    let start = |number| Pod::start(&fixture.broker.url(), &format!("Deployment/shop-{number}"), "shop", &[]);
+    let _sidecars: Vec<Pod> = (0..WORKLOADS).map(start).collect();
     check_all(&fixture.client, &namespace, &app, &rows, &ids).await;
 }
 

@@ -1,7 +1,7 @@
 //! The memory of a sidecar with the largest batches there are: below what its container may have.
 
 use capstan_api::message::SendBatch;
-use e2e::process::Sidecar;
+use e2e::process::Pod;
 use serde_json::{Value, json};
 
 use crate::application::{Application, done, never, pushed};
@@ -39,7 +39,7 @@ async fn peak(content_type: &str, part: &str) -> u64 {
     let fixture = Fixture::new(&[consumer("quick", quick.port), consumer("slow", slow.port)]).await;
     send(&fixture, "quick", 4, content_type, part).await;
     send(&fixture, "slow", 1, content_type, part).await;
-    let sidecar = Sidecar::start(&fixture.broker.url(), "Deployment/shop", "shop-1", &[]);
+    let sidecar = Pod::start(&fixture.broker.url(), "Deployment/shop", "shop-1", &[]);
     let handled = async || (fixture.queue("quick").await.totals.acknowledged == 1600).then_some(());
     until("all of the quick ones are handled", handled).await;
     slow.until("all slots are busy", |seen| seen.len() == SLOTS).await;

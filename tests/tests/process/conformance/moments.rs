@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use e2e::process::Sidecar;
+use e2e::process::Pod;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -35,7 +35,7 @@ async fn released(call: &str, fixture: &Fixture, app: &App, ids: &[String]) {
     until(call, async || (fixture.queue("orders").await.totals.released >= count).then_some(())).await;
     let state = fixture.queue("orders").await;
     assert_eq!((state.totals.retried, state.totals.lease_expired, state.totals.acknowledged), (0, 0, 0));
-    let _sidecar = Sidecar::start(&fixture.broker.url(), WORKLOAD, "shop-2", &[]);
+    let _sidecar = Pod::start(&fixture.broker.url(), WORKLOAD, "shop-2", &[]);
     let handled = async || (fixture.queue("orders").await.totals.acknowledged == count).then_some(());
     until("another one handles them", handled).await;
     for id in ids {
@@ -44,7 +44,7 @@ async fn released(call: &str, fixture: &Fixture, app: &App, ids: &[String]) {
     }
 }
 
-async fn ended(sidecar: Sidecar) {
+async fn ended(sidecar: Pod) {
     let (status, log) = tokio::task::spawn_blocking(|| sidecar.ended()).await.unwrap();
     assert!(status.success(), "{status}\n{log}");
 }
@@ -55,7 +55,7 @@ async fn a_connection_that_is_refused_releases() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let fixture = fixture(port).await;
-    let sidecar = Sidecar::start(&fixture.broker.url(), WORKLOAD, "shop-1", &[]);
+    let sidecar = Pod::start(&fixture.broker.url(), WORKLOAD, "shop-1", &[]);
     drop(listener.accept().await.unwrap());
     until("the slot pulls", async || (fixture.metric("capstan_pulls_waiting").await == 1.0).then_some(()))
         .await;
@@ -80,7 +80,7 @@ async fn a_connection_that_breaks_during_shutdown_releases() {
     app.listen();
     let fixture = fixture(app.port).await;
     let ids = send(&fixture.client, &name(NAMESPACE), "orders").await;
-    let sidecar = Sidecar::start(&fixture.broker.url(), WORKLOAD, "shop-1", &[]);
+    let sidecar = Pod::start(&fixture.broker.url(), WORKLOAD, "shop-1", &[]);
     until_called(&app).await;
     sidecar.terminate();
     now.notify_one();
@@ -94,7 +94,7 @@ async fn a_call_that_outlives_the_drain_releases() {
     app.listen();
     let fixture = fixture(app.port).await;
     let ids = send(&fixture.client, &name(NAMESPACE), "orders").await;
-    let sidecar = Sidecar::start(&fixture.broker.url(), WORKLOAD, "shop-1", DRAIN);
+    let sidecar = Pod::start(&fixture.broker.url(), WORKLOAD, "shop-1", DRAIN);
     until_called(&app).await;
     sidecar.terminate();
     ended(sidecar).await;
@@ -108,7 +108,7 @@ async fn what_arrives_after_the_shutdown_began_is_released_without_a_call() {
     app.listen();
     let fixture = fixture(app.port).await;
     let way = Way::to(fixture.broker.address()).await;
-    let sidecar = Sidecar::start(&way.url, WORKLOAD, "shop-1", &[]);
+    let sidecar = Pod::start(&way.url, WORKLOAD, "shop-1", &[]);
     until("the slot pulls", async || (fixture.metric("capstan_pulls_waiting").await == 1.0).then_some(()))
         .await;
     way.hold(true);

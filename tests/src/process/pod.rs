@@ -1,4 +1,4 @@
-//! `capstan-sidecar` as a process.
+//! The sidecar of a pod, as a process.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,14 +11,14 @@ use super::program::{Log, program};
 /// An end that takes longer has failed.
 const END_MAX: Duration = Duration::from_secs(60);
 
-/// A sidecar process. Killed when dropped.
-pub struct Sidecar {
+/// What Capstan adds to a pod: `capstan-sidecar`. Killed when dropped.
+pub struct Pod {
     child: Child,
     log: Log,
     admin: u16,
 }
 
-impl Sidecar {
+impl Pod {
     /// Starts the sidecar of a pod of `workload` in the namespace `shop`, with more environment.
     ///
     /// # Panics
@@ -85,7 +85,7 @@ impl Sidecar {
     }
 }
 
-impl Drop for Sidecar {
+impl Drop for Pod {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -116,7 +116,7 @@ async fn extend(
 fn report(scope: &Scope, verdict: &Verdict, ids: &[&str]) {
     let metrics = &scope.context.metrics;
     metrics.count_call(scope.labels(), &verdict.class);
-    if let Class::Failed(reason) = &verdict.class {
+    if let Class::Failed(reason) | Class::Malformed(reason) = &verdict.class {
         tracing::warn!(queue = %scope.queue, reason, messages = ?ids, "the call failed");
     }
     for warning in &verdict.warnings {

@@ -13,7 +13,7 @@ use crate::verdict::{Class, Decision};
 
 const QUEUE: [&str; 2] = ["namespace", "queue"];
 const OUTCOME: [&str; 3] = ["namespace", "queue", "outcome"];
-const CALLS: [&str; 4] = ["handled", "failed", "not_begun", "ended"];
+const CALLS: [&str; 5] = ["handled", "failed", "malformed", "not_begun", "ended"];
 const MESSAGES: [&str; 3] = ["acknowledged", "retried", "released"];
 /// Seconds; calls take from a millisecond to hours.
 const CALL_BUCKETS: [f64; 11] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0];
@@ -88,10 +88,11 @@ impl Metrics {
     }
 
     pub(crate) fn count_call(&self, [namespace, queue]: [&str; 2], class: &Class) {
-        let [handled, failed, not_begun, ended] = CALLS;
+        let [handled, failed, malformed, not_begun, ended] = CALLS;
         let outcome = match class {
             Class::Handled => handled,
             Class::Failed(_) => failed,
+            Class::Malformed(_) => malformed,
             Class::NotBegun { .. } => not_begun,
             Class::Ended => ended,
         };

@@ -112,7 +112,9 @@ impl Slot {
                 not_delivered(&self.scope, prepared)
             };
             match verdict.class {
-                Class::Handled | Class::Failed(_) => permit.report(&policy.endpoint, None),
+                Class::Handled | Class::Failed(_) | Class::Malformed(_) => {
+                    permit.report(&policy.endpoint, None);
+                }
                 Class::NotBegun { reason, retry_after } => {
                     permit.report(&policy.endpoint, Some(Refusal { reason, retry_after }));
                 }

@@ -65,6 +65,8 @@ pub enum Class {
     Handled,
     /// It began and failed.
     Failed(String),
+    /// It answered with what is no verdict, which is a failure.
+    Malformed(String),
     /// It never began.
     NotBegun { reason: String, retry_after: Option<Duration> },
     /// The sidecar ended first: nothing is known about the application.
@@ -106,23 +108,28 @@ fn of_answer(answer: &Answer, ids: &[&str]) -> Verdict {
         return not_begun(format!("the application answered {status}"), answer.retry_after, ids);
     }
     let ok = (200..=299).contains(&status);
-    let (body, failure) = match body::read(answer) {
-        Ok(None) => (Body::default(), None),
-        Ok(Some(body)) => {
-            let failure = body.failure();
-            (body, failure)
+    let (body, class) = match (body::read(answer), ok) {
+        (Err(why), true) => {
+            let why = short(format!("the answer's body is no verdict: {why}"));
+            (Body::default(), Class::Malformed(why))
         }
         // The error page of a failure needs not be a verdict.
-        Err(_) if !ok => (Body::default(), None),
-        Err(why) => (Body::default(), Some(format!("the answer's body is no verdict: {why}"))),
+        (read, false) => {
+            let reason = format!("the application answered {status}");
+            (read.ok().flatten().unwrap_or_default(), Class::Failed(reason))
+        }
+        (Ok(read), true) => {
+            let body = read.unwrap_or_default();
+            let class = body.failure().map_or(Class::Handled, |reason| Class::Failed(short(reason)));
+            (body, class)
+        }
     };
-    let failure = if ok { failure } else { Some(format!("the application answered {status}")) };
-    let (decisions, warnings) = by_body(&body, failure.as_deref(), ids);
-    Verdict {
-        class: failure.map_or(Class::Handled, |reason| Class::Failed(short(reason))),
-        decisions,
-        warnings,
-    }
+    let failure = match &class {
+        Class::Failed(reason) | Class::Malformed(reason) => Some(reason.as_str()),
+        _ => None,
+    };
+    let (decisions, warnings) = by_body(&body, failure, ids);
+    Verdict { class, decisions, warnings }
 }
 
 fn by_body(body: &Body, failure: Option<&str>, ids: &[&str]) -> (Vec<Decision>, Vec<String>) {

@@ -169,20 +169,22 @@ async fn the_admin_port_answers_probes_shows_metrics_and_drains() {
 
 #[tokio::test]
 async fn metrics_of_a_consumer_that_is_gone_go_too() {
-    let app = App::start([Reply::status(404)]).await;
+    let app = App::start([Reply::body(r#"{"ok": true}"#), Reply::status(404)]).await;
     let broker = Broker::start().await;
-    broker.send(&["1"]);
+    broker.send(&["0"]);
     broker.declare(vec![policy(app.port)]);
     let mut config = config(&broker);
     config.admin = Some("127.0.0.1:0".parse().unwrap());
     let sidecar = Running::start(config).await;
     let admin = sidecar.admin.unwrap();
+    broker.until("it is retried", |seen| seen.retried() == ["0"]).await;
+    broker.send(&["1"]);
     broker.until("it is acknowledged", |seen| seen.acked() == ["1"]).await;
-    until_metrics(admin, "both calls are counted", |metrics| {
+    until_metrics(admin, "all calls are counted", |metrics| {
         let line = |outcome| {
             format!(r#"capstan_sidecar_calls_total{{namespace="shop",outcome="{outcome}",queue="orders"}} 1"#)
         };
-        metrics.contains(&line("not_begun")) && metrics.contains(&line("handled"))
+        ["malformed", "not_begun", "handled"].iter().all(|outcome| metrics.contains(&line(outcome)))
     })
     .await;
     broker.declare(vec![]);

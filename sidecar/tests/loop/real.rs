@@ -1,7 +1,7 @@
 //! The sidecar with a real broker in this process.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_api::control::{ConsumerPolicy, QueuePolicy};
 use capstan_api::message::{Lease, Peek, Pull, Settle};
@@ -188,6 +188,25 @@ async fn an_application_that_refuses_costs_no_attempt_however_many_slots_there_a
     assert_eq!(attempts(&app), [1, 1, 1]);
     // Else the message would go through all slots within moments, and use up its releases.
     assert_eq!((state.totals.retried, state.totals.released), (0, 2));
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn a_changed_policy_takes_effect_within_a_second() {
+    let app = App::start([]).await;
+    let (real, sidecar) = start(&app, |_| {}).await;
+    let mut quickest = Duration::MAX;
+    // The best of some: this machine may be busy.
+    for slots in [5, 2, 7] {
+        let mut orders = orders(app.port);
+        orders.consumer.as_mut().unwrap().push.as_mut().unwrap().concurrency_per_pod = slots;
+        let began = Instant::now();
+        real.declare(vec![orders, dead_letters()]).await;
+        let waiting = format!("capstan_pulls_waiting {slots}\n");
+        until_metrics(real.admin(), "all slots pull", |metrics| metrics.contains(&waiting)).await;
+        quickest = quickest.min(began.elapsed());
+    }
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     sidecar.end().await;
 }
 

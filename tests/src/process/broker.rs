@@ -1,7 +1,7 @@
 //! `capstan-broker` as a process.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,8 +13,6 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use super::clock::Clock;
 use super::program::{Log, program};
 
-/// Any port of this machine.
-const ANY: &str = "127.0.0.1:0";
 /// A start that takes longer has failed: it replays a journal of tens of megabytes at most.
 const START_MAX: Duration = Duration::from_secs(60);
 /// An end that takes longer has failed: the broker gives open requests ten seconds.
@@ -33,15 +31,15 @@ impl Starting {
     /// # Panics
     /// When there is no such program, or it cannot be started.
     pub fn spawn(data: &Path) -> Self {
-        Self::at(ANY, data)
+        Self::after("", data, &[])
     }
 
-    /// The same, with its HTTP API at this address, as after a restart.
+    /// The same, with the HTTP API at `address`, where one that was killed listened.
     ///
     /// # Panics
     /// As [`Self::spawn`].
-    pub fn at(address: &str, data: &Path) -> Self {
-        Self::after("", address, data, &[])
+    pub fn at(data: &Path, address: SocketAddr) -> Self {
+        Self::listening("", data, address, &[])
     }
 
     /// The same, with a wall clock that `clock` steps.
@@ -49,7 +47,7 @@ impl Starting {
     /// # Panics
     /// As [`Self::spawn`].
     pub fn with_clock(data: &Path, clock: &Clock) -> Self {
-        Self::after("", ANY, data, &clock.environment())
+        Self::after("", data, &clock.environment())
     }
 
     /// The same, with at most `count` files and connections open at once.
@@ -57,15 +55,23 @@ impl Starting {
     /// # Panics
     /// As [`Self::spawn`].
     pub fn with_open_files(data: &Path, count: u64) -> Self {
-        Self::after(&format!("ulimit -n {count};"), ANY, data, &[])
+        Self::after(&format!("ulimit -n {count};"), data, &[])
     }
 
-    fn after(script: &str, address: &str, data: &Path, environment: &[(&str, OsString)]) -> Self {
+    fn after(script: &str, data: &Path, environment: &[(&str, OsString)]) -> Self {
+        Self::listening(script, data, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), environment)
+    }
+
+    fn listening(script: &str, data: &Path, address: SocketAddr, environment: &[(&str, OsString)]) -> Self {
         // A file that may not grow then fails the write, as a full disk does, instead of killing the process.
         let script = format!("{script} trap '' XFSZ; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg(program("capstan-broker"));
-        command.args(["--listen", address, "--admin-listen", ANY, "--data"]).arg(data);
+        command
+            .arg("--listen")
+            .arg(address.to_string())
+            .args(["--admin-listen", "127.0.0.1:0", "--data"])
+            .arg(data);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CAPSTAN_") || name == "RUST_LOG" {
                 command.env_remove(name);

@@ -117,7 +117,7 @@ async fn a_broker_that_is_killed_loses_no_send_and_stores_none_twice() {
             .await;
         let address = fixture.broker.address();
         fixture = tokio::task::block_in_place(|| {
-            fixture.again_as(Broker::kill, |folder| Starting::at(&address.to_string(), folder))
+            fixture.again_as(Broker::kill, |folder| Starting::at(folder, address))
         });
     }
     for sender in senders {
@@ -206,7 +206,7 @@ async fn what_is_held_fits_into_the_sidecars_memory() {
     assert!(bytes >= 15_000_000.0, "{bytes} bytes");
     assert!(most < LIMIT, "{most} bytes of memory");
     drop((connections, fill));
-    let _broker = Starting::at(&address.to_string(), &folder).ready();
+    let _broker = Starting::at(&folder, address).ready();
     for send in sends {
         let answer = tokio::time::timeout(DEADLINE, send).await.expect("an answer").unwrap().unwrap();
         assert_eq!(answer.status(), 200);

@@ -32,7 +32,7 @@ async fn survives(end: impl FnOnce(Broker)) {
     let visibility = u64::try_from(LEASE.as_millis()).unwrap();
     let consumer = json!({"push": push, "visibility_timeout_ms": visibility});
     let fixture = Fixture::new(&[pushed("orders", app.port, consumer)]).await;
-    let address = fixture.broker.address().to_string();
+    let address = fixture.broker.address();
     for word in ["during", "after", "waiting", "waiting"] {
         fixture.send("orders", json!({ "body": word })).await;
     }
@@ -50,7 +50,7 @@ async fn survives(end: impl FnOnce(Broker)) {
     until("the verdict cannot be sent", waits).await;
     // Twice as long as the leases: time is what this is about.
     tokio::time::sleep_until(since + 2 * LEASE).await;
-    let fixture = Fixture::over(folder, |data| Starting::at(&address, data));
+    let fixture = Fixture::over(folder, |data| Starting::at(data, address));
     // The other call ends after it is back.
     let acknowledged =
         async |count| (fixture.queue("orders").await.totals.acknowledged == count).then_some(());

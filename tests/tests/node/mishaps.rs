@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use capstan_crds::Consumer;
 use e2e::cluster::{
-    BrokerAccess, Cluster, Entries, LONG, Namespace, SHORT, Turn, is_local, kill_container, until,
+    BrokerAccess, Cluster, Entries, LONG, Namespace, SHORT, Turn, condition, is_local, kill_container, until,
 };
 use kube::ResourceExt;
 
@@ -57,10 +58,22 @@ async fn a_wrong_path_costs_no_attempt() {
         .await;
         let state = broker.state("orders").await.unwrap();
         println!("after two minutes: {state:?}");
+        until_reachable(namespace, "False").await;
         assert!(state.totals.released > 0, "nothing was tried: {:?}", state.totals);
         assert_eq!(state.ready + state.leased, 30, "all of them wait");
         namespace.apply(&Subject { path: "/", ..wrong }.consumer()).await;
         until_handled(namespace, &broker).await.assert_once(&sent);
+        until_reachable(namespace, "True").await;
     })
     .await;
+}
+
+/// Waits until the Consumer says so of its application.
+async fn until_reachable(namespace: &Namespace, status: &str) {
+    namespace
+        .wait_for::<Consumer>("orders", &format!("says AppReachable={status}"), LONG, |consumer| {
+            let conditions = consumer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            condition(conditions, consumer.metadata.generation, "AppReachable", status)
+        })
+        .await;
 }

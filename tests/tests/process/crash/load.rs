@@ -107,7 +107,8 @@ fn is_unknown(error: &ClientError) -> bool {
 /// The body of a message: any other one was made up.
 pub(super) fn body(message: Message) -> Value {
     let (producer, number) = message;
-    let length = (producer * 7_919 + number * 104_729) % 3_000;
+    // Wraps: a long run has many.
+    let length = producer.wrapping_mul(7_919).wrapping_add(number.wrapping_mul(104_729)) % 3_000;
     json!({ "producer": producer, "number": number, "padding": "x".repeat(length as usize) })
 }
 

@@ -47,8 +47,8 @@ pub const SETTLE_COUNT_MAX: usize = 1000;
 pub const REASON_BYTES_MAX: usize = 256;
 /// Most deliveries after the first.
 pub const RETRIES_MAX: u32 = 100;
-/// Most releases of one message that cost no attempt.
-pub const RELEASES_MAX: u32 = 100;
+/// Most releases of one message that cost no attempt. From the eleventh on it waits before it is ready again, up to a minute.
+pub const RELEASES_MAX: u32 = 1000;
 /// Most batches at once, of a consumer or of one of its pods (Cloudflare: 250 invocations).
 pub const CONCURRENCY_MAX: u64 = 250;
 /// Most queues of one declaration.

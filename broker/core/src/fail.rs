@@ -61,7 +61,8 @@ impl Core {
         self.woken.insert(id);
     }
 
-    fn wait<S: Store>(
+    /// Makes a message ready after `delay`.
+    pub(crate) fn wait<S: Store>(
         &mut self,
         id: QueueId,
         seq: Seq,

@@ -17,8 +17,13 @@ pub const MOVED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const DEAD_RETRY_MS: u64 = 1000;
 /// Most messages of one pull, send or peek.
 pub const BATCH_MAX: usize = 100;
-/// Releases of one message that cost no attempt.
-pub const RELEASES_MAX: u32 = 100;
+/// Releases of one message that cost no attempt: what no application takes for most of a day is the message's fault.
+pub const RELEASES_MAX: u32 = 1000;
+/// Of these, so many make it ready at once: most come from pods that end.
+pub const RELEASES_PROMPT: u32 = 10;
+/// Longest time that a released message waits. Without it, each pod whose application is out of reach would take the same message
+/// with each of its trials, and many pods would use up its releases within a minute.
+pub const RELEASE_DELAY_MAX_MS: u64 = 60_000;
 /// Longest kept reason of a failure, bytes.
 pub const REASON_MAX: usize = 256;
 /// An outage longer than this moves retention: messages do not expire because the broker was away.

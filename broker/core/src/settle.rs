@@ -3,7 +3,7 @@
 use crate::command::{Lease, Reply, Retry, Settle, Settled, Verdict, Warning};
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::id::QueueId;
+use crate::id::{Millis, QueueId};
 use crate::limits;
 use crate::record::{Delivery, Place};
 use crate::store::Store;
@@ -115,7 +115,10 @@ impl Core {
             return self.fail(queue, lease.seq, delivery, Some(0), "released too often", store);
         }
         self.leave(queue, lease.seq, &delivery, store);
-        self.give_back(queue, lease.seq, delivery, store);
+        match release_delay(delivery.releases) {
+            0 => self.give_back(queue, lease.seq, delivery, store),
+            delay => self.wait(queue, lease.seq, delivery, delay, store),
+        }
         Ok(())
     }
 
@@ -156,4 +159,11 @@ impl Core {
             },
         })
     }
+}
+
+/// How long a message waits that is released for the `releases`th time: not at all at first, then twice as long each time.
+fn release_delay(releases: u32) -> Millis {
+    let beyond = releases.saturating_sub(limits::RELEASES_PROMPT);
+    let doublings = beyond.saturating_sub(1).min(16);
+    if beyond == 0 { 0 } else { (1000 << doublings).min(limits::RELEASE_DELAY_MAX_MS) }
 }

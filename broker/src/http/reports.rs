@@ -91,6 +91,8 @@ impl Reports {
     /// Keeps what a pod said; false when there is no room.
     fn take(&self, pod: Pod, mut consumers: Vec<ConsumerReport>, now: Instant) -> bool {
         for reason in consumers.iter_mut().filter_map(|one| one.unreachable.as_mut()) {
+            // It is shown on terminals.
+            reason.retain(|character| !character.is_control());
             reason.truncate(reason.floor_char_boundary(REPORT_REASON_BYTES_MAX));
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,6 +196,8 @@ mod tests {
         );
         let reason = kept.0.lock().unwrap().pods[&pod(0)].consumers[0].unreachable.clone().unwrap();
         assert_eq!(reason.len(), REPORT_REASON_BYTES_MAX);
+        assert!(kept.take(pod(0), reports(1, "\u{1b}[31mno\n"), now));
+        assert_eq!(kept.0.lock().unwrap().pods[&pod(0)].consumers[0].unreachable.as_deref(), Some("[31mno"));
         assert!(full(now), "the first one gave room");
         assert!(kept.take(pod(1), Vec::new(), now));
         assert_eq!(kept.0.lock().unwrap().pods.len(), most, "a pod that ends is forgotten");

@@ -27,6 +27,7 @@ mod restart;
 mod sdk;
 mod slow;
 mod taken;
+mod unreachable;
 mod unread;
 mod waiting;
 mod wire;

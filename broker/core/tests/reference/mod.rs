@@ -103,11 +103,17 @@ impl Model {
             return false;
         };
         message.releases += 1;
-        if message.releases > 100 {
-            fail(message, now, 0, max_retries);
-        } else {
-            (message.state, message.lease) = (State::Ready, None);
-        }
+        message.lease = None;
+        message.state = match message.releases {
+            0..=10 => State::Ready,
+            11..=1000 => {
+                State::Delayed { due: now + 60_000.min(1000 * 2_u64.pow((message.releases - 11).min(9))) }
+            }
+            _ => {
+                fail(message, now, 0, max_retries);
+                return true;
+            }
+        };
         true
     }
 

@@ -54,7 +54,7 @@ fn a_message_that_nobody_takes_keeps_its_attempts_for_most_of_a_day_however_many
     let mut run = Run::new();
     let item =
         SendItem { delay: None, content_type: ContentType::Bytes, attributes: Vec::new(), body: vec![0] };
-    run.apply(Command::Send(Send { queue: run.queue, items: vec![item] }));
+    run.apply(Command::Send(Send { queue: run.queue, items: vec![item], idempotency: None }));
     let start = run.now;
     let mut waits = Vec::new();
     for release in 1..=1000 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use e2e::process::Pod;
+use e2e::process::Sidecar;
 use serde_json::json;
 
 use crate::application::{Application, pushed};
@@ -21,8 +21,9 @@ async fn a_wrong_path_in_many_pods_does_not_use_a_message_up() {
     })
     .await;
     let fixture = Fixture::new(&[pushed("orders", app.port, json!({}))]).await;
-    let start = |number| Pod::start(&fixture.broker.url(), "Deployment/shop", &format!("shop-{number}"), &[]);
-    let _pods: Vec<Pod> = (0..PODS).map(start).collect();
+    let start =
+        |number| Sidecar::start(&fixture.broker.url(), "Deployment/shop", &format!("shop-{number}"), &[]);
+    let _pods: Vec<Sidecar> = (0..PODS).map(start).collect();
     let pull = async || (fixture.metric("capstan_pulls_waiting").await == PODS as f64).then_some(());
     until("all pods pull", pull).await;
     fixture.send("orders", json!({ "body": 1 })).await;

@@ -12,6 +12,7 @@ mod deliver;
 mod handle;
 mod lanes;
 mod round;
+mod stall;
 mod start;
 mod syncer;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub(crate) use count::{Backlog, Changed, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
 use lanes::{Lanes, Waiting};
 use round::{Answer, Round};
+use stall::Stall;
 pub(crate) use start::{Ended, start};
 use syncer::{Syncer, Written};
 use waiters::{Waiters, WaitingPull};
@@ -63,6 +65,7 @@ const TIMES: Times = Times {
     unread_max: answers::PULLED_MAX,
     unread_patience: answers::PATIENCE,
     leases_max: capstan_core::limits::LEASED_ALL_MAX,
+    stall_least: Duration::from_secs(1),
 };
 
 /// How long things may take, and how much may wait.
@@ -78,6 +81,8 @@ struct Times {
     unread_patience: Duration,
     /// Most leases of all queues.
     leases_max: u64,
+    /// The engine was held up when it runs so much later than it meant.
+    stall_least: Duration,
 }
 
 /// What the engine is asked to do.
@@ -143,6 +148,7 @@ struct Engine {
     store: Arc<FjallStore>,
     core: Core,
     clock: Clock,
+    stall: Stall,
     /// The time in the last commit.
     committed: u64,
     watchdog: Arc<Watchdog>,
@@ -181,8 +187,10 @@ struct Looked {
 impl Engine {
     fn run(&mut self) -> Result<(), EngineError> {
         loop {
+            self.stall.look(Duration::ZERO);
             let patience = self.patience();
             let group = self.lanes.take(patience);
+            self.stall.look(patience);
             self.abandoned.extend(self.syncer.take_undelivered());
             if group.jobs.is_empty() && patience == PATIENCE_MAX {
                 self.store.check()?;
@@ -206,9 +214,11 @@ impl Engine {
             // Nobody says when a client has taken its answer.
             return if self.pulled.is_full() { UNREAD_LOOK } else { Duration::ZERO };
         }
-        let due = [self.core.next_due(), self.waiters.next_deadline()].into_iter().flatten().min();
         let now = self.clock.now();
-        due.map_or(PATIENCE_MAX, |due| Duration::from_millis(due.saturating_sub(now)).min(PATIENCE_MAX))
+        let until = |due: Option<u64>| due.map(|due| Duration::from_millis(due.saturating_sub(now)));
+        let core = until(self.core.next_due()).map(|wait| wait.max(self.stall.left()));
+        let pulls = until(self.waiters.next_deadline());
+        [core, pulls].into_iter().flatten().min().map_or(PATIENCE_MAX, |wait| wait.min(PATIENCE_MAX))
     }
 
     /// Puts pulls among the waiting ones; answers what is left.
@@ -300,7 +310,8 @@ impl Engine {
             }
         }
         let beat = now.saturating_sub(self.committed) >= self.times.heartbeat_ms;
-        if beat || self.core.next_due().is_some_and(|due| due <= now) {
+        let is_due = beat || self.core.next_due().is_some_and(|due| due <= now);
+        if is_due && self.stall.left().is_zero() {
             self.awake.extend(self.core.apply(Command::Tick, now, &mut transaction)?.woken);
         }
         let moved = self.move_marks(now, &mut transaction)?;

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use super::changes::Changes;
 use super::handle::Handle;
 use super::lanes::Lanes;
+use super::stall::Stall;
 use super::syncer::Syncer;
 use super::waiters::Waiters;
 use super::watchdog::Watchdog;
@@ -63,6 +64,7 @@ pub(super) fn start_with(
         committed: core.now(),
         core,
         clock,
+        stall: Stall::new(times.stall_least),
         watchdog,
         syncer: syncer.map_err(no_thread)?,
         stats,

@@ -26,6 +26,7 @@ const NO_WAIT: Times = Times {
     unread_max: u64::MAX,
     unread_patience: DEADLINE,
     leases_max: u64::MAX,
+    stall_least: DEADLINE,
 };
 
 /// Holds synced commits while it is shut, and counts those that came to it.

@@ -206,6 +206,16 @@ impl Broker {
         self.killer().signal(Signal::HUP);
     }
 
+    /// Lets it run no more (SIGSTOP), as a machine does that freezes.
+    pub fn freeze(&self) {
+        self.killer().signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.killer().signal(Signal::CONT);
+    }
+
     /// A way to kill it from elsewhere.
     pub fn killer(&self) -> Killer {
         Killer(self.id())

@@ -13,6 +13,7 @@ mod damage;
 mod durable;
 mod examples;
 mod fixture;
+mod frozen;
 mod full;
 mod gateway;
 mod heads;

@@ -1,0 +1,77 @@
+//! Time in which the engine did not run: its process was stopped, its machine froze, or a disk did not answer.
+//!
+//! Verdicts and extensions that clients sent meanwhile are in no lane yet when it runs again. Were leases ended at once, what
+//! was handled would be delivered again, or be dead; so they last as much longer as nobody could settle them.
+
+use std::time::{Duration, Instant};
+
+/// Leases last at most so much longer.
+const GRACE_MAX: Duration = Duration::from_secs(30);
+
+/// When the engine ran last, and until when nothing ends by time.
+#[derive(Debug)]
+pub(super) struct Stall {
+    /// Longer than this between two looks, beyond what was meant to be waited, is a stall.
+    least: Duration,
+    looked: Instant,
+    until: Option<Instant>,
+}
+
+impl Stall {
+    pub(super) fn new(least: Duration) -> Self {
+        Self { least, looked: Instant::now(), until: None }
+    }
+
+    /// The engine runs; it meant to wait so long at most since the last look.
+    pub(super) fn look(&mut self, meant: Duration) {
+        let now = Instant::now();
+        let late = now.saturating_duration_since(self.looked).saturating_sub(meant);
+        self.looked = now;
+        if late >= self.least {
+            tracing::warn!(
+                seconds = late.as_secs_f32(),
+                "the broker did not run for a while; leases last longer by it"
+            );
+            self.until = now.checked_add(late.min(GRACE_MAX));
+        } else if self.until.is_some_and(|until| until <= now) {
+            self.until = None;
+        }
+    }
+
+    /// How long nothing ends by time yet.
+    pub(super) fn left(&self) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(self.looked))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: Duration = Duration::from_millis(20);
+
+    fn after(meant: Duration) -> Stall {
+        let mut stall = Stall::new(LEAST);
+        let began = Instant::now();
+        while began.elapsed() < 2 * LEAST {
+            std::thread::yield_now();
+        }
+        stall.look(meant);
+        stall
+    }
+
+    #[test]
+    fn what_was_not_meant_is_a_stall_and_gives_as_much_time() {
+        let mut stall = after(Duration::ZERO);
+        assert!(stall.left() >= 2 * LEAST, "{:?}", stall.left());
+        while stall.left() > Duration::ZERO {
+            stall.look(Duration::ZERO);
+        }
+        assert_eq!(stall.until, None);
+    }
+
+    #[test]
+    fn waiting_is_none() {
+        assert_eq!(after(Duration::from_secs(60)).left(), Duration::ZERO);
+    }
+}

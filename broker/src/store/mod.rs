@@ -213,7 +213,7 @@ impl FjallStore {
 
     /// Makes a store of an earlier version one of this, if `key` is unknown to that version. Before the key is written.
     fn make_room_for(&self, key: Key) -> Result<(), StoreError> {
-        if matches!(key, Key::Sent(..) | Key::Sends(_)) && self.is_earlier.load(Ordering::Relaxed) {
+        if matches!(key, Key::Sent(..) | Key::Remembered(_)) && self.is_earlier.load(Ordering::Relaxed) {
             format::upgrade(self, &self.path)?;
             self.is_earlier.store(false, Ordering::Relaxed);
         }

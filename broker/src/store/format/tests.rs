@@ -166,7 +166,7 @@ fn format_4_is_read() {
         other => panic!("{other:?}"),
     });
     assert_eq!(counts.collect::<Vec<_>>(), [(all(1), 1), (all(202), 1)]);
-    let Some(Record::Sends(marks)) = transaction.get(Key::Sends(queue)).unwrap() else {
+    let Some(Record::Remembered(marks)) = transaction.get(Key::Remembered(queue)).unwrap() else {
         panic!("no marks")
     };
     assert!(marks.down > 0, "it was started again while sends were remembered: {marks:?}");

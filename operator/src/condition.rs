@@ -56,12 +56,10 @@ impl<'a> Conditions<'a> {
         self
     }
 
-    /// Takes over an old one as it is, unless there is none.
+    /// Takes over an old one as it is, unless there is none: it is about the generation for which it was found.
     #[must_use]
     pub fn keep(mut self, condition: Option<&Condition>) -> Self {
-        let kept = condition.cloned();
-        self.new
-            .extend(kept.map(|condition| Condition { observed_generation: self.generation, ..condition }));
+        self.new.extend(condition.cloned());
         self
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use capstan_crds::queue::{DeadLetter, Messages};
 
 /// Small changes are written when the counts are this old.
-const REFRESH: Duration = Duration::from_secs(30);
+pub(crate) const REFRESH: Duration = Duration::from_secs(30);
 
 /// The counts of a status: of the queue, and of its dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -16,6 +16,8 @@ use crate::name::Name;
 pub const WORKLOAD_HEADER: &str = "capstan-workload";
 /// Header by which a sidecar names its pod.
 pub const POD_HEADER: &str = "capstan-pod";
+/// Longest name that Kubernetes gives a workload or a pod, in characters.
+pub const OBJECT_NAME_MAX: usize = 253;
 /// Longest `wait_ms` of the long poll.
 pub const CONFIGURATION_WAIT_MS_MAX: u64 = 60_000;
 /// How often a pod says again what it said, at least.
@@ -68,7 +70,7 @@ impl std::str::FromStr for Workload {
             "StatefulSet" => WorkloadKind::StatefulSet,
             _ => return Err(invalid()),
         };
-        if name.is_empty() || name.len() > 253 || name.contains('/') {
+        if name.is_empty() || name.len() > OBJECT_NAME_MAX || name.contains('/') {
             return Err(invalid());
         }
         Ok(Self { kind, name: name.to_owned() })

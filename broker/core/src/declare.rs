@@ -108,7 +108,7 @@ impl Core {
             store.remove(Key::Gaps(id));
         }
         if queue.sends.is_marked() {
-            store.remove(Key::Sends(id));
+            store.remove(Key::Remembered(id));
         }
     }
 }

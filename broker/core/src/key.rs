@@ -36,9 +36,9 @@ pub enum Key {
     /// [`crate::GapsRecord`]: where nothing lives any more, between what does. Written when low marks are moved, while
     /// something lives long; goes with it.
     Gaps(QueueId),
-    /// [`crate::SendsRecord`]: where remembered sends begin. Written when some are forgotten, or when some are there at a
+    /// [`crate::RememberedMarks`]: where remembered sends begin. Written when some are forgotten, or when some are there at a
     /// start; goes with the queue.
-    Sends(QueueId),
+    Remembered(QueueId),
 }
 
 impl Key {

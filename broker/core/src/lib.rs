@@ -40,9 +40,9 @@ mod pull;
 mod purge;
 mod queue;
 mod record;
+mod remembered;
 mod remove;
 mod send;
-mod sends;
 mod settle;
 mod store;
 mod tick;
@@ -59,7 +59,6 @@ pub use policy::{Backoff, Consumer, Policy};
 pub use queue::Totals;
 pub use record::{
     Clock, ContentType, Delivery, Gap, Gaps as GapsRecord, Message, Meta, Origin, Place,
-    Purge as PurgeRecord, QueueRecord, Record, Sends as SendsRecord, Sent as SentRecord, State, Table, Timer,
-    Times,
+    Purge as PurgeRecord, QueueRecord, Record, RememberedMarks, SentRecord, State, Table, Timer, Times,
 };
 pub use store::{Limit, Store};

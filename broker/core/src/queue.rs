@@ -6,7 +6,7 @@ use crate::gaps::Gaps;
 use crate::id::{Millis, Seq};
 use crate::policy::Policy;
 use crate::record::{Delivery, Purge, QueueRecord, State, Table, Times};
-use crate::sends::Sends;
+use crate::remembered::Remembered;
 
 /// A queue as the core holds it.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(crate) struct Queue {
     /// The same of what purges have left to remove, and of its deliveries.
     pub(crate) swept: Option<Box<[Gaps; 3]>>,
     /// Sends that may be repeated.
-    pub(crate) sends: Sends,
+    pub(crate) sends: Remembered,
     /// The oldest message of each table, while it is known.
     pub(crate) oldest: [Option<Oldest>; 2],
     /// When to look for expired messages, in time less outages; its entry in [`crate::Core`]'s `retention`.
@@ -61,7 +61,7 @@ impl Queue {
             batches: BTreeMap::new(),
             leased: BTreeMap::new(),
             purge: None,
-            sends: Sends::default(),
+            sends: Remembered::default(),
             oldest: [None; 2],
             look_at: None,
         }

@@ -10,13 +10,13 @@ pub enum Record {
     State(State),
     Purge(Purge),
     Gaps(Gaps),
-    Sends(Sends),
+    Remembered(RememberedMarks),
     Clock(Clock),
     Message(Box<Message>),
     Delivery(Delivery),
     Entry(Seq),
     Timer(Timer),
-    Sent(Sent),
+    Sent(SentRecord),
 }
 
 impl Record {
@@ -142,26 +142,26 @@ pub struct Gaps {
 
 /// A send that named an idempotency key. Its messages are those from its place on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentRecord {
     /// As in [`crate::Idempotency`].
     pub key: u128,
     pub content: u128,
     /// How many messages.
     pub count: u32,
-    /// In time less [`Sends::down`]: the window is counted from here.
+    /// In time less [`RememberedMarks::down`]: the window is counted from here.
     pub sent_at: Millis,
 }
 
 /// Where a queue's remembered sends begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sends {
+pub struct RememberedMarks {
     /// None is remembered below this.
     pub low: Seq,
     /// Time without a broker, summed, while some were remembered: nobody could repeat them then.
     pub down: Millis,
 }
 
-impl Default for Sends {
+impl Default for RememberedMarks {
     fn default() -> Self {
         Self { low: Seq(0), down: 0 }
     }

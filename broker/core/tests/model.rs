@@ -290,8 +290,8 @@ impl Run {
                     }
                     _ => false,
                 },
-                Key::Sent(id, seq) => match self.store.records.get(&Key::Sends(id)) {
-                    Some(Record::Sends(sends)) => seq < sends.low,
+                Key::Sent(id, seq) => match self.store.records.get(&Key::Remembered(id)) {
+                    Some(Record::Remembered(sends)) => seq < sends.low,
                     _ => self.state(id).is_none(),
                 },
                 Key::Meta
@@ -299,7 +299,7 @@ impl Run {
                 | Key::State(_)
                 | Key::Purge(_)
                 | Key::Gaps(_)
-                | Key::Sends(_)
+                | Key::Remembered(_)
                 | Key::Clock => false,
             };
             if below {

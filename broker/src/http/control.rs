@@ -107,13 +107,13 @@ fn read_version(text: &str) -> Option<Version> {
 }
 
 fn states(state: &AppState, queues: &[QueueSnapshot]) -> Vec<QueueState> {
-    let mut said = state.reports.by_queue(&state.engine.directory());
-    let state = |snapshot| {
-        let mut state = queue_state(snapshot)?;
-        state.application = said.remove(&(state.namespace.clone(), state.name.clone()));
-        Some(state)
+    let directory = state.engine.directory();
+    let with_application = |snapshot| {
+        let mut queue = queue_state(snapshot)?;
+        queue.application = state.reports.of(&directory, &queue.namespace, &queue.name);
+        Some(queue)
     };
-    queues.iter().filter_map(state).collect()
+    queues.iter().filter_map(with_application).collect()
 }
 
 fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {

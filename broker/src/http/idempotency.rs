@@ -39,8 +39,11 @@ fn wrong(problem: &dyn std::fmt::Display) -> Refused {
     Refused::in_header(ErrorCode::JsonBodyInvalid, HEADER, format!("header {HEADER}: {problem}"))
 }
 
-/// What a repetition of a send of these messages has, too, in the store of an incarnation: so that nobody outside can
-/// look for two keys that are taken for one.
+/// What a repetition of a send of these messages has, too, in the store of an incarnation.
+///
+/// This guards against accidents alone. The hash is no cryptographic one, and message ids tell its seed: whoever looks for
+/// them can find two keys, or two contents, that are taken for one. That costs nobody but themselves a message; who
+/// knows another producer's key can name it as it is.
 pub(super) fn of(key: &IdempotencyKey, items: &[SendItem], incarnation: u64) -> Idempotency {
     let mut content = Xxh3::with_seed(incarnation);
     for item in items {

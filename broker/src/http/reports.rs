@@ -1,6 +1,7 @@
 //! What sidecars say of their applications: kept in memory, for as long as they say it again.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use axum::Json;
 use axum::extract::State;
 use capstan_api::control::{ApplicationState, UnreachablePod};
 use capstan_api::workload::{
-    ConsumerReport, PodReport, REPORT_CONSUMERS_MAX, REPORT_LASTS, REPORT_REASON_BYTES_MAX, Workload,
+    ConsumerReport, OBJECT_NAME_MAX, PodReport, REPORT_CONSUMERS_MAX, REPORT_LASTS, REPORT_REASON_BYTES_MAX,
+    Workload,
 };
 use capstan_api::{ErrorCode, Name};
 use capstan_port::path::InPath;
@@ -21,17 +23,18 @@ use crate::directory::Directory;
 
 /// Most Consumers in all reports together, which are some 20 MB: beyond what a broker's connections allow.
 const REPORTS_MAX: usize = 30_000;
-/// Longest pod name that Kubernetes allows.
-const POD_LENGTH_MAX: usize = 253;
 
 /// The reports that count. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Reports(Arc<Mutex<Known>>);
 
+/// By queue, since a look asks for some queues; and by pod and time, to forget.
 #[derive(Default)]
 struct Known {
+    queues: BTreeMap<(Name, Name), BTreeMap<Pod, ConsumerReport>>,
     pods: BTreeMap<Pod, Said>,
-    /// Consumers of all pods.
+    by_time: BTreeSet<(Instant, Pod)>,
+    /// Reports in `queues`.
     count: usize,
 }
 
@@ -42,9 +45,10 @@ struct Pod {
     name: String,
 }
 
+/// When a pod said something, and of which queues.
 struct Said {
     at: Instant,
-    consumers: Vec<ConsumerReport>,
+    queues: Vec<Name>,
 }
 
 /// Takes what a pod says in place of what it said before.
@@ -57,8 +61,8 @@ pub(super) async fn put(
     let workload: Workload = format!("{kind}/{name}")
         .parse()
         .map_err(|error| Refused::new(ErrorCode::NoRoute, format!("{error}")))?;
-    if pod.len() > POD_LENGTH_MAX {
-        let message = format!("a pod's name has at most {POD_LENGTH_MAX} characters");
+    if pod.len() > OBJECT_NAME_MAX {
+        let message = format!("a pod's name has at most {OBJECT_NAME_MAX} characters");
         return Err(Refused::new(ErrorCode::NoRoute, message));
     }
     let report: PodReport = body.read()?;
@@ -96,41 +100,37 @@ impl Reports {
             reason.truncate(reason.floor_char_boundary(REPORT_REASON_BYTES_MAX));
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.forget_old(now);
         known.forget(&pod);
-        if consumers.is_empty() {
-            return true;
-        }
-        if known.count + consumers.len() > REPORTS_MAX {
-            known.forget_old(now);
-        }
         let is_room = known.count + consumers.len() <= REPORTS_MAX;
-        if is_room {
-            known.count += consumers.len();
-            known.pods.insert(pod, Said { at: now, consumers });
+        if is_room && !consumers.is_empty() {
+            known.put(pod, consumers, now);
         }
         is_room
     }
 
-    /// What is said now, by queue.
-    pub(super) fn by_queue(&self, directory: &Directory) -> BTreeMap<(Name, Name), ApplicationState> {
+    /// What is said now of the application of a queue.
+    pub(super) fn of(
+        &self,
+        directory: &Directory,
+        namespace: &Name,
+        queue: &Name,
+    ) -> Option<ApplicationState> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.forget_old(Instant::now());
-        let mut queues = BTreeMap::new();
-        for (pod, said) in &known.pods {
+        let mut state = None;
+        for (pod, report) in known.queues.get(&(namespace.clone(), queue.clone()))? {
             // What is declared may have changed since.
-            let current = said.consumers.iter();
-            for one in current.filter(|one| is_of(directory, &pod.namespace, &pod.workload, one)) {
-                add(queues.entry((pod.namespace.clone(), one.queue.clone())), pod, one);
+            if is_of(directory, namespace, &pod.workload, report) {
+                add(&mut state, pod, report);
             }
         }
-        queues
+        state
     }
 }
 
-type Entry<'a> = std::collections::btree_map::Entry<'a, (Name, Name), ApplicationState>;
-
-fn add(entry: Entry<'_>, pod: &Pod, report: &ConsumerReport) {
-    let state = entry.or_insert_with(|| ApplicationState {
+fn add(state: &mut Option<ApplicationState>, pod: &Pod, report: &ConsumerReport) {
+    let state = state.get_or_insert_with(|| ApplicationState {
         consumer: report.consumer.clone(),
         reachable: 0,
         unreachable: 0,
@@ -147,19 +147,42 @@ fn add(entry: Entry<'_>, pod: &Pod, report: &ConsumerReport) {
 }
 
 impl Known {
+    fn put(&mut self, pod: Pod, consumers: Vec<ConsumerReport>, now: Instant) {
+        let mut queues = Vec::with_capacity(consumers.len());
+        for report in consumers {
+            let queue = report.queue.clone();
+            let pods = self.queues.entry((pod.namespace.clone(), queue.clone())).or_default();
+            // What it says twice of a queue, it says once.
+            if pods.insert(pod.clone(), report).is_none() {
+                self.count += 1;
+                queues.push(queue);
+            }
+        }
+        self.by_time.insert((now, pod.clone()));
+        self.pods.insert(pod, Said { at: now, queues });
+    }
+
     fn forget(&mut self, pod: &Pod) {
-        if let Some(said) = self.pods.remove(pod) {
-            self.count -= said.consumers.len();
+        let Some(said) = self.pods.remove(pod) else { return };
+        self.by_time.remove(&(said.at, pod.clone()));
+        self.count -= said.queues.len();
+        for queue in said.queues {
+            if let Entry::Occupied(mut pods) = self.queues.entry((pod.namespace.clone(), queue)) {
+                pods.get_mut().remove(pod);
+                if pods.get().is_empty() {
+                    pods.remove();
+                }
+            }
         }
     }
 
+    /// Looks at no more than what it forgets, and one.
     fn forget_old(&mut self, now: Instant) {
-        let Self { pods, count } = self;
-        pods.retain(|_, said| {
-            let stays = now.duration_since(said.at) < REPORT_LASTS;
-            *count -= if stays { 0 } else { said.consumers.len() };
-            stays
-        });
+        while let Some((_, pod)) =
+            self.by_time.first().filter(|(at, _)| now.duration_since(*at) >= REPORT_LASTS).cloned()
+        {
+            self.forget(&pod);
+        }
     }
 }
 
@@ -174,11 +197,20 @@ mod tests {
         Pod { namespace: Name::new("shop").unwrap(), workload, name: format!("shop-{number}") }
     }
 
+    /// One for each of `count` queues.
     fn reports(count: usize, reason: &str) -> Vec<ConsumerReport> {
-        let name = Name::new("orders").unwrap();
-        let report =
-            ConsumerReport { queue: name.clone(), consumer: name, unreachable: Some(reason.to_owned()) };
-        vec![report; count]
+        let report = |number| {
+            let name = Name::new(format!("orders-{number}")).unwrap();
+            ConsumerReport { queue: name.clone(), consumer: name, unreachable: Some(reason.to_owned()) }
+        };
+        (0..count).map(report).collect()
+    }
+
+    fn count(kept: &Reports) -> (usize, usize, usize) {
+        let known = kept.0.lock().unwrap();
+        assert_eq!(known.pods.len(), known.by_time.len());
+        assert_eq!(known.queues.values().map(BTreeMap::len).sum::<usize>(), known.count);
+        (known.pods.len(), known.queues.len(), known.count)
     }
 
     #[test]
@@ -194,15 +226,16 @@ mod tests {
             kept.take(pod(0), reports(1, &"ü".repeat(REPORT_REASON_BYTES_MAX)), now),
             "in place of its old one"
         );
-        let reason = kept.0.lock().unwrap().pods[&pod(0)].consumers[0].unreachable.clone().unwrap();
+        let queue = (pod(0).namespace, reports(1, "").remove(0).queue);
+        let reason = kept.0.lock().unwrap().queues[&queue][&pod(0)].unreachable.clone().unwrap();
         assert_eq!(reason.len(), REPORT_REASON_BYTES_MAX);
         assert!(kept.take(pod(0), reports(1, "\u{1b}[31mno\n"), now));
         assert_eq!(kept.0.lock().unwrap().pods[&pod(0)].consumers[0].unreachable.as_deref(), Some("[31mno"));
         assert!(full(now), "the first one gave room");
         assert!(kept.take(pod(1), Vec::new(), now));
-        assert_eq!(kept.0.lock().unwrap().pods.len(), most, "a pod that ends is forgotten");
+        assert_eq!(count(&kept).0, most, "a pod that ends is forgotten");
         assert!(full(now + REPORT_LASTS));
-        assert_eq!(kept.0.lock().unwrap().pods.len(), most, "what is old goes when its room is needed");
+        assert_eq!(count(&kept), (1, REPORT_CONSUMERS_MAX, REPORT_CONSUMERS_MAX), "what is old is gone");
         assert!(kept.take(
             pod(1),
             reports(REPORT_CONSUMERS_MAX, "no"),

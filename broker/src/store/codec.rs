@@ -4,7 +4,7 @@
 
 use capstan_core::{
     Clock, ContentType, Delivery, Gap, GapsRecord, Key, Message, MessageId, Meta, Order, Origin, Place,
-    PurgeRecord, QueueId, QueueRecord, Record, SendsRecord, SentRecord, Seq, State, Table, Timer, Times,
+    PurgeRecord, QueueId, QueueRecord, Record, RememberedMarks, SentRecord, Seq, State, Table, Timer, Times,
 };
 
 /// Bytes end early, or hold what no record holds.
@@ -51,7 +51,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
             w.0.extend_from_slice(&content.to_le_bytes());
             w.numbers(&[(*count).into(), *sent_at]);
         }
-        Record::Sends(SendsRecord { low, down }) => w.numbers(&[low.0, *down]),
+        Record::Remembered(RememberedMarks { low, down }) => w.numbers(&[low.0, *down]),
     }
     w.0
 }
@@ -99,7 +99,9 @@ pub(super) fn decode(key: Key, bytes: &[u8]) -> Result<Record, Invalid> {
             let (key, content) = (r.wide()?, r.wide()?);
             Record::Sent(SentRecord { key, content, count: r.short()?, sent_at: r.number()? })
         }
-        Key::Sends(_) => Record::Sends(SendsRecord { low: Seq(r.number()?), down: r.number()? }),
+        Key::Remembered(_) => {
+            Record::Remembered(RememberedMarks { low: Seq(r.number()?), down: r.number()? })
+        }
     };
     if r.0.is_empty() { Ok(record) } else { Err(Invalid) }
 }
@@ -398,7 +400,10 @@ mod tests {
                         Key::Gaps(id),
                         Record::Gaps(GapsRecord { fresh: gaps(&n[..5]), parked: gaps(&n[5..]) }),
                     ),
-                    6 => (Key::Sends(id), Record::Sends(SendsRecord { low: Seq(n[0]), down: n[1] })),
+                    6 => (
+                        Key::Remembered(id),
+                        Record::Remembered(RememberedMarks { low: Seq(n[0]), down: n[1] }),
+                    ),
                     7 => {
                         let [key, content] = [n[0], n[1]].map(|n| u128::from(n) << 60);
                         let sent = SentRecord { key, content, count: queue, sent_at: n[2] };

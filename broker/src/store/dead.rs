@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use capstan_core::{Clock, Gap, GapsRecord, Key, Order, QueueId, Record, SendsRecord, Seq, State};
+use capstan_core::{Clock, Gap, GapsRecord, Key, Order, QueueId, Record, RememberedMarks, Seq, State};
 
 use super::{StoreError, codec, key};
 
@@ -15,7 +15,7 @@ use super::{StoreError, codec, key};
 pub(super) struct Marks {
     queues: BTreeMap<QueueId, (State, GapsRecord)>,
     /// Of queues that have forgotten sends.
-    sends: BTreeMap<QueueId, SendsRecord>,
+    sends: BTreeMap<QueueId, RememberedMarks>,
     /// Queues below this that are not there were forgotten, and their ids are never used again.
     next_queue: QueueId,
     clock: Clock,
@@ -52,10 +52,10 @@ impl Marks {
                 gaps.insert(id, found);
             }
         }
-        for item in each(Key::Sends(QueueId(0)), Key::Sends(QueueId(u32::MAX))) {
+        for item in each(Key::Remembered(QueueId(0)), Key::Remembered(QueueId(u32::MAX))) {
             let (stored, value) = item.into_inner()?;
-            if let Some(key @ Key::Sends(id)) = key::decode(&stored)
-                && let Record::Sends(found) = read(key, &value)?
+            if let Some(key @ Key::Remembered(id)) = key::decode(&stored)
+                && let Record::Remembered(found) = read(key, &value)?
             {
                 sends.insert(id, found);
             }
@@ -154,7 +154,7 @@ mod tests {
         let clock = Clock { committed: 0, outage: 0, timer_head: (9, QueueId(4), Seq(3)) };
         let queues = [(2, state(10)), (5, state(20))];
         let queues = queues.map(|(id, state)| (QueueId(id), (state, GapsRecord::default()))).into();
-        let sends = [(QueueId(5), SendsRecord { low: Seq(30), down: 0 })].into();
+        let sends = [(QueueId(5), RememberedMarks { low: Seq(30), down: 0 })].into();
         let marks = Marks { queues, sends, next_queue: QueueId(8), clock };
         assert_eq!(marks.live_bytes(), 14);
         let dead = marks.dead();

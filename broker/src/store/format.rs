@@ -6,16 +6,20 @@ use std::path::Path;
 
 use fjall::Keyspace;
 
-use super::{Commit, Durability, FjallStore, StoreError, key};
+use super::{Commit, Durability, FjallStore, StoreError, journal, key};
 
 /// 1 had no commit numbers and no file `FORMAT`; 2 had no record of gaps; 3 none of remembered sends.
 pub(super) const VERSION: u32 = 4;
-/// The oldest that is read: it becomes the current one when it is opened. Earlier and later ones are refused.
+/// The oldest that is read: it becomes the current one with the first record that it does not know. Earlier and later ones are refused.
 pub(super) const OLDEST: u32 = 3;
 const FILE: &str = "FORMAT";
 /// The same while the store is being made: its name changes when the first commit is on disk.
 const NEW: &str = "FORMAT.new";
+/// The same while a store of an earlier version becomes one of this. Beside [`NEW`] a store may be removed; never beside this.
+const NEXT: &str = "FORMAT.next";
 const KEY: [u8; 1] = [key::FORMAT];
+/// The commit that makes a store complete; one with a later one was served from.
+const FIRST: u64 = 1;
 /// A longer file is none of ours.
 const FILE_BYTES_MAX: u64 = 32;
 
@@ -34,6 +38,7 @@ pub(super) fn check(path: &Path) -> Result<Found, StoreError> {
     let of_format = |found| StoreError::Format { path: path.to_owned(), found };
     match read(&path.join(FILE)).map_err(failed)? {
         Some(found) if (OLDEST..=VERSION).any(|version| found == version.to_string()) => {
+            forget(path).map_err(failed)?;
             return Ok(Found::Store);
         }
         Some(found) => return Err(of_format(found)),
@@ -41,14 +46,27 @@ pub(super) fn check(path: &Path) -> Result<Found, StoreError> {
     }
     let (begun, store) = (path.join(NEW).try_exists().map_err(failed)?, path.join("store"));
     if !is_empty(&store).map_err(failed)? {
-        if !begun {
+        if !begun || journal::last(&store) > FIRST || has_tables(&store) {
             return Err(StoreError::NoFormatFile { path: path.to_owned() });
         }
         // Nobody was served from it, and fjall opens none that it has made only half of.
         fs::remove_dir_all(store).map_err(failed)?;
     }
-    begin(path).map_err(failed)?;
+    begin(path, NEW).map_err(failed)?;
     Ok(Found::New)
+}
+
+/// Takes away what a program that ended left: it would say that the store was only begun.
+fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path.join(NEW)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| File::open(path)?.sync_all()),
+    }
+}
+
+/// Whether more than a journal was written. What cannot be read is none: so is a store that was only begun.
+fn has_tables(store: &Path) -> bool {
+    !is_empty(&store.join("keyspaces/1/tables")).unwrap_or(true)
 }
 
 fn read(file: &Path) -> io::Result<Option<String>> {
@@ -71,8 +89,8 @@ fn is_empty(folder: &Path) -> io::Result<bool> {
 }
 
 /// On disk before the store is.
-fn begin(path: &Path) -> io::Result<()> {
-    let mut file = File::create(path.join(NEW))?;
+fn begin(path: &Path, file: &str) -> io::Result<()> {
+    let mut file = File::create(path.join(file))?;
     writeln!(file, "{VERSION}")?;
     file.sync_all()?;
     File::open(path)?.sync_all()
@@ -104,22 +122,35 @@ pub(super) fn commit(keyspace: &Keyspace, path: &Path) -> Result<u64, StoreError
 /// Makes the first commit of a new store in `path`; from then on it is a mistake when there is none.
 pub(super) fn write(store: &FjallStore, path: &Path) -> Result<(), StoreError> {
     put_key(store)?;
-    name(path)
+    name(path, NEW)
+}
+
+/// Whether a store in `path` is of an earlier version, as its file and its key say. It stays one until [`upgrade`], so that
+/// the version that made it can still read it.
+pub(super) fn is_earlier(store: &FjallStore, path: &Path) -> Result<bool, StoreError> {
+    Ok(!is_named(path)? && !has_key(store)?)
 }
 
 /// Makes a store of an earlier version one of this. The file first: it is what an earlier program looks at before it
 /// changes anything; when the key is then behind, this is called again.
 pub(super) fn upgrade(store: &FjallStore, path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Folder { path: path.join(FILE), source };
-    let current = VERSION.to_string();
-    if read(&path.join(FILE)).map_err(failed)?.is_none_or(|found| found != current) {
-        begin(path).map_err(failed)?;
-        name(path)?;
+    if !is_named(path)? {
+        begin(path, NEXT).map_err(|source| StoreError::Folder { path: path.join(FILE), source })?;
+        name(path, NEXT)?;
     }
-    if store.queues.keyspace.get(KEY)?.is_none_or(|found| *found != VERSION.to_be_bytes()) {
-        put_key(store)?;
-    }
-    Ok(())
+    if has_key(store)? { Ok(()) } else { put_key(store) }
+}
+
+/// Whether the file is of this version.
+fn is_named(path: &Path) -> Result<bool, StoreError> {
+    let file = path.join(FILE);
+    let found = read(&file).map_err(|source| StoreError::Folder { path: file, source })?;
+    Ok(found.is_some_and(|found| found == VERSION.to_string()))
+}
+
+/// Whether the key is of this version.
+fn has_key(store: &FjallStore) -> Result<bool, StoreError> {
+    Ok(store.queues.keyspace.get(KEY)?.is_some_and(|found| *found == VERSION.to_be_bytes()))
 }
 
 fn put_key(store: &FjallStore) -> Result<(), StoreError> {
@@ -130,9 +161,9 @@ fn put_key(store: &FjallStore) -> Result<(), StoreError> {
 }
 
 /// Gives the file that was begun its name.
-fn name(path: &Path) -> Result<(), StoreError> {
+fn name(path: &Path, begun: &str) -> Result<(), StoreError> {
     let failed = |source| StoreError::Folder { path: path.join(FILE), source };
-    fs::rename(path.join(NEW), path.join(FILE)).map_err(failed)?;
+    fs::rename(path.join(begun), path.join(FILE)).map_err(failed)?;
     File::open(path).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 

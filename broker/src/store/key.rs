@@ -15,7 +15,7 @@
 //! | `85` | – | the last commit's number and the last one known synced, u64 each |
 //! | `86` | queue | [`capstan_core::PurgeRecord`] |
 //! | `87` | queue | [`capstan_core::GapsRecord`] |
-//! | `88` | queue | [`capstan_core::SendsRecord`] |
+//! | `88` | queue | [`capstan_core::RememberedMarks`] |
 //!
 //! Queues are u32, everything else u64. Kinds are stored, so they never change their meaning. What is written when is
 //! said at [`Key`]. `00` and `85` are the store's own: the core does not know them.
@@ -48,7 +48,7 @@ pub(super) fn encode(key: Key) -> Vec<u8> {
         Key::State(queue) => put(&mut bytes, STATE, queue, &[]),
         Key::Purge(queue) => put(&mut bytes, PURGE, queue, &[]),
         Key::Gaps(queue) => put(&mut bytes, GAPS, queue, &[]),
-        Key::Sends(queue) => put(&mut bytes, SENDS, queue, &[]),
+        Key::Remembered(queue) => put(&mut bytes, SENDS, queue, &[]),
         Key::Sent(queue, seq) => put(&mut bytes, SENT, queue, &[seq.0]),
         Key::Fresh(queue, seq) => put(&mut bytes, FRESH, queue, &[seq.0]),
         Key::Parked(queue, seq) => put(&mut bytes, PARKED, queue, &[seq.0]),
@@ -83,7 +83,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Key> {
         (STATE, 4) => Some(Key::State(queue(rest)?)),
         (PURGE, 4) => Some(Key::Purge(queue(rest)?)),
         (GAPS, 4) => Some(Key::Gaps(queue(rest)?)),
-        (SENDS, 4) => Some(Key::Sends(queue(rest)?)),
+        (SENDS, 4) => Some(Key::Remembered(queue(rest)?)),
         (SENT, 12) => Some(Key::Sent(queue(rest)?, Seq(number(rest, 4)?))),
         (FRESH, 12) => Some(Key::Fresh(queue(rest)?, Seq(number(rest, 4)?))),
         (PARKED, 12) => Some(Key::Parked(queue(rest)?, Seq(number(rest, 4)?))),
@@ -124,7 +124,7 @@ mod tests {
                 8 => Key::Dead(queue, order),
                 9 => Key::Purge(queue),
                 10 => Key::Gaps(queue),
-                11 => Key::Sends(queue),
+                11 => Key::Remembered(queue),
                 12 => Key::Sent(queue, seq),
                 _ => Key::Timer(b, queue, seq),
             }

@@ -24,8 +24,9 @@ use std::error::Error;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use capstan_core::Key;
 use fjall::{Database, PersistMode};
 
 use ballast::Ballast;
@@ -127,6 +128,9 @@ pub struct FjallStore {
     journal: Arc<Newest>,
     scans: Arc<Scans>,
     counts: Counts,
+    path: PathBuf,
+    /// Of an earlier version, which can still read it.
+    is_earlier: AtomicBool,
     #[cfg(test)]
     gate: Option<Gate>,
     /// Held as long as the store is open.
@@ -191,15 +195,29 @@ impl FjallStore {
             journal,
             scans,
             counts: Counts::default(),
+            path: path.to_owned(),
+            is_earlier: AtomicBool::new(false),
             #[cfg(test)]
             gate: None,
             _lock: lock,
         };
         match found {
             Found::New => format::write(&store, path)?,
+            Found::Store if format::is_earlier(&store, path)? => {
+                store.is_earlier.store(true, Ordering::Relaxed);
+            }
             Found::Store => format::upgrade(&store, path)?,
         }
         Ok(store)
+    }
+
+    /// Makes a store of an earlier version one of this, if `key` is unknown to that version. Before the key is written.
+    fn make_room_for(&self, key: Key) -> Result<(), StoreError> {
+        if matches!(key, Key::Sent(..) | Key::Remembered(_)) && self.is_earlier.load(Ordering::Relaxed) {
+            format::upgrade(self, &self.path)?;
+            self.is_earlier.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Brings commit `number` to disk, and all before it. Others may be written meanwhile.

@@ -59,10 +59,13 @@ impl<'a> Transaction<'a> {
     fn put_down(self, durability: Durability) -> Result<Option<u64>, StoreError> {
         let mut batch = self.store.batch(durability, self.pending.len());
         for (key, record) in self.pending {
-            let key = key::encode(key);
+            let bytes = key::encode(key);
             match record {
-                Some(record) => batch.insert(&self.store.queues.keyspace, key, codec::encode(&record)),
-                None => batch.remove(&self.store.queues.keyspace, key),
+                Some(record) => {
+                    self.store.make_room_for(key)?;
+                    batch.insert(&self.store.queues.keyspace, bytes, codec::encode(&record));
+                }
+                None => batch.remove(&self.store.queues.keyspace, bytes),
             }
         }
         let number = batch.commit()?;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use capstan_api::limits::{BATCH_BYTES_DEFAULT, BATCH_COUNT_MAX};
+use capstan_api::idempotency::InvalidKey;
+use capstan_api::limits::{BATCH_BYTES_DEFAULT, BATCH_COUNT_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
 use capstan_api::message::{Attributes, ContentType, Send, SendBatch};
 use capstan_api::number::Number;
 use capstan_api::{Client, IdempotencyKey, Name};
@@ -18,6 +19,8 @@ use crate::output::{Format, messages, print, print_lines};
 
 /// Sends up to so many are listed by id.
 const LISTED_MAX: u64 = 10;
+/// Longest key: what a broker takes, less `/` and the largest number.
+const KEY_BYTES_MAX: usize = IDEMPOTENCY_KEY_BYTES_MAX - 21;
 /// What `--count` replaces by the number of the message.
 const NUMBER: &str = "{i}";
 
@@ -50,8 +53,8 @@ pub(crate) struct SendArgs {
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, String)>,
     /// Run again with the same key and bodies within five minutes, it stores nothing twice. What needs several requests sends
-    /// KEY, KEY/2, KEY/3 ….
-    #[arg(long, value_name = "KEY")]
+    /// KEY, KEY/2, KEY/3 …; KEY has 107 characters at most.
+    #[arg(long, value_name = "KEY", value_parser = key)]
     idempotency_key: Option<IdempotencyKey>,
     #[command(flatten)]
     target: Target,
@@ -60,6 +63,18 @@ pub(crate) struct SendArgs {
 fn attribute(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Takes a key that has room for the number of any further request: how many there will be, nobody knows who reads lines.
+fn key(text: &str) -> Result<IdempotencyKey, String> {
+    let key: IdempotencyKey = text.parse().map_err(|error: InvalidKey| error.to_string())?;
+    let length = key.as_str().len();
+    if length <= KEY_BYTES_MAX {
+        return Ok(key);
+    }
+    Err(format!(
+        "a key is at most {KEY_BYTES_MAX} characters here, this one {length}: a further request adds / and its number"
+    ))
 }
 
 /// Runs it.

@@ -31,7 +31,7 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9796")]
     pub(crate) listen: SocketAddr,
     /// Port of the gateway on localhost, where applications send as they do beside a sidecar; 0 takes any free one. Default:
-    /// 9797, or any free one when --listen has port 0.
+    /// 9797, or any free one when another program has that or --listen has port 0.
     #[arg(long, value_name = "PORT")]
     pub(crate) gateway_port: Option<u16>,
     /// Folder in which messages are kept; made when it is missing.

@@ -1,5 +1,6 @@
 //! The producers' gateway: the sidecars' real one, once for all workloads.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
@@ -13,31 +14,46 @@ use crate::failure::Failure;
 /// A gateway that runs beside this program's other tasks.
 pub(super) struct Running {
     address: SocketAddr,
+    /// The usual port, when another program has it.
+    taken: Option<u16>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Running {
-    /// Listens on localhost for the broker at `url`. Where the broker has any free port (`listen`), so has the gateway,
-    /// unless another was asked for.
+    /// Listens on localhost for the broker at `url`: on the port that was asked for, or else on the usual one, or any that
+    /// is free. Where the broker has any free port (`listen`), so has the gateway.
     pub(super) async fn start(
         url: &str,
         plan: &Plan,
         asked: Option<u16>,
         listen: SocketAddr,
     ) -> Result<Self, Failure> {
-        let mut settings = Settings::default();
-        match asked {
-            Some(port) => settings.port = port,
-            None if listen.port() == 0 => settings.port = 0,
-            None => {}
-        }
         let account =
             plan.account().ok_or_else(|| Failure::Refused("no Queue of these files runs here".to_owned()))?;
-        let gateway = Gateway::bind(url, account, &settings).await.map_err(refused)?;
+        let bind = |port| {
+            let (account, settings) = (account.clone(), Settings { port, ..Settings::default() });
+            async move { Gateway::bind(url, account, &settings).await }
+        };
+        let usual = Settings::default().port;
+        let port = asked.unwrap_or(if listen.port() == 0 { 0 } else { usual });
+        let (gateway, taken) = match bind(port).await {
+            Err(GatewayError::Listen { source, .. })
+                if asked.is_none() && source.kind() == ErrorKind::AddrInUse =>
+            {
+                (bind(0).await, Some(port))
+            }
+            gateway => (gateway, None),
+        };
+        let gateway = gateway.map_err(refused)?;
         let (address, stop) = (gateway.address(), CancellationToken::new());
         let task = tokio::spawn(gateway.run(stop.clone().cancelled_owned()));
-        Ok(Self { address, stop, task: Mutex::new(Some(task)) })
+        Ok(Self { address, taken, stop, task: Mutex::new(Some(task)) })
+    }
+
+    /// The usual port, when it is not this one because another program has it.
+    pub(super) const fn taken(&self) -> Option<u16> {
+        self.taken
     }
 
     /// Where applications reach it.

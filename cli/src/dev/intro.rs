@@ -28,7 +28,8 @@ pub(super) async fn text(
     let url = broker.url();
     let mut text = format!("{} {}\n\n", style("capstan dev").bold(), env!("CARGO_PKG_VERSION"));
     text.push_str(&format!("  API    {}\n", style(&url).cyan()));
-    text.push_str(&format!("  Sends  {}  (the applications' gateway)\n", style(gateway.url()).cyan()));
+    let taken = gateway.taken().map(|port| format!("; {port} is taken")).unwrap_or_default();
+    text.push_str(&format!("  Sends  {}  (the applications' gateway{taken})\n", style(gateway.url()).cyan()));
     text.push_str(&format!("  Data   {}{}\n", args.data.display(), kept(plan, broker).await?));
     if let Some(command) = &args.app {
         let port = ports.app.map(|port| format!("  (PORT={port})")).unwrap_or_default();

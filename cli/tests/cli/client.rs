@@ -106,9 +106,10 @@ fn what_is_sent_again_with_its_key_is_stored_once() {
     assert!(other.code == Some(1) && other.err.contains("(10280)"), "{other:?}");
     let wrong = send("{i}", "import 7");
     assert!(wrong.code == Some(64) && wrong.err.contains("visible ASCII"), "{wrong:?}");
-    let long = send("{i}", &"x".repeat(127));
-    assert!(long.code == Some(1) && long.err.contains("with /2: a key is 1 to 128"), "{long:?}");
-    assert_eq!(dev.backlog("jobs"), 250, "what was sent before stays sent");
+    let long = send("{i}", &"x".repeat(108));
+    assert!(long.code == Some(64) && long.err.contains("at most 107 characters"), "{long:?}");
+    assert_eq!(dev.backlog("jobs"), 150, "it is refused before anything is stored");
+    assert_eq!(send("{i}", &"x".repeat(107)).objects().len(), 150);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Local mode from start to end.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -231,4 +232,16 @@ fn it_ends_when_nobody_reads_it_any_more() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("capstan dev"), "{line}");
     assert_eq!(ended(&mut child).expect("it ends").code(), Some(0));
+}
+
+/// As beside another `capstan dev`.
+#[test]
+fn a_gateway_whose_usual_port_is_taken_has_another_and_says_so() {
+    // Held here, or by another program.
+    let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, 9797));
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let dev = Dev::start(&files, data.path(), &["--app-port", "1", "--listen", &free]);
+    dev.wait(&["Sends", "gateway; 9797 is taken"]);
+    assert!(!dev.gateway().ends_with(":9797") && dev.url().ends_with(&free));
 }

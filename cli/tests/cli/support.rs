@@ -99,7 +99,7 @@ pub(crate) struct Dev {
 }
 
 impl Dev {
-    /// Starts it on any free port. Use [`Dev::url`] to wait until it serves.
+    /// Starts it, on any free port unless `args` name one. Use [`Dev::url`] to wait until it serves.
     pub(crate) fn start(files: &Path, data: &Path, args: &[&str]) -> Self {
         Self::launch(capstan(), files, data, args)
     }
@@ -111,7 +111,10 @@ impl Dev {
     }
 
     fn launch(mut command: Command, files: &Path, data: &Path, args: &[&str]) -> Self {
-        command.arg("dev").arg(files).args(["--listen", "127.0.0.1:0"]).arg("--data").arg(data).args(args);
+        command.arg("dev").arg(files).arg("--data").arg(data).args(args);
+        if !args.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let written = Arc::new(Written::default());
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());

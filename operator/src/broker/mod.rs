@@ -8,7 +8,7 @@ mod queue;
 mod stateful_set;
 mod status;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_crds::{BROKER_DEFAULT, Broker, BrokerSpec, Key};
 use kube::Api;
@@ -83,7 +83,8 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
 /// Has the Consumers looked at of whose applications the broker says something new.
 fn tell_consumers(context: &Context, scene: &Scene, control: &Control) {
     let Some(state) = &control.state else { return };
-    for key in context.reaches.learn(&scene.key, state) {
+    let may_write = || context.count_writes.try_take();
+    for key in context.reaches.learn(&scene.key, state, Instant::now(), may_write) {
         let world = context.world.read();
         let units = world.queues.get(&key).map(|queue| units_of_consumers(&world, &queue));
         units.into_iter().flatten().for_each(|unit| context.queue.add(unit));

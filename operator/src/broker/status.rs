@@ -1,6 +1,6 @@
 //! The status of a Broker.
 
-use capstan_api::control::{BrokerState, StorageState};
+use capstan_api::control::{BrokerState, QueueState, StorageState};
 use capstan_crds::broker::{Queues, RetainedQueue, StorageStatus};
 use capstan_crds::condition::{AVAILABLE, READY, reason};
 use capstan_crds::{Broker, BrokerStatus, ByteSize, Key};
@@ -98,19 +98,29 @@ fn storage(old: Option<&StorageStatus>, state: Option<StorageState>) -> Option<S
 }
 
 fn queues(state: &BrokerState) -> Queues {
-    let retained = state.queues.iter().filter(|queue| queue.retained).count();
+    let retained = state.queues.iter().filter(|queue| is_shown(queue)).count();
+    let active = state.queues.iter().filter(|queue| !queue.retained).count();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Queues { active: count(state.queues.len() - retained), retained: count(retained) }
+    Queues { active: count(active), retained: count(retained) }
 }
 
 fn retained(key: &Key, state: &BrokerState) -> Vec<RetainedQueue> {
-    let queues = state.queues.iter().filter(|q| q.retained && q.namespace.as_str() == key.namespace);
+    let queues = state.queues.iter().filter(|q| is_shown(q) && q.namespace.as_str() == key.namespace);
     let listed = queues.take(RETAINED_MAX).map(|queue| RetainedQueue {
         name: queue.name.as_str().to_owned(),
-        messages: queue.ready + queue.delayed + queue.leased + queue.dead,
+        messages: messages(queue),
         bytes: queue.bytes,
     });
     listed.collect()
+}
+
+/// Whether a queue is retained for anyone to see: one without messages is kept a while for its idempotency keys alone.
+fn is_shown(queue: &QueueState) -> bool {
+    queue.retained && messages(queue) > 0
+}
+
+fn messages(queue: &QueueState) -> u64 {
+    queue.ready + queue.delayed + queue.leased + queue.dead
 }
 
 #[cfg(test)]
@@ -163,6 +173,18 @@ mod tests {
         let control = Control { state: Some(state(60, 60, 0)), is_declared: true, problem: None };
         let status = of(&BrokerStatus::default(), &exists(), &control);
         assert_eq!((status.retained_queues.len(), status.queues.unwrap().retained), (50, 60));
+    }
+
+    #[test]
+    fn a_retained_queue_without_messages_is_not_shown() {
+        let mut said = state(3, 2, 0);
+        let empty = &mut said.queues[0];
+        (empty.ready, empty.delayed, empty.leased, empty.dead) = (0, 0, 0, 0);
+        let control = Control { state: Some(said), is_declared: true, problem: None };
+        let status = of(&BrokerStatus::default(), &exists(), &control);
+        assert_eq!(status.queues, Some(Queues { active: 1, retained: 1 }));
+        let names: Vec<_> = status.retained_queues.into_iter().map(|queue| queue.name).collect();
+        assert_eq!(names, ["q001"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The sidecar's container. Pure.
 
+use capstan_api::SIDECAR_GATEWAY_PORT;
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::consumer::Sidecar;
 use capstan_crds::{Key, label};
@@ -15,6 +16,8 @@ use crate::pod::{requirements, restricted};
 
 /// The program in the sidecar's image.
 const PROGRAM: &str = "capstan-sidecar";
+/// Where its gateway listens, when that is not [`SIDECAR_GATEWAY_PORT`].
+pub(super) const GATEWAY_PORT: &str = "CAPSTAN_GATEWAY_PORT";
 /// What a pod's grace period has beyond the drain: to end the application, and then the sidecar.
 const MARGIN_SECONDS: u64 = 5;
 /// The longest drain that the sidecar takes.
@@ -30,21 +33,26 @@ pub(super) fn sidecar(
     config: &Config,
 ) -> Container {
     let admin = settings.admin_port;
+    let mut variables = vec![
+        env("CAPSTAN_BROKER_URL", endpoint(broker)),
+        env("CAPSTAN_NAMESPACE", namespace.to_owned()),
+        env("CAPSTAN_WORKLOAD", workload.to_string()),
+        pod_name("CAPSTAN_POD"),
+        env("CAPSTAN_ADMIN_PORT", admin.to_string()),
+    ];
+    // What the program takes by itself is not said: a sidecar of a version that said less would differ in more than its
+    // image, and every workload would roll when the operator is upgraded.
+    if settings.gateway_port != SIDECAR_GATEWAY_PORT {
+        variables.push(env(GATEWAY_PORT, settings.gateway_port.to_string()));
+    }
+    variables.push(env("CAPSTAN_DRAIN_SECONDS", drain_seconds(grace_seconds).to_string()));
     Container {
         name: label::SIDECAR.to_owned(),
         image: Some(config.sidecar_image.clone()),
         image_pull_policy: Some(config.sidecar_pull_policy.clone()),
         // An init container that never ends: it starts before the application and ends after it.
         restart_policy: Some("Always".to_owned()),
-        env: Some(vec![
-            env("CAPSTAN_BROKER_URL", endpoint(broker)),
-            env("CAPSTAN_NAMESPACE", namespace.to_owned()),
-            env("CAPSTAN_WORKLOAD", workload.to_string()),
-            pod_name("CAPSTAN_POD"),
-            env("CAPSTAN_ADMIN_PORT", admin.to_string()),
-            env("CAPSTAN_GATEWAY_PORT", settings.gateway_port.to_string()),
-            env("CAPSTAN_DRAIN_SECONDS", drain_seconds(grace_seconds).to_string()),
-        ]),
+        env: Some(variables),
         // Not the gateway's: it is on localhost, and for this pod alone.
         ports: Some(vec![ContainerPort {
             name: Some("capstan-admin".to_owned()),
@@ -108,10 +116,16 @@ mod tests {
     use super::*;
     use crate::config::tests::config;
 
+    /// What the version before injects by default. It is replaced at a release, by what that release injects.
+    const PREVIOUS: &str = include_str!("../../tests/fixtures/sidecar-previous.json");
+
     fn built(grace_seconds: u64) -> Container {
+        built_with(grace_seconds, &Sidecar::default())
+    }
+
+    fn built_with(grace_seconds: u64, settings: &Sidecar) -> Container {
         let workload = "Deployment/web".parse().unwrap();
-        let settings = Sidecar::default();
-        sidecar("shop", &workload, &Key::new("shop", "main"), &settings, grace_seconds, &config())
+        sidecar("shop", &workload, &Key::new("shop", "main"), settings, grace_seconds, &config())
     }
 
     fn variable(container: &Container, name: &str) -> String {
@@ -131,7 +145,6 @@ mod tests {
                 "CAPSTAN_WORKLOAD",
                 "CAPSTAN_POD",
                 "CAPSTAN_ADMIN_PORT",
-                "CAPSTAN_GATEWAY_PORT",
                 "CAPSTAN_DRAIN_SECONDS"
             ]
         );
@@ -139,11 +152,25 @@ mod tests {
         assert_eq!(variable(&container, "CAPSTAN_NAMESPACE"), "shop");
         assert_eq!(variable(&container, "CAPSTAN_WORKLOAD"), "Deployment/web");
         assert_eq!(variable(&container, "CAPSTAN_ADMIN_PORT"), "9798");
-        assert_eq!(variable(&container, "CAPSTAN_GATEWAY_PORT"), "9797");
         let ports: Vec<i32> = container.ports.iter().flatten().map(|port| port.container_port).collect();
         assert_eq!(ports, [9798], "the gateway is not for others");
         let pod = container.env.as_ref().unwrap()[3].value_from.clone().unwrap();
         assert_eq!(pod.field_ref.unwrap().field_path, "metadata.name");
+    }
+
+    /// Anything else that differs restarts every consumer when the operator is upgraded.
+    #[test]
+    fn it_differs_from_that_of_the_version_before_in_its_image_alone() {
+        let previous: Container = serde_json::from_str(PREVIOUS).unwrap();
+        assert_ne!(previous.image, None);
+        let (image, image_pull_policy) = (previous.image.clone(), previous.image_pull_policy.clone());
+        assert_eq!(Container { image, image_pull_policy, ..built(30) }, previous);
+    }
+
+    #[test]
+    fn another_port_of_the_gateway_is_said() {
+        let settings = Sidecar { gateway_port: 9999, ..Sidecar::default() };
+        assert_eq!(variable(&built_with(30, &settings), GATEWAY_PORT), "9999");
     }
 
     #[test]

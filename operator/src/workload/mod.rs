@@ -8,7 +8,7 @@ mod pods;
 mod status;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::{Consumer, ConsumerStatus, Key, Queue};
@@ -20,6 +20,7 @@ use self::plan::{Action, Claimant, plan, sort};
 use self::status::{BAD_WHEN_TRUE, Target};
 use crate::api::ApiError;
 use crate::context::Context;
+use crate::reach::Reachable;
 use crate::work::Outcome;
 use crate::world::{State, Workload};
 
@@ -79,15 +80,30 @@ async fn bring_all_about(
     let now = crate::status::now();
     for claimant in &claimants {
         let queue = context.world.read().queues.get(&claimant.resolved.queue);
-        let application = claimant
-            .resolved
-            .broker
-            .as_ref()
-            .and_then(|broker| context.reaches.of(broker, &claimant.resolved.queue));
-        let new = status::push(claimant, &target, queue.as_deref(), application.as_ref(), &now);
+        let application = reachable(context, claimant, reference, workload.as_deref());
+        let new = status::push(claimant, &target, queue.as_deref(), &application, &now);
         write(context, &claimant.consumer, new).await?;
     }
     Ok(outcome(context, namespace, reference, &claimants, injection.as_ref()))
+}
+
+/// What is to be shown of the applications in a workload's pods.
+fn reachable(
+    context: &Context,
+    claimant: &Claimant,
+    reference: &Reference,
+    workload: Option<&Workload>,
+) -> Reachable {
+    let Some(broker) = &claimant.resolved.broker else {
+        return Reachable::Kept;
+    };
+    let queue = &claimant.resolved.queue;
+    if workload.is_none_or(|workload| workload.replicas == 0) {
+        // What its pods said is not true of the next ones.
+        context.reaches.clear(broker, queue);
+        return Reachable::Unknown;
+    }
+    context.reaches.of(broker, queue, reference, Instant::now())
 }
 
 fn outcome(

@@ -9,7 +9,7 @@ use capstan_crds::{Consumer, ConsumerFinding, Key, ResolvedConsumer};
 use k8s_openapi::api::core::v1::Container;
 use kube::ResourceExt;
 
-use super::container::sidecar;
+use super::container::{GATEWAY_PORT, sidecar};
 use crate::condition::Verdict;
 use crate::config::Config;
 use crate::world::Workload;
@@ -67,7 +67,7 @@ pub(super) fn plan(
         return Plan { action, target: Verdict::yes(reason::RESOLVED, ""), broker };
     };
     let settings = &oldest.consumer.spec.sidecar;
-    if let Some((action, target)) = obstacle(workload, claimants, settings) {
+    if let Some((action, target)) = obstacle(workload, claimants, settings, config) {
         return Plan { action, target, broker };
     }
     let inject =
@@ -96,7 +96,12 @@ fn not_found(namespace: &str, reference: &Reference) -> Verdict {
 }
 
 /// Why a workload cannot be injected, and what is done about it.
-fn obstacle(workload: &Workload, claimants: &[Claimant], settings: &Sidecar) -> Option<(Action, Verdict)> {
+fn obstacle(
+    workload: &Workload,
+    claimants: &[Claimant],
+    settings: &Sidecar,
+    config: &Config,
+) -> Option<(Action, Verdict)> {
     let withdraw = if workload.is_ours { Action::Remove } else { Action::Leave };
     if let Some(controller) = &workload.controller {
         let message = format!(
@@ -113,9 +118,26 @@ fn obstacle(workload: &Workload, claimants: &[Claimant], settings: &Sidecar) -> 
         let message = "the pod template has a container called capstan that is not ours: rename or remove it";
         return Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)));
     }
-    let ports = [("sidecar.adminPort", settings.admin_port), ("sidecar.gatewayPort", settings.gateway_port)];
-    let message = ports.iter().find_map(|(field, port)| taken(workload, claimants, field, *port))?;
+    if let Some(message) = taken(workload, claimants, "sidecar.adminPort", settings.admin_port) {
+        return Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)));
+    }
+    let message = taken(workload, claimants, "sidecar.gatewayPort", settings.gateway_port)?;
+    if is_earlier(workload, config) {
+        // It may be of a version without a gateway, and delivers: it is left alone instead of being called broken.
+        let message = format!("the sidecar stays as it is: {message}, and it becomes a newer one");
+        return Some((Action::Leave, Verdict::yes(reason::RESOLVED, message)));
+    }
     Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)))
+}
+
+/// Whether an earlier operator injected the sidecar, and nobody has said which port its gateway has.
+fn is_earlier(workload: &Workload, config: &Config) -> bool {
+    let says_port = |sidecar: &Container| sidecar.env.iter().flatten().any(|env| env.name == GATEWAY_PORT);
+    workload
+        .sidecar
+        .as_ref()
+        .filter(|_| workload.is_ours)
+        .is_some_and(|sidecar| sidecar.image.as_ref() != Some(&config.sidecar_image) && !says_port(sidecar))
 }
 
 /// Who has the port that the sidecar's `field` names, and what to do about it.
@@ -272,6 +294,20 @@ pub(super) mod tests {
         }
         let host = Workload { host_network: true, ..ours() };
         assert_eq!(planned(Some(&host), &claimants(&[("one", "a", "")])).action, Action::Remove);
+    }
+
+    #[test]
+    fn an_earlier_sidecar_whose_gateways_port_is_taken_stays_as_it_is() {
+        let earlier = Container { image: Some("capstan/sidecar:0.0.9".into()), ..ours().sidecar.unwrap() };
+        let taken = Workload { ports: vec![("web".into(), 9797)], ..ours() };
+        let same = planned(Some(&taken), &claimants(&[("one", "a", "")]));
+        assert_eq!(same.target.reason, "NameTaken", "of this version: both would listen there");
+        let taken = Workload { sidecar: Some(earlier), ..taken };
+        let plan = planned(Some(&taken), &claimants(&[("one", "a", "")]));
+        assert_eq!((&plan.action, plan.target.holds), (&Action::Leave, true));
+        assert!(plan.target.message.contains("set sidecar.gatewayPort"), "{}", plan.target.message);
+        let moved = claimants(&[("one", "a", "sidecar: {gatewayPort: 9000}")]);
+        injected(&planned(Some(&taken), &moved));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use super::inject::Injection;
 use super::plan::{Claimant, Plan};
 use crate::condition::{Conditions, Verdict, find};
+use crate::reach::Reachable;
 use crate::world::Workload;
 
 /// Conditions that are bad news when they hold.
@@ -32,7 +33,7 @@ pub(super) fn push(
     claimant: &Claimant,
     target: &Target<'_>,
     queue: Option<&Queue>,
-    application: Option<&ApplicationState>,
+    application: &Reachable,
     now: &Time,
 ) -> ConsumerStatus {
     let consumer = claimant.consumer.as_ref();
@@ -56,29 +57,23 @@ pub(super) fn push(
                 .set(SIDECARS_INJECTED, &injected)
                 .set(INJECTION_CONTESTED, &contested),
             consumer,
-            application.filter(|said| said.consumer.as_str() == consumer.name_any()),
-            target.workload.is_some_and(|workload| workload.replicas > 0),
+            application,
         )
         .finish(),
     }
 }
 
-/// Adds whether the applications take batches. It is no part of being ready: they start and end with every rollout. While
-/// nobody says anything and there are pods, what was known stays.
-fn reachable<'a>(
-    conditions: Conditions<'a>,
-    consumer: &Consumer,
-    application: Option<&ApplicationState>,
-    has_pods: bool,
-) -> Conditions<'a> {
+/// Adds whether the applications take batches. It is no part of being ready: they start and end with every rollout.
+fn reachable<'a>(conditions: Conditions<'a>, consumer: &Consumer, application: &Reachable) -> Conditions<'a> {
     let old = consumer.status.as_ref().and_then(|status| find(&status.conditions, APP_REACHABLE));
-    match application.filter(|_| has_pods) {
-        Some(application) => conditions.set(APP_REACHABLE, &reach(consumer, application)),
-        None if has_pods && old.is_some() => conditions.keep(old),
-        None => conditions.set_unknown(
+    let is_own = |said: &ApplicationState| said.consumer.as_str() == consumer.name_any();
+    match application {
+        Reachable::Said(said) if is_own(said) => conditions.set(APP_REACHABLE, &reach(consumer, said)),
+        Reachable::Kept if old.is_some() => conditions.keep(old),
+        _ => conditions.set_unknown(
             APP_REACHABLE,
             reason::NOT_REPORTED,
-            "no sidecar has said yet whether its application takes batches",
+            "no sidecar says whether its application takes batches",
         ),
     }
 }
@@ -260,47 +255,56 @@ mod tests {
     ) -> ConsumerStatus {
         let plan = plan("shop", &reference(), workload, claimants, &config());
         let target = Target { plan: &plan, workload, injection: None, sidecar: workload.map(|_| pods) };
-        push(&claimants[which], &target, Some(&queue("True")), None, &crate::status::now())
+        push(&claimants[which], &target, Some(&queue("True")), &Reachable::Unknown, &crate::status::now())
     }
 
-    fn reach_of(one: &Claimant, replicas: u32, said: Option<(&str, u32, u32)>) -> ConsumerStatus {
-        let workload = Workload { replicas, ..injected_workload() };
+    fn reach_of(one: &Claimant, said: Option<(&str, u32, u32)>) -> ConsumerStatus {
+        let workload = injected_workload();
         let plan = plan("shop", &reference(), Some(&workload), &claimants(&[("one", "a", "")]), &config());
         let target = Target { plan: &plan, workload: Some(&workload), injection: None, sidecar: None };
-        let application = said.map(|(consumer, reachable, unreachable)| ApplicationState {
-            consumer: consumer.parse().unwrap(),
-            reachable,
-            unreachable,
-            example: (unreachable > 0).then(|| capstan_api::control::UnreachablePod {
-                pod: "web-1".into(),
-                reason: "the application answered 404".into(),
-            }),
+        let application = said.map(|(consumer, reachable, unreachable)| {
+            Reachable::Said(ApplicationState {
+                consumer: consumer.parse().unwrap(),
+                reachable,
+                unreachable,
+                example: (unreachable > 0).then(|| capstan_api::control::UnreachablePod {
+                    pod: "web-1".into(),
+                    reason: "the application answered 404".into(),
+                }),
+            })
         });
-        push(one, &target, Some(&queue("True")), application.as_ref(), &crate::status::now())
+        push(
+            one,
+            &target,
+            Some(&queue("True")),
+            &application.unwrap_or(Reachable::Kept),
+            &crate::status::now(),
+        )
     }
 
     #[test]
     fn what_sidecars_say_of_their_applications_is_a_condition_and_no_matter_of_readiness() {
         let mut one = claimants(&[("one", "a", "")]).remove(0);
-        let status = reach_of(&one, 2, None);
+        let status = reach_of(&one, None);
         assert_eq!(reason_of(&status, APP_REACHABLE), ("Unknown", "NotReported"));
-        let status = reach_of(&one, 2, Some(("one", 2, 0)));
+        let status = reach_of(&one, Some(("one", 2, 0)));
         assert_eq!(reason_of(&status, APP_REACHABLE), ("True", "Reachable"));
-        let status = reach_of(&one, 2, Some(("another", 0, 2)));
+        let status = reach_of(&one, Some(("another", 0, 2)));
         assert_eq!(reason_of(&status, APP_REACHABLE), ("Unknown", "NotReported"), "said of another Consumer");
-        let status = reach_of(&one, 2, Some(("one", 1, 1)));
+        let status = reach_of(&one, Some(("one", 1, 1)));
         assert_eq!(reason_of(&status, APP_REACHABLE), ("False", "Unreachable"));
         let message = &find(&status.conditions, APP_REACHABLE).unwrap().message;
         for part in ["in 1 of 2 pods", "answered 404 in pod web-1", "port 8080", "POST /,"] {
             assert!(message.contains(part), "{part}: {message}");
         }
-        // Nobody says anything any more, as after the broker's start; and then there are no pods.
+        // Nobody says anything any more, as after the broker's start: what is kept is of the spec it was found for.
         let mut old = one.consumer.as_ref().clone();
         old.status = Some(status.clone());
+        old.metadata.generation = Some(4);
         one.consumer = std::sync::Arc::new(old);
-        let kept = reach_of(&one, 2, None);
+        let kept = reach_of(&one, None);
         assert_eq!(find(&kept.conditions, APP_REACHABLE), find(&status.conditions, APP_REACHABLE));
-        assert_eq!(reason_of(&reach_of(&one, 0, None), APP_REACHABLE), ("Unknown", "NotReported"));
+        assert_eq!(find(&kept.conditions, READY).unwrap().observed_generation, Some(4));
     }
 
     fn reason_of<'a>(status: &'a ConsumerStatus, type_: &str) -> (&'a str, &'a str) {

@@ -2,7 +2,7 @@
 
 use capstan_crds::{Key, label};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 /// Kubernetes' own default.
@@ -36,7 +36,7 @@ pub struct Workload {
     pub sidecar: Option<Container>,
     /// Whether that is an init container the operator applied.
     pub is_ours: bool,
-    /// Container names and the ports they declare, without the sidecar's.
+    /// Container names and the TCP ports they declare, without the sidecar's.
     pub ports: Vec<(String, i32)>,
 }
 
@@ -120,7 +120,9 @@ impl Workload {
 }
 
 fn ports(container: &Container) -> impl Iterator<Item = (String, i32)> {
-    let ports = container.ports.iter().flatten();
+    // The sidecar listens on TCP: another protocol's port of the same number is another port.
+    let is_tcp = |port: &&ContainerPort| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+    let ports = container.ports.iter().flatten().filter(is_tcp);
     ports.map(|port| (container.name.clone(), port.container_port))
 }
 
@@ -140,7 +142,7 @@ mod tests {
         spec:
           terminationGracePeriodSeconds: 90
           initContainers: [{name: capstan, image: s, restartPolicy: Always}]
-          containers: [{name: app, image: a, ports: [{containerPort: 8080}, {containerPort: 9000}]}]";
+          containers: [{name: app, image: a, ports: [{containerPort: 8080}, {containerPort: 9000}, {containerPort: 9797, protocol: UDP}]}]";
 
     fn deployment(manager: &str, template: &str) -> Workload {
         let yaml = format!(

@@ -12,30 +12,38 @@ use super::Namespace;
 const POD: &str = "app=ledger";
 const PORT: u16 = 8080;
 
+/// The image of `tests/app`, which is the ledger too; `cargo xtask images` builds it with the version of the workspace.
+pub const APPLICATION_IMAGE: &str = concat!("capstan/e2e-app:", env!("CARGO_PKG_VERSION"));
+
 /// The ledger's Deployment and Service.
-pub const LEDGER: &str = "
+#[must_use]
+pub fn ledger() -> String {
+    format!(
+        "
 apiVersion: v1
 kind: Service
-metadata: {name: ledger}
+metadata: {{name: ledger}}
 spec:
-  selector: {app: ledger}
-  ports: [{port: 80, targetPort: 8080}]
+  selector: {{app: ledger}}
+  ports: [{{port: 80, targetPort: 8080}}]
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: ledger}
+metadata: {{name: ledger}}
 spec:
-  selector: {matchLabels: {app: ledger}}
+  selector: {{matchLabels: {{app: ledger}}}}
   template:
-    metadata: {labels: {app: ledger}}
+    metadata: {{labels: {{app: ledger}}}}
     spec:
-      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
       containers:
       - name: ledger
-        image: capstan/e2e-app:0.1.0
-        readinessProbe: {httpGet: {path: /readyz, port: 8080}, periodSeconds: 1}
-        securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
-";
+        image: {APPLICATION_IMAGE}
+        readinessProbe: {{httpGet: {{path: /readyz, port: 8080}}, periodSeconds: 1}}
+        securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+"
+    )
+}
 
 #[derive(Debug, Deserialize)]
 struct Entry {

@@ -18,7 +18,7 @@ mod wait;
 pub use app::{Handled, handled};
 pub use broker::{BrokerAccess, order};
 pub use install::{NAMESPACE as OPERATOR_NAMESPACE, Turn, chart};
-pub use ledger::{Entries, LEDGER};
+pub use ledger::{APPLICATION_IMAGE, Entries, ledger};
 pub use namespace::{Namespace, condition};
 pub use process::{is_local, kill_container};
 pub use wait::{LONG, SHORT, until};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::cluster::{BrokerAccess, Entries, LEDGER, LONG, Namespace, SHORT, order, until};
+use e2e::cluster::{APPLICATION_IMAGE, BrokerAccess, Entries, LONG, Namespace, SHORT, ledger, order, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -39,7 +39,7 @@ impl Subject {
 
     /// Applies them.
     pub(crate) async fn apply(&self, namespace: &Namespace) {
-        namespace.apply(&[QUEUE, LEDGER, &self.consumer(), &self.application()].join("---\n")).await;
+        namespace.apply(&[QUEUE, &ledger(), &self.consumer(), &self.application()].join("---\n")).await;
     }
 
     pub(crate) fn consumer(&self) -> String {
@@ -80,7 +80,7 @@ spec:
       securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
       containers:
       - name: orders
-        image: capstan/e2e-app:0.1.0
+        image: {APPLICATION_IMAGE}
         env: [{{name: LEDGER, value: 'http://ledger'}}, {}]
         readinessProbe: {{httpGet: {{path: /readyz, port: 8080}}, periodSeconds: 1}}
         securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}

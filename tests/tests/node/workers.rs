@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::cluster::{Cluster, LEDGER, LONG, Namespace, Turn, tool, until};
+use e2e::cluster::{Cluster, LONG, Namespace, Turn, ledger, tool, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 use reqwest::{Method, StatusCode};
@@ -107,7 +107,7 @@ async fn a_spike_of_readings_reaches_the_warehouse() {
 #[tokio::test]
 async fn a_crawl_reads_every_page() {
     Worker::run("crawler", "crawl", async |worker| {
-        worker.namespace.apply(LEDGER).await;
+        worker.namespace.apply(&ledger()).await;
         worker.namespace.wait_for::<Deployment>("ledger", "serves the pages", LONG, is_rolled_out).await;
         let first = json!({"url": "http://ledger/pages/0"});
         let (status, answer) = worker.request(Method::POST, "/crawl", Some(first)).await.unwrap();

@@ -6,6 +6,13 @@ use super::*;
 const MANY: usize = 100;
 const _: () = assert!(MANY as u64 >= OVERLAP);
 
+type Looking = Pin<Box<dyn Future<Output = Result<Snapshot, Unavailable>>>>;
+
+/// Whether there is no answer yet.
+async fn is_open<T>(future: &mut Pin<Box<dyn Future<Output = T>>>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+}
+
 impl Running {
     /// Sends a batch of so many, the same one each time.
     fn send_many(&self, count: usize) -> tokio::task::JoinHandle<Result<Outcome, Unavailable>> {
@@ -20,6 +27,16 @@ impl Running {
         let (engine, send) =
             (self.engine.clone(), Command::Send(Send { queue: self.queue, items, idempotency }));
         tokio::spawn(async move { engine.apply(send, None).await })
+    }
+
+    /// A look that the engine has taken: what it took before is dealt with.
+    async fn taken_look(&self) -> Looking {
+        let engine = self.engine.clone();
+        let mut look: Looking = Box::pin(async move { engine.snapshot().await });
+        // The first poll hands it to the engine.
+        assert!(is_open(&mut look).await, "answered before the sync was over");
+        until("the look is taken", || self.engine.depths().verdicts == 0).await;
+        look
     }
 
     /// A group on its way to the disk, which a waiting pull is to get, and which is held there.
@@ -37,12 +54,12 @@ impl Running {
 async fn while_a_group_is_synced_the_next_is_applied_and_nobody_is_answered() {
     let run = Running::start(NO_WAIT).await;
     let (send, mut pull) = run.held().await;
+    // The second one is taken when the round of the first is over: the messages are leased to the pull by then.
+    let _looks = (run.taken_look().await, run.taken_look().await);
+    assert!(is_open(&mut pull).await, "delivered before it was on disk");
     let next = run.send(1);
-    let lanes = &run.engine;
-    until("the next is applied", || lanes.waiting() == 0 && run.engine.depths().work == 0).await;
-    // The messages are leased to the pull already, and not on disk.
-    let early = tokio::time::timeout(Duration::from_millis(100), &mut pull).await;
-    assert!(early.is_err(), "delivered before it was on disk");
+    tokio::task::yield_now().await;
+    until("the next is taken", || run.engine.waiting() == 0 && run.engine.depths().work == 0).await;
     assert!(!send.is_finished() && !next.is_finished(), "answered before it was on disk");
     run.gate.shut(false);
     send.await.unwrap().unwrap();
@@ -55,8 +72,10 @@ async fn a_repeated_send_is_answered_when_the_first_is_on_disk() {
     let run = Running::start(NO_WAIT).await;
     let (first, pull) = run.held().await;
     let again = run.send_many(MANY);
-    until("it is applied", || run.engine.depths().work == 0).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::task::yield_now().await;
+    until("it is taken", || run.engine.depths().work == 0).await;
+    let _looks = (run.taken_look().await, run.taken_look().await);
+    tokio::task::yield_now().await;
     assert!(!again.is_finished(), "answered as stored, and may be lost");
     run.gate.shut(false);
     assert_eq!(again.await.unwrap().unwrap().reply, first.await.unwrap().unwrap().reply);
@@ -68,13 +87,11 @@ async fn a_repeated_send_is_answered_when_the_first_is_on_disk() {
 async fn a_look_sees_what_is_on_its_way_to_the_disk_and_is_answered_after_it() {
     let run = Running::start(NO_WAIT).await;
     let (_send, pull) = run.held().await;
-    let engine = run.engine.clone();
-    let look = tokio::spawn(async move { engine.snapshot().await });
-    until("it is taken", || run.engine.depths().verdicts == 0).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!look.is_finished(), "it tells of what may be lost");
+    let mut look = run.taken_look().await;
+    let _later = run.taken_look().await;
+    assert!(is_open(&mut look).await, "it tells of what may be lost");
     run.gate.shut(false);
-    let look = look.await.unwrap().unwrap();
+    let look = look.await.unwrap();
     assert_eq!((look.queues[0].ready, look.queues[0].leased), (0, MANY as u64));
     delivered(pull.await);
 }

@@ -73,21 +73,68 @@ fn a_store_that_lost_its_file_says_what_is_missing_and_what_to_do() {
     drop(FjallStore::open(folder.path()).unwrap());
 }
 
+/// A store is made anew only beside a file that says so, and only if nobody was served from it.
 #[test]
-fn format_3_is_read_and_becomes_this_one() {
-    // By a process that ended half-way, too.
-    for file in [None, Some("4\n")] {
-        let folder = fixture(3);
-        if let Some(text) = file {
-            fs::write(folder.path().join(FILE), text).unwrap();
-        }
-        for _ in 0..2 {
-            let store = FjallStore::open(folder.path()).unwrap();
-            check_messages(&store);
-            assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "4\n");
-            assert_eq!(*store.queues.keyspace.get(KEY).unwrap().unwrap(), 4u32.to_be_bytes());
-            assert!(!folder.path().join(NEW).exists());
-        }
+fn a_full_store_is_never_taken_for_one_that_was_begun() {
+    // What a process leaves that ended while it made an older store one of this version; and where it had another name.
+    for (begun, version) in [(NEXT, 3), (NEW, 3), (NEW, VERSION)] {
+        let folder = fixture(version);
+        fs::write(folder.path().join(begun), "4\n").unwrap();
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        let error = refused(folder.path());
+        assert!(matches!(error, StoreError::NoFormatFile { .. }), "{begun}, format {version}: {error}");
+    }
+}
+
+#[test]
+fn what_a_beginning_left_goes_when_the_store_is_complete() {
+    let folder = fixture(VERSION);
+    fs::write(folder.path().join(NEW), "4\n").unwrap();
+    drop(FjallStore::open(folder.path()).unwrap());
+    assert!(!folder.path().join(NEW).exists());
+}
+
+/// What the file and the key say.
+fn formats(folder: &Path, store: &FjallStore) -> (String, u32) {
+    let key = store.queues.keyspace.get(KEY).unwrap().unwrap();
+    let key = u32::from_be_bytes((*key).try_into().unwrap());
+    (fs::read_to_string(folder.join(FILE)).unwrap(), key)
+}
+
+fn put(store: &FjallStore, key: Key, record: Record) {
+    let mut transaction = store.transaction();
+    transaction.put(key, record);
+    transaction.commit(Durability::Synced).unwrap();
+}
+
+/// Until then the version that made it can still read it.
+#[test]
+fn format_3_becomes_this_one_with_the_first_record_that_it_does_not_know() {
+    let folder = fixture(3);
+    for _ in 0..2 {
+        let store = FjallStore::open(folder.path()).unwrap();
+        check_messages(&store);
+        put(&store, Key::Returned(QueueId(9), capstan_core::Order(1)), Record::Entry(Seq(1)));
+        assert_eq!(formats(folder.path(), &store), ("3\n".to_owned(), 3));
+    }
+    let store = FjallStore::open(folder.path()).unwrap();
+    let sent = capstan_core::SentRecord { key: 1, content: 2, count: 1, sent_at: 3 };
+    put(&store, Key::Sent(QueueId(1), Seq(202)), Record::Sent(sent));
+    assert_eq!(formats(folder.path(), &store), ("4\n".to_owned(), 4));
+    drop(store);
+    let store = FjallStore::open(folder.path()).unwrap();
+    check_messages(&store);
+    assert_eq!(formats(folder.path(), &store), ("4\n".to_owned(), 4));
+}
+
+#[test]
+fn format_3_whose_file_is_of_this_one_already_becomes_it() {
+    let folder = fixture(3);
+    fs::write(folder.path().join(FILE), "4\n").unwrap();
+    for _ in 0..2 {
+        let store = FjallStore::open(folder.path()).unwrap();
+        check_messages(&store);
+        assert_eq!(formats(folder.path(), &store), ("4\n".to_owned(), 4));
     }
 }
 
@@ -119,7 +166,9 @@ fn format_4_is_read() {
         other => panic!("{other:?}"),
     });
     assert_eq!(counts.collect::<Vec<_>>(), [(all(1), 1), (all(202), 1)]);
-    let Some(Record::Sends(marks)) = transaction.get(Key::Sends(queue)).unwrap() else { panic!("no marks") };
+    let Some(Record::Remembered(marks)) = transaction.get(Key::Remembered(queue)).unwrap() else {
+        panic!("no marks")
+    };
     assert!(marks.down > 0, "it was started again while sends were remembered: {marks:?}");
 }
 

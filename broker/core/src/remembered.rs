@@ -11,22 +11,22 @@ use crate::fault::Fault;
 use crate::id::{MessageId, Millis, QueueId, Seq};
 use crate::key::Key;
 use crate::limits;
-use crate::record::{Record, Sends as Marks, Sent};
+use crate::record::{Record, RememberedMarks, SentRecord};
 use crate::store::{Limit, Read, Store};
 
 /// The remembered sends of a queue. Bounded by [`limits::Bounds::sends`].
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sends {
+pub(crate) struct Remembered {
     /// The first message of the last send with each key.
     by_key: BTreeMap<u128, Seq>,
     /// Records: a key that was sent again after the window may have two.
     count: u64,
-    marks: Marks,
+    marks: RememberedMarks,
     /// When to forget the oldest; its entry in [`Core`]'s `forgetting`.
     look_at: Option<Millis>,
 }
 
-impl Sends {
+impl Remembered {
     /// How many are remembered.
     pub(crate) const fn count(&self) -> u64 {
         self.count
@@ -34,16 +34,16 @@ impl Sends {
 
     /// Whether there is a record of marks.
     pub(crate) fn is_marked(&self) -> bool {
-        self.marks != Marks::default()
+        self.marks != RememberedMarks::default()
     }
 
-    fn put(&mut self, seq: Seq, sent: &Sent) {
+    fn put(&mut self, seq: Seq, sent: &SentRecord) {
         self.by_key.insert(sent.key, seq);
         self.count += 1;
     }
 
     /// The oldest goes; its key may be a later one's by now.
-    fn forget(&mut self, seq: Seq, sent: &Sent) {
+    fn forget(&mut self, seq: Seq, sent: &SentRecord) {
         if self.by_key.get(&sent.key) == Some(&seq) {
             self.by_key.remove(&sent.key);
         }
@@ -114,7 +114,7 @@ impl Core {
             return;
         };
         let down = queue.sends.marks.down;
-        let sent = Sent { key, content, count, sent_at: now.saturating_sub(down) };
+        let sent = SentRecord { key, content, count, sent_at: now.saturating_sub(down) };
         queue.sends.put(first, &sent);
         let look_at = queue.sends.look_at;
         self.remembered += 1;
@@ -162,7 +162,7 @@ impl Core {
         let (after, marks, look_at) = (queue.sends.count, queue.sends.marks, queue.sends.look_at);
         self.remembered -= before - after;
         if after < before {
-            store.put(Key::Sends(id), Record::Sends(marks));
+            store.put(Key::Remembered(id), Record::Remembered(marks));
         }
         let next = match stays {
             Some(sent) => Some(self.over_at(&sent, down)),
@@ -184,10 +184,10 @@ impl Core {
         let Some(queue) = self.queues.get_mut(&id) else {
             return Ok(());
         };
-        queue.sends.marks = match store.get(Key::Sends(id))? {
-            None => Marks::default(),
-            Some(Record::Sends(marks)) => marks,
-            Some(_) => return Err(Fault::Corrupt(Key::Sends(id))),
+        queue.sends.marks = match store.get(Key::Remembered(id))? {
+            None => RememberedMarks::default(),
+            Some(Record::Remembered(marks)) => marks,
+            Some(_) => return Err(Fault::Corrupt(Key::Remembered(id))),
         };
         let (mut from, to) = (Key::Sent(id, queue.sends.marks.low), Key::Sent(id, queue.state.tail));
         let mut oldest = None;
@@ -210,16 +210,16 @@ impl Core {
         };
         if downtime > 0 {
             queue.sends.marks.down += downtime;
-            store.put(Key::Sends(id), Record::Sends(queue.sends.marks));
+            store.put(Key::Remembered(id), Record::Remembered(queue.sends.marks));
         }
-        let Sends { count, marks, .. } = queue.sends;
+        let Remembered { count, marks, .. } = queue.sends;
         self.remembered += count;
         self.forget_at(id, Some(self.over_at(&oldest, marks.down)));
         Ok(())
     }
 
     /// When a send is to be forgotten: a little late, so that not every one takes a commit of its own.
-    fn over_at(&self, sent: &Sent, down: Millis) -> Millis {
+    fn over_at(&self, sent: &SentRecord, down: Millis) -> Millis {
         const EVERY: Millis = limits::SENDS_FORGOTTEN_EVERY_MS;
         let over = sent.sent_at.saturating_add(self.bounds.send_window).saturating_add(down);
         over.div_ceil(EVERY).saturating_mul(EVERY)
@@ -245,6 +245,6 @@ impl Core {
 }
 
 /// Whether nobody is told of a send any more. `uptime` leaves out the time without a broker, as `sent_at` does.
-const fn is_over(sent: &Sent, uptime: Millis, window: Millis) -> bool {
+const fn is_over(sent: &SentRecord, uptime: Millis, window: Millis) -> bool {
     sent.sent_at.saturating_add(window) <= uptime
 }

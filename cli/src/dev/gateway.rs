@@ -35,8 +35,15 @@ impl Running {
             let (account, settings) = (account.clone(), Settings { port, ..Settings::default() });
             async move { Gateway::bind(url, account, &settings).await }
         };
+        // Its own messages would come back to it, and multiply.
+        if let Some(port) = asked.filter(|port| plan.ports().contains(port)) {
+            return Err(Failure::Usage(format!(
+                "--gateway-port {port} is the application's port: give one of them another, with --app-port for instance"
+            )));
+        }
         let usual = Settings::default().port;
-        let port = asked.unwrap_or(if listen.port() == 0 { 0 } else { usual });
+        let free = listen.port() == 0 || plan.ports().contains(&usual);
+        let port = asked.unwrap_or(if free { 0 } else { usual });
         let (gateway, taken) = match bind(port).await {
             Err(GatewayError::Listen { source, .. })
                 if asked.is_none() && source.kind() == ErrorKind::AddrInUse =>

@@ -72,6 +72,16 @@ fn files_that_are_not_there_are_named() {
 }
 
 #[test]
+fn the_application_and_the_gateway_cannot_have_one_port() {
+    let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
+    let (files, data) = (files.to_str().unwrap(), data.path().to_str().unwrap());
+    let ports = ["--app-port", "21060", "--gateway-port", "21060"];
+    let done = run(&[&["dev", files, "--listen", "127.0.0.1:0", "--data", data], &ports[..]].concat());
+    assert_eq!(done.code, Some(64), "{done:?}");
+    assert!(done.err.contains("--gateway-port 21060") && done.err.contains("--app-port"), "{done:?}");
+}
+
+#[test]
 fn what_another_process_holds_is_named_with_a_way_out() {
     let (files, data) = (repository().join("examples/quickstart"), tempfile::tempdir().unwrap());
     let dev = Dev::start(&files, data.path(), &["--app-port", "1"]);

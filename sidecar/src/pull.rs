@@ -42,10 +42,18 @@ impl Pulls {
         if policy.paused {
             return std::future::pending().await;
         }
-        tokio::time::sleep(self.wait).await;
-        self.wait = Duration::ZERO;
+        self.pause().await;
         scope.context.quiesce.over().await;
         gate.permit(&policy.endpoint).await
+    }
+
+    /// Waits as long as the last pull asks for, at most [`BACKOFF_MAX`].
+    async fn pause(&mut self) {
+        // Even a sleep of no time would last until the timer's next millisecond, between any two batches.
+        if !self.wait.is_zero() {
+            tokio::time::sleep(self.wait).await;
+            self.wait = Duration::ZERO;
+        }
     }
 
     /// Pulls once; what it got, if it got something. After `stop` that comes at once. Dropping this would lose what the
@@ -104,5 +112,25 @@ fn report(scope: &Scope, error: &ClientError) {
     scope.context.metrics.count_broker_error("pull");
     if scope.may_warn() {
         tracing::warn!(queue = %scope.queue, %error, "nothing can be pulled; trying again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_pull_that_got_nothing_too_soon_holds_up_the_next() {
+        let mut pulls = Pulls::new();
+        let is_over = |pulls: &mut Pulls| {
+            let pause = std::pin::pin!(pulls.pause());
+            pause.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        assert!(is_over(&mut pulls), "nothing is waited for, not even a tick of the timer");
+        pulls.wait = Duration::from_secs(60);
+        assert!(!is_over(&mut pulls));
+        assert_eq!(pulls.wait, Duration::from_secs(60), "a pause that was given up begins anew");
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds the release broker and the benchmark, installs the peers that are missing, and runs it.
+//! `cargo xtask bench`: builds the release broker, sidecar and benchmark, installs the peers that are missing, and runs it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::{compile, repo, run, setup};
 /// What is measured; see docs/performance.md.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these rows: publish, consume, end-to-end, latency, backlog, queues, start, long. All but `long` when none is given.
+    /// Only these rows: publish, consume, end-to-end, latency, sidecar, backlog, queues, start, long. All but `long` when none is given.
     #[arg(long)]
     rows: Option<String>,
     /// Capstan's peers: redis, redis-steady (no rewrites of its log), postgres, ceiling. All when none is given.
@@ -48,10 +48,14 @@ impl Args {
         let has = |peer: &str| self.peers.as_ref().is_none_or(|peers| peers.contains(peer));
         setup::peers(has("redis"), has("postgres"), &mut progress)?;
         progress.step("release build");
-        let (broker, bench) = (build("capstan-broker", &mut progress)?, build("bench", &mut progress)?);
+        let programs = Programs {
+            broker: build("capstan-broker", &mut progress)?,
+            sidecar: build("capstan-sidecar", &mut progress)?,
+        };
+        let bench = build("bench", &mut progress)?;
         progress.step("measurements");
         let mut command = Command::new(bench);
-        command.args(self.arguments(broker));
+        command.args(self.arguments(programs));
         let mut said = Vec::new();
         let status = run::listen(&mut command, |event| match event {
             run::Event::Out(line) => println!("{line}"),
@@ -61,11 +65,12 @@ impl Args {
         run::ensure(&command, status, &said)
     }
 
-    fn arguments(&self, broker: PathBuf) -> Vec<std::ffi::OsString> {
+    fn arguments(&self, programs: Programs) -> Vec<std::ffi::OsString> {
         let folder = self.folder.clone().unwrap_or_else(repo::target);
         let document = self.write.then(|| repo::root().join("docs/performance.md").into());
         let options = [
-            ("--broker", Some(broker.into())),
+            ("--broker", Some(programs.broker.into())),
+            ("--sidecar", Some(programs.sidecar.into())),
             ("--folder", Some(folder.into())),
             ("--rows", self.rows.as_ref().map(Into::into)),
             ("--peers", self.peers.as_ref().map(Into::into)),
@@ -81,6 +86,12 @@ impl Args {
         arguments.extend(self.quick.then(|| "--quick".into()));
         arguments
     }
+}
+
+/// What is measured, built for release.
+struct Programs {
+    broker: PathBuf,
+    sidecar: PathBuf,
 }
 
 /// Builds a package for release and answers where its program is.
@@ -106,13 +117,15 @@ mod tests {
     fn only_what_was_given_is_handed_on() {
         let arguments = |line: &[&str]| {
             let args = Line::parse_from([&["x", "--folder", "/f"], line].concat()).args;
-            let words = args.arguments("/b".into()).into_iter().map(|word| word.into_string().unwrap());
+            let words = args
+                .arguments(Programs { broker: "/b".into(), sidecar: "/s".into() })
+                .into_iter()
+                .map(|word| word.into_string().unwrap());
             words.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(arguments(&[]), "run --broker /b --folder /f");
+        assert_eq!(arguments(&[]), "run --broker /b --sidecar /s --folder /f");
         let all = ["--rows", "publish,long", "--rounds", "2", "--quick", "-o", "out.json"];
-        let handed_on =
-            "run --broker /b --folder /f --rows publish,long --rounds 2 --output out.json --quick";
+        let handed_on = "run --broker /b --sidecar /s --folder /f --rows publish,long --rounds 2 --output out.json --quick";
         assert_eq!(arguments(&all), handed_on);
         assert!(arguments(&["--write"]).ends_with("docs/performance.md"));
     }

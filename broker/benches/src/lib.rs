@@ -1,6 +1,7 @@
 //! Capstan beside its peers, measured in one run by one client: `cargo xtask bench`.
 #![allow(unreachable_pub, reason = "the library is there for its tests")]
 
+pub mod application;
 pub mod ceiling;
 pub mod cell;
 pub mod client;

@@ -119,7 +119,7 @@ impl<'a> Samples<'a> {
         let names: Vec<&str> = peers.iter().map(|peer| peer.title()).collect();
         let mut text = format!("| ratio of | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(peers.len()));
         for figure in compared {
-            let other = figure.against.unwrap_or_default();
+            let other = figure.against.as_deref().unwrap_or_default();
             let _infallible = write!(text, "| {} ÷ {other} |", figure.title);
             for peer in &peers {
                 let (this, base) = (self.values(*peer, &figure.title), self.values(*peer, other));

@@ -35,6 +35,9 @@ pub struct Args {
     /// The release build of the broker.
     #[arg(long)]
     pub broker: PathBuf,
+    /// The release build of the sidecar.
+    #[arg(long)]
+    pub sidecar: PathBuf,
     /// Servers keep their data in a folder of their own in here, on the disk that is to be measured.
     #[arg(long)]
     pub folder: PathBuf,
@@ -53,7 +56,8 @@ impl Args {
     /// A path is empty.
     pub fn place(&self) -> Result<Place> {
         let folder = std::path::absolute(&self.folder)?.join("capstan-bench");
-        Ok(Place { broker: std::path::absolute(&self.broker)?, folder })
+        let (broker, sidecar) = (std::path::absolute(&self.broker)?, std::path::absolute(&self.sidecar)?);
+        Ok(Place { broker, sidecar, folder })
     }
 
     /// The rows to run.

@@ -1,9 +1,10 @@
 //! The loads: publish, consume, both at once, and at a fixed rate.
 
 mod latency;
+mod taking;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,11 +12,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use latency::latency;
+pub use taking::Takers;
 
 use crate::client::Client;
 use crate::ledger::Ledger;
 use crate::message;
 use crate::peer::Server;
+
+use taking::Progress;
 
 /// Messages that may be published and not yet acknowledged when both go on.
 const OPEN_MAX: usize = 20_000;
@@ -137,10 +141,10 @@ impl Crew {
 ///
 /// # Errors
 /// A client fails, a message comes twice, or some never come.
-pub async fn end_to_end(producers: Crew, consumers: Crew, batch: usize, time: Duration) -> Result<Done> {
+pub async fn end_to_end(producers: Crew, takers: Takers, batch: usize, time: Duration) -> Result<Done> {
     let (begun, ledger) = (Instant::now(), Arc::clone(&producers.ledger));
     let open = Arc::new(Semaphore::new(OPEN_MAX));
-    let finished = Arc::new(AtomicBool::new(false));
+    let progress = Progress::new(&ledger, time);
     let before = ledger.received();
     let mut sending = JoinSet::new();
     for mut client in producers.clients {
@@ -154,30 +158,11 @@ pub async fn end_to_end(producers: Crew, consumers: Crew, batch: usize, time: Du
             anyhow::Ok(())
         });
     }
-    let mut taking = JoinSet::new();
-    for mut client in consumers.clients {
-        let (ledger, open, finished) = (Arc::clone(&ledger), Arc::clone(&open), Arc::clone(&finished));
-        taking.spawn(async move {
-            let mut last = Instant::now();
-            while !(finished.load(Ordering::Relaxed) && ledger.received() == ledger.confirmed()) {
-                ensure!(begun.elapsed() < time + DRAIN_MAX, "messages are missing after a minute");
-                let stamps = client.take(0, 100, IDLE).await?;
-                if stamps.is_empty() {
-                    continue;
-                }
-                ledger.receive(&stamps)?;
-                client.settle(0).await?;
-                ledger.settle(stamps.len());
-                open.add_permits(stamps.len());
-                last = Instant::now();
-            }
-            anyhow::Ok(last)
-        });
-    }
+    let mut taking = takers.spawn(&progress, move |stamps, _| open.add_permits(stamps.len()));
     while let Some(ended) = sending.join_next().await {
         ended??;
     }
-    finished.store(true, Ordering::Relaxed);
+    progress.finished.store(true, Ordering::Relaxed);
     let mut last = begun;
     while let Some(ended) = taking.join_next().await {
         last = last.max(ended??);

@@ -7,23 +7,28 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use capstan_api::ControlClient;
 use capstan_api::Name;
-use capstan_api::control::{ConsumerPolicy, Declaration, QueuePolicy};
+use capstan_api::control::{ConsumerPolicy, Declaration, PushPolicy, QueuePolicy};
 
 use crate::client::Http;
 
-const NAMESPACE: &str = "bench";
+pub(super) const NAMESPACE: &str = "bench";
 const SYNCED: &str = "capstan_store_commits_total{durability=\"synced\"} ";
 
 pub(super) fn command(broker: &Path, folder: &Path, listen: SocketAddr, admin: SocketAddr) -> Command {
     let mut command = Command::new(broker);
     command.args(["--listen", &listen.to_string(), "--admin-listen", &admin.to_string(), "--data"]);
     command.arg(folder.join("data"));
+    as_it_comes(&mut command);
+    command
+}
+
+/// Takes away what would configure a program of Capstan's.
+pub(super) fn as_it_comes(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CAPSTAN_") || name == "RUST_LOG" {
             command.env_remove(name);
         }
     }
-    command
 }
 
 pub(super) async fn is_ready(listen: SocketAddr, admin: Option<SocketAddr>) -> Result<()> {
@@ -31,18 +36,23 @@ pub(super) async fn is_ready(listen: SocketAddr, admin: Option<SocketAddr>) -> R
     Http::connect(admin.context("no admin port")?).await.map(drop)
 }
 
-pub(super) async fn declare(admin: Option<SocketAddr>, queues: usize) -> Result<()> {
+/// Declares the queues, with a pull consumer unless `push` says how they are pushed.
+pub(super) async fn declare(
+    admin: Option<SocketAddr>,
+    queues: usize,
+    push: Option<PushPolicy>,
+) -> Result<()> {
     let admin = admin.context("no admin port")?;
-    let queues: Result<Vec<QueuePolicy>> = (0..queues).map(policy).collect();
+    let queues: Result<Vec<QueuePolicy>> = (0..queues).map(|queue| policy(queue, push.clone())).collect();
     let declaration = Declaration { revision: "bench".to_owned(), queues: queues? };
     ControlClient::new(&format!("http://{admin}"))?.declare(&declaration).await?;
     Ok(())
 }
 
-fn policy(queue: usize) -> Result<QueuePolicy> {
+fn policy(queue: usize, push: Option<PushPolicy>) -> Result<QueuePolicy> {
     let consumer = ConsumerPolicy {
         name: Name::new("bench")?,
-        push: None,
+        push,
         max_retries: 3,
         retry_delay_ms: 0,
         retry_backoff: None,

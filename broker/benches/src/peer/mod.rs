@@ -3,6 +3,7 @@
 mod capstan;
 mod postgres;
 mod redis;
+mod sidecar;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::cell::Consumers;
 use crate::client::Client;
 use crate::process::Process;
+
+use sidecar::Sidecar;
 
 /// A start that takes longer has failed; a million messages are read in it.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -52,6 +56,8 @@ impl Peer {
 pub struct Place {
     /// The release build of `capstan-broker`.
     pub broker: PathBuf,
+    /// The release build of `capstan-sidecar`.
+    pub sidecar: PathBuf,
     /// Folders of servers are made in this one.
     pub folder: PathBuf,
 }
@@ -64,6 +70,8 @@ pub struct Server {
     admin: Option<SocketAddr>,
     folder: PathBuf,
     process: Process,
+    /// Capstan's, where one consumes.
+    sidecar: Option<Sidecar>,
     queues: usize,
 }
 
@@ -81,7 +89,7 @@ impl Server {
         }
         let server = Self::spawn(peer, place, folder, queues).await?;
         let made = match peer {
-            Peer::Capstan => capstan::declare(server.admin, queues).await,
+            Peer::Capstan => capstan::declare(server.admin, queues, None).await,
             Peer::Redis | Peer::RedisSteady => redis::declare(server.address, queues).await,
             Peer::Postgres => postgres::declare(server.address).await,
             Peer::Ceiling => Ok(()),
@@ -117,7 +125,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let signal = if peer == Peer::Postgres { postgres::END } else { rustix::process::Signal::KILL };
         let process = Process::spawn(&mut command, signal)?;
-        let mut server = Self { peer, address, admin, folder, process, queues };
+        let mut server = Self { peer, address, admin, folder, process, sidecar: None, queues };
         server.ready().await?;
         Ok(server)
     }
@@ -174,9 +182,35 @@ impl Server {
         })
     }
 
-    /// The server's processes.
-    pub const fn process(&self) -> &Process {
-        &self.process
+    /// From now on a sidecar hands what is in Capstan's queues to the application at `application`.
+    ///
+    /// # Errors
+    /// The broker refuses, or the program cannot be started. It may still end by itself; see [`Self::sidecar_log`].
+    pub async fn start_sidecar(
+        &mut self,
+        place: &Place,
+        application: SocketAddr,
+        consumers: Consumers,
+    ) -> Result<()> {
+        let push = sidecar::policy(application, consumers)?;
+        capstan::declare(self.admin, self.queues, Some(push)).await?;
+        self.sidecar = Some(Sidecar::start(&place.sidecar, &self.folder, self.address)?);
+        Ok(())
+    }
+
+    /// Processor seconds of all its processes, a sidecar's included.
+    pub fn cpu(&self) -> f64 {
+        self.process.cpu() + self.sidecar.as_ref().map_or(0.0, Sidecar::cpu)
+    }
+
+    /// Bytes of memory of the server's processes, without a sidecar's.
+    pub fn memory(&self) -> u64 {
+        self.process.memory()
+    }
+
+    /// The end of the sidecar's log, if there is a sidecar.
+    pub fn sidecar_log(&self) -> Option<String> {
+        self.sidecar.as_ref().map(Sidecar::log)
     }
 
     /// Bytes of its folder on the disk.
@@ -185,11 +219,16 @@ impl Server {
     }
 
     fn log(&self) -> String {
-        let text = std::fs::read(self.folder.join("log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
+        tail(&self.folder.join("log"))
     }
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
 }
 
 impl Drop for Server {

@@ -43,8 +43,12 @@ fn noisy_samples_count_only_where_there_is_no_other() {
 
 #[test]
 fn two_states_of_one_server_are_compared() {
-    let state =
-        |title: &str, value, against| Figure { title: title.to_owned(), value, unit: Unit::Rate, against };
+    let state = |title: &str, value, against: Option<&str>| Figure {
+        title: title.to_owned(),
+        value,
+        unit: Unit::Rate,
+        against: against.map(str::to_owned),
+    };
     let mut one = sample(0, Peer::Capstan, 0.0, 0.0);
     one.figures = vec![state("few", 100.0, None), state("many", 90.0, Some("few"))];
     let text = markdown(&[one]);

@@ -40,7 +40,7 @@ pub struct Figure {
     pub value: f64,
     pub unit: Unit,
     /// The figure of the same peer and round that it is compared with.
-    pub against: Option<&'static str>,
+    pub against: Option<String>,
 }
 
 /// What a measurement took; absent where it has no messages.

@@ -54,6 +54,12 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// How many may be open.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
     /// Connections that were closed at once, since the start.
     #[must_use]
     pub fn refused(&self) -> u64 {

@@ -88,6 +88,7 @@ struct Shared {
     namespace: Name,
     upstream: Upstream,
     budget: Budget,
+    connections: Arc<Connections>,
     hold: Duration,
     metrics: Arc<Metrics>,
     /// The gateway ends soon.
@@ -99,7 +100,6 @@ struct Shared {
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
-    connections: Arc<Connections>,
     listeners: Vec<TcpListener>,
     address: SocketAddr,
 }
@@ -117,8 +117,9 @@ impl Gateway {
             (Budget::new(hold_bytes, PATIENCE), Arc::new(Connections::new(CONNECTIONS_MAX)));
         let metrics = Arc::new(Metrics::new(budget.clone(), Arc::clone(&connections))?);
         let (ending, warning) = (CancellationToken::new(), Seldom::default());
-        let shared = Arc::new(Shared { namespace, upstream, budget, hold, metrics, ending, warning });
-        Ok(Self { shared, connections, listeners, address })
+        let shared =
+            Arc::new(Shared { namespace, upstream, budget, connections, hold, metrics, ending, warning });
+        Ok(Self { shared, listeners, address })
     }
 
     /// Where it listens on IPv4.
@@ -133,10 +134,10 @@ impl Gateway {
 
     /// Serves until `shutdown`, and then until what is open is answered, for three seconds at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { shared, connections, listeners, address } = self;
+        let Self { shared, listeners, address } = self;
         let ending = shared.ending.clone();
         let port = Port {
-            connections,
+            connections: Arc::clone(&shared.connections),
             silence: connections::SILENCE_MAX,
             buffer_bytes: BUFFER_BYTES,
             refused: Arc::new(|_| {}),

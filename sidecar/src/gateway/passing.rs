@@ -122,7 +122,8 @@ async fn once(shared: &Shared, outgoing: &Outgoing, deadline: Instant) -> Result
     }
 }
 
-/// Whether half of the room is taken: then a queue that is full must not take the rest from the others.
+/// Whether half of the bytes or of the connections is taken: then a queue that is full must not take the rest from the others.
 fn is_crowded(shared: &Shared) -> bool {
-    shared.budget.held() > shared.budget.most() / 2
+    let Shared { budget, connections, .. } = shared;
+    budget.held() > budget.most() / 2 || connections.open() > connections.most() / 2
 }

@@ -294,6 +294,22 @@ async fn a_queue_that_is_full_leaves_room_to_the_others() {
 }
 
 #[tokio::test]
+async fn many_small_sends_to_a_queue_that_is_full_leave_connections_to_the_others() {
+    const MANY: usize = 500;
+    let broker = Sends::start(vec![Step::Answer(429, &[("retry-after", "25")], "{}"); MANY]).await;
+    let gateway = start(broker.url(), |_| {}).await;
+    let url = url(&gateway, "/queues/full/messages");
+    let client = Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let sends: Vec<_> = (0..MANY).map(|_| tokio::spawn(client.post(&url).body("{}").send())).collect();
+    broker.until("all were tried", |seen| seen.sent.len() >= MANY).await;
+    assert_eq!(post(&gateway, "/queues/free/messages", "{}").await.status(), 200);
+    let held = sends.iter().filter(|send| !send.is_finished()).count();
+    assert!(held <= MANY / 2 + 1, "{held} sends have connections");
+    sends.iter().for_each(tokio::task::JoinHandle::abort);
+    gateway.end().await;
+}
+
+#[tokio::test]
 async fn an_application_that_goes_away_takes_its_send_along() {
     let port = nobody().await;
     let gateway = start(format!("http://127.0.0.1:{port}"), |_| {}).await;

@@ -8,8 +8,8 @@ use capstan_port::connections::Connections;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// Seconds: an answer takes milliseconds, and a request that is held up to five minutes.
-const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 300.0];
+/// Seconds: an answer takes milliseconds, and a request that is held up to two minutes.
+const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0];
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -104,7 +104,7 @@ async fn answer(shared: &Shared, open: Open, mut outgoing: Outgoing) -> Response
         }
         Err(given_up) => {
             open.end(Outcome::Unanswered);
-            unanswered(&given_up, &outgoing)
+            unanswered(&given_up, &outgoing, shared.upstream.minds_keys())
         }
     }
 }
@@ -124,7 +124,7 @@ fn full(shared: &Shared) -> Refused {
 }
 
 /// Says what became of the request, and by which key it can be sent again.
-fn unanswered(given_up: &GivenUp, outgoing: &Outgoing) -> Response {
+fn unanswered(given_up: &GivenUp, outgoing: &Outgoing, minds_keys: bool) -> Response {
     let has_key = outgoing.headers.contains_key(KEY);
     let message = match (&outgoing.method, given_up.may_have_taken) {
         (&Method::GET, _) => format!("{given_up}; try again"),
@@ -133,9 +133,10 @@ fn unanswered(given_up: &GivenUp, outgoing: &Outgoing) -> Response {
             format!("{given_up}; it may have been stored: sent again, it is then stored twice")
         }
         (_, true) => format!(
-            "{given_up}; it may have been stored: send it again with this answer's Idempotency-Key, within {} minutes, \
-             and it is stored once",
-            limits::IDEMPOTENCY_WINDOW_SECONDS / 60
+            "{given_up}; it may have been stored: send it again with this answer's Idempotency-Key, within {} s, \
+             and it is stored once{}",
+            given_up.key_seconds(),
+            if minds_keys { "" } else { ", unless the broker is too old to mind keys" }
         ),
     };
     let mut response = Refused::new(ErrorCode::BrokerAway, message).into_response();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::support::sends::{Sends, Sent, Step, TAKEN, between};
+use crate::support::sends::{HELLO, Sends, Sent, Step, TAKEN, between};
 use crate::support::{PATIENCE, Running, get, name, soon, until_metrics};
 
 /// A sidecar with a gateway to `url`.
@@ -28,6 +28,11 @@ fn url(gateway: &Running, path: &str) -> String {
 async fn post(gateway: &Running, path: &str, body: &'static str) -> Response {
     let send = Client::new().post(url(gateway, path)).body(body).send();
     soon("an answer", send).await.unwrap()
+}
+
+/// Lets the gateway learn that the broker minds keys.
+async fn hello(gateway: &Running) {
+    assert_eq!(post(gateway, "/queues/orders/messages", HELLO).await.status(), 200);
 }
 
 /// Status and the first error's code and message.
@@ -105,6 +110,7 @@ async fn a_send_arrives_as_it_is_and_so_does_its_answer() {
 async fn a_connection_that_breaks_is_tried_again_with_the_same_key() {
     let broker = Sends::start([Step::Cut, Step::CutAnswer]).await;
     let gateway = start(broker.url(), |_| {}).await;
+    hello(&gateway).await;
     for _ in 0..2 {
         assert_eq!(post(&gateway, "/queues/orders/messages", r#"{"body": 1}"#).await.status(), 200);
     }
@@ -116,11 +122,11 @@ async fn a_connection_that_breaks_is_tried_again_with_the_same_key() {
     let (_, metrics) = get(gateway.admin.unwrap(), "/metrics").await;
     for line in [
         r#"capstan_sidecar_gateway_retries_total{reason="broken"} 2"#,
-        r#"capstan_sidecar_gateway_requests_total{outcome="answered"} 2"#,
+        r#"capstan_sidecar_gateway_requests_total{outcome="answered"} 3"#,
         "capstan_sidecar_gateway_requests_open 0",
         "capstan_sidecar_gateway_requests_held 0",
         "capstan_sidecar_gateway_bytes 0",
-        "capstan_sidecar_gateway_seconds_count 2",
+        "capstan_sidecar_gateway_seconds_count 3",
     ] {
         assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
     }
@@ -132,6 +138,7 @@ async fn what_passes_soon_is_tried_again_and_the_rest_is_said_at_once() {
     for status in [502, 503, 504] {
         let broker = Sends::start([Step::Answer(status, &[], "")]).await;
         let gateway = start(broker.url(), |_| {}).await;
+        hello(&gateway).await;
         assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200, "{status}");
         let sent = broker.sent();
         assert_eq!((sent.len(), sent[0].key()), (2, sent[1].key()));
@@ -174,6 +181,7 @@ async fn a_key_that_the_application_gave_is_kept_and_so_is_one_of_a_send_that_ma
     let broker =
         Sends::start([NO_ROOM_FOR_KEYS, Step::Answer(200, &[], TAKEN), Step::Cut, NO_ROOM_FOR_KEYS]).await;
     let gateway = start(broker.url(), |_| {}).await;
+    hello(&gateway).await;
     let send = Client::new()
         .post(url(&gateway, "/queues/orders/messages"))
         .header("idempotency-key", "mine")
@@ -185,6 +193,26 @@ async fn a_key_that_the_application_gave_is_kept_and_so_is_one_of_a_send_that_ma
     assert_eq!(keys[..2], ["mine", "mine"]);
     assert!(keys[2] == keys[3] && keys[3] == keys[4], "{keys:?}");
     gateway.end().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_mind_keys_gets_no_send_twice() {
+    for step in [Step::Cut, Step::Answer(503, &[], "{}")] {
+        let broker = Sends::start([step.clone(), Step::Answer(200, &[], TAKEN), step]).await;
+        let gateway = start(broker.url(), |_| {}).await;
+        let answer = post(&gateway, "/queues/orders/messages", "{}").await;
+        assert!(answer.headers().contains_key("idempotency-key"), "the broker may mind it after all");
+        let (status, code, message) = refusal(answer).await;
+        assert_eq!((status, code), (503, 15000));
+        assert!(message.contains("too old to mind keys"), "{message}");
+        assert_eq!(broker.sent().len(), 1, "it is not tried again");
+        // The broker's answer has the key: from then on it is known.
+        for _ in 0..2 {
+            assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200);
+        }
+        assert_eq!(broker.sent().len(), 4);
+        gateway.end().await;
+    }
 }
 
 #[tokio::test]
@@ -229,11 +257,17 @@ async fn when_the_time_is_over_the_answer_says_what_may_have_been_stored() {
     for steps in [steps.collect::<Vec<_>>(), vec![Step::Hold; 50]] {
         let broker = Sends::start(steps).await;
         let gateway = start(broker.url(), |settings| settings.hold = HOLD).await;
+        hello(&gateway).await;
         let answer = post(&gateway, "/queues/orders/messages", "{}").await;
         let key = answer.headers()["idempotency-key"].to_str().unwrap().to_owned();
         let (status, code, message) = refusal(answer).await;
         assert_eq!((status, code), (503, 15000));
         assert!(message.contains("may have been stored"), "{message}");
+        let left =
+            message.rsplit("within ").next().and_then(|text| text.strip_suffix(" s, and it is stored once"));
+        let left = left.and_then(|text| text.parse::<u64>().ok());
+        let longest = 300 - HOLD.as_secs();
+        assert!(left.is_some_and(|left| (1..=longest).contains(&left)), "{left:?}: {message}");
         assert!(broker.sent().iter().all(|sent| sent.key() == key));
         gateway.end().await;
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use capstan_api::workload::WorkloadConsumer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::context::Context;
 use crate::loopback;
@@ -22,6 +22,8 @@ pub(crate) const PATH: &str = "/quiesce";
 const MARGIN: Duration = Duration::from_secs(10);
 /// After a pause that nothing explains, so many times its length without another.
 const REST: u32 = 10;
+/// Most calls of the hook that wait at once; each has a connection of the admin port, of which others must have some.
+const HOOKS_MAX: usize = 24;
 /// How often it is looked whether the application listens. A container that restarts takes longer than this.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -33,6 +35,8 @@ pub(crate) struct Quiesce {
     /// It does not begin before.
     not_before: Mutex<Option<Instant>>,
     calls: watch::Sender<usize>,
+    /// How many more calls of the hook may wait.
+    pub(crate) hooks: Semaphore,
 }
 
 /// A call of the application that is open.
@@ -41,7 +45,12 @@ pub(crate) struct Open<'a>(&'a Quiesce);
 
 impl Quiesce {
     pub(crate) fn new() -> Self {
-        Self { until: watch::Sender::new(None), not_before: Mutex::new(None), calls: watch::Sender::new(0) }
+        Self {
+            until: watch::Sender::new(None),
+            not_before: Mutex::new(None),
+            calls: watch::Sender::new(0),
+            hooks: Semaphore::new(HOOKS_MAX),
+        }
     }
 
     /// Begins, unless it has begun, or must not yet; whether it is on.

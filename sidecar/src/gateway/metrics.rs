@@ -74,6 +74,8 @@ impl Reason {
 pub(crate) struct Metrics {
     budget: Budget,
     clients: Arc<Connections>,
+    /// 1 once the port is bound.
+    pub(super) listening: IntGauge,
     requests: IntCounterVec,
     open: IntGauge,
     held: IntGauge,
@@ -106,6 +108,10 @@ impl Metrics {
         Ok(Self {
             budget,
             clients,
+            listening: IntGauge::new(
+                "capstan_sidecar_gateway_listening",
+                "0 while another program has the gateway's port.",
+            )?,
             requests,
             open: IntGauge::new("capstan_sidecar_gateway_requests_open", "Requests that are open.")?,
             held: IntGauge::new(
@@ -128,7 +134,8 @@ impl Metrics {
 
     /// Adds all of them to those of the sidecar.
     pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
+            Box::new(self.listening.clone()),
             Box::new(self.requests.clone()),
             Box::new(self.open.clone()),
             Box::new(self.held.clone()),

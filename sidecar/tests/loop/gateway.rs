@@ -417,6 +417,24 @@ async fn a_port_that_is_taken_is_named() {
 }
 
 #[tokio::test]
+async fn a_port_that_is_taken_is_waited_for() {
+    let broker = Sends::start([]).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let gateway = start(broker.url(), |settings| settings.port = port).await;
+    let listening = |value| move |metrics: &str| metrics.contains(&format!("gateway_listening {value}\n"));
+    until_metrics(gateway.admin.unwrap(), "the sidecar works", listening(0)).await;
+    drop(taken);
+    until_metrics(gateway.admin.unwrap(), "it listens", listening(1)).await;
+    assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200);
+    gateway.end().await;
+    // One that never gets its port ends all the same.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    start(broker.url(), |settings| settings.port = port).await.end().await;
+    drop(taken);
+}
+
+#[tokio::test]
 async fn ending_the_application_does_not_end_the_gateway_and_ending_the_sidecar_does_it_last() {
     let broker = Sends::start([]).await;
     let mut gateway = start(broker.url(), |_| {}).await;

@@ -8,6 +8,8 @@ use capstan_port::connections::Connections;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use super::BUFFER_BYTES;
+
 /// Seconds: an answer takes milliseconds, and a request that is held up to two minutes.
 const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0];
 
@@ -146,6 +148,11 @@ impl Metrics {
             Box::new(self.connections_refused.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| registry.register(collector))
+    }
+
+    /// What bodies and connections may take, in bytes of memory.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.budget.most() as u64 + self.clients.most() as u64 * BUFFER_BYTES as u64
     }
 
     /// Reads what others count, before all of them are written.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -31,7 +32,18 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/queues/{queue}/metrics", get(metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), not_of_a_page))
         .with_state(shared)
+}
+
+/// Refuses what a page in a browser asks: on a developer's machine any page that is open reaches localhost.
+async fn not_of_a_page(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(header::ORIGIN) {
+        return next.run(request).await;
+    }
+    Open::begin(&shared.metrics).end(Outcome::Refused);
+    let text = "the gateway takes nothing of pages in a browser: send from the application, without the header origin\n";
+    (StatusCode::FORBIDDEN, text).into_response()
 }
 
 type Asked = (State<Arc<Shared>>, InPath<String>, HeaderMap);

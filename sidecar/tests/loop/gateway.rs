@@ -390,6 +390,20 @@ async fn what_is_wrong_is_refused_without_the_broker() {
 }
 
 #[tokio::test]
+async fn a_page_in_a_browser_sends_nothing() {
+    let broker = Sends::start([]).await;
+    let gateway = start(broker.url(), |_| {}).await;
+    for origin in ["https://example.com", "null"] {
+        let send = Client::new().post(url(&gateway, "/queues/orders/messages")).header("origin", origin);
+        let answer = soon("an answer", send.body("{}").send()).await.unwrap();
+        assert_eq!(answer.status(), 403);
+        assert!(answer.text().await.unwrap().contains("origin"));
+    }
+    assert!(broker.sent().is_empty());
+    gateway.end().await;
+}
+
+#[tokio::test]
 async fn it_listens_on_both_loopback_addresses_and_nowhere_else() {
     let broker = Sends::start([]).await;
     let gateway = start(broker.url(), |_| {}).await;

@@ -2,16 +2,28 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use capstan_port::connections::{self, Connections, Port};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::{drain, quiesce};
+
+/// Most connections: probes, hooks and scrapes are a few.
+const CONNECTIONS_MAX: usize = 64;
+/// Of these, what the pod's network cannot take: `/drain` comes from the pod itself.
+const CONNECTIONS_KEPT: usize = 16;
+/// A connection without a request is closed after this: it would keep the kubelet away.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Longest head of a request, and what is buffered of an answer.
+const BUFFER_BYTES: usize = 16 << 10;
 
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) {
@@ -24,10 +36,15 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) {
         .route(quiesce::PATH, get(quiesce))
         .route(drain::PATH, post(drain))
         .with_state(context);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    if let Err(error) = axum::serve(listener, service).await {
-        tracing::error!(%error, "the admin port failed");
-    }
+    let port = Port {
+        connections: Arc::new(Connections::new(CONNECTIONS_MAX).keeping(CONNECTIONS_KEPT)),
+        silence: SILENCE_MAX,
+        buffer_bytes: BUFFER_BYTES,
+        refused: Arc::new(|_| {}),
+    };
+    let ending = CancellationToken::new();
+    let _ends = ending.clone().drop_guard();
+    connections::serve(listener, router, port, ending).await;
 }
 
 async fn alive() -> &'static str {
@@ -47,6 +64,7 @@ async fn metrics(State(context): State<Arc<Context>>) -> Response {
 /// The application's `preStop` hook: stops pulls, and answers when the application may be ended. The kubelet calls it from
 /// outside of the pod, so anyone on the network can; that makes pauses, which are bounded.
 async fn quiesce(State(context): State<Arc<Context>>) -> &'static str {
+    let Ok(_waiting) = context.quiesce.hooks.try_acquire() else { return "others wait for this already\n" };
     match quiesce::quiesce(&context).await {
         true => "quiescent\n",
         false => "calls are still open\n",

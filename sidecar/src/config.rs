@@ -25,7 +25,7 @@ pub const ADMIN_PORT: &str = "CAPSTAN_ADMIN_PORT";
 pub const DRAIN_SECONDS: &str = "CAPSTAN_DRAIN_SECONDS";
 /// Port of the producer gateway, on localhost alone; 9797 when absent.
 pub const GATEWAY_PORT: &str = "CAPSTAN_GATEWAY_PORT";
-/// How long the gateway holds a request while the broker is away, in whole seconds, 1 to 300; 25 when absent.
+/// How long the gateway holds a request while the broker is away, in whole seconds, 1 to 120; 25 when absent.
 pub const GATEWAY_HOLD_SECONDS: &str = "CAPSTAN_GATEWAY_HOLD_SECONDS";
 /// Bytes of bodies that the gateway holds at once, 65,536 to 1,073,741,824; 16,777,216 when absent.
 pub const GATEWAY_HOLD_BYTES: &str = "CAPSTAN_GATEWAY_HOLD_BYTES";
@@ -35,7 +35,8 @@ pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(25);
 /// How long the last settles may take after the calls were cut.
 pub(crate) const LAST_SETTLES: Duration = Duration::from_secs(3);
 const DRAIN_SECONDS_MAX: u64 = 43_200;
-const HOLD_SECONDS_MAX: u64 = 300;
+/// Far less than the time for which a broker knows a key: who gets a 503 has time left to send again with it.
+const HOLD_SECONDS_MAX: u64 = 120;
 const HOLD_BYTES_MIN: u64 = 64 << 10;
 const HOLD_BYTES_MAX: u64 = 1 << 30;
 /// Longest pod name that Kubernetes allows.
@@ -210,9 +211,9 @@ mod tests {
         assert_eq!(config.gateway, Some(Settings { port: 9797, ..Settings::default() }));
         let config = read_with(&[(ADMIN_PORT, Some("1234")), (DRAIN_SECONDS, Some("50"))]).unwrap();
         assert_eq!((config.admin.unwrap().port(), config.drain_timeout.as_secs()), (1234, 50));
-        let changes = [(GATEWAY_PORT, "4321"), (GATEWAY_HOLD_SECONDS, "300"), (GATEWAY_HOLD_BYTES, "65536")];
+        let changes = [(GATEWAY_PORT, "4321"), (GATEWAY_HOLD_SECONDS, "120"), (GATEWAY_HOLD_BYTES, "65536")];
         let config = read_with(&changes.map(|(name, value)| (name, Some(value)))).unwrap();
-        let gateway = Settings { port: 4321, hold: Duration::from_secs(300), hold_bytes: 65_536 };
+        let gateway = Settings { port: 4321, hold: Duration::from_secs(120), hold_bytes: 65_536 };
         assert_eq!(config.gateway, Some(gateway));
     }
 
@@ -243,7 +244,7 @@ mod tests {
             (GATEWAY_PORT, "0"),
             (GATEWAY_PORT, "9798"),
             (GATEWAY_HOLD_SECONDS, "0"),
-            (GATEWAY_HOLD_SECONDS, "301"),
+            (GATEWAY_HOLD_SECONDS, "121"),
             (GATEWAY_HOLD_BYTES, "1000"),
             (GATEWAY_HOLD_BYTES, "16Mi"),
         ] {

@@ -42,14 +42,14 @@ pub(crate) struct Context {
 impl Context {
     /// Whether the application is ending, most likely.
     pub(crate) fn is_ending(&self) -> bool {
-        self.drain.is_cancelled() || self.quiesce.is_on()
+        self.drain.is_cancelled() || self.quiesce.is_likely()
     }
 
     /// Waits until the application is ending, most likely.
     pub(crate) async fn ending(&self) {
         tokio::select! {
             () = self.drain.cancelled() => {}
-            () = self.quiesce.began() => {}
+            () = self.quiesce.likely() => {}
         }
     }
 }

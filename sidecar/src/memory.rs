@@ -12,25 +12,26 @@ const BASE: u64 = 16 << 20;
 const COPIES: u64 = 2;
 
 /// Warns when the limit may not hold.
-pub(crate) fn check(policies: &[WorkloadConsumer]) {
+pub(crate) fn check(policies: &[WorkloadConsumer], gateway: u64) {
     let Some(limit) = LIMITS.iter().find_map(|file| std::fs::read_to_string(file).ok()) else { return };
     // "max" is none.
     let Ok(limit) = limit.trim().parse::<u64>() else { return };
-    let need = need(policies);
+    let need = need(policies, gateway);
     if need > limit {
         tracing::warn!(
             limit_mib = limit >> 20,
             need_mib = need.div_ceil(1 << 20),
-            "full batches in all calls at once would not fit into the memory limit: raise sidecar.resources.limits.memory, or lower \
-             concurrencyPerPod or maxBatchBytes"
+            gateway_mib = gateway >> 20,
+            "full batches in all calls at once, and a full gateway, would not fit into the memory limit: raise \
+             sidecar.resources.limits.memory, or lower concurrencyPerPod or maxBatchBytes"
         );
     }
 }
 
-/// What full batches in all slots need, in bytes.
-fn need(policies: &[WorkloadConsumer]) -> u64 {
+/// What full batches in all slots need, in bytes, beside a gateway that may hold `gateway`.
+fn need(policies: &[WorkloadConsumer], gateway: u64) -> u64 {
     let batches = policies.iter().map(|policy| slots_of(policy) as u64 * u64::from(policy.max_batch_bytes));
-    BASE + COPIES * batches.sum::<u64>()
+    BASE + gateway + COPIES * batches.sum::<u64>()
 }
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod tests {
     use capstan_api::workload::Endpoint;
 
     use super::*;
+    use crate::gateway::{Gateway, Settings};
 
     fn policy(concurrency_per_pod: u16, max_batch_bytes: u32) -> WorkloadConsumer {
         let name = Name::new("orders").unwrap();
@@ -57,13 +59,24 @@ mod tests {
     }
 
     #[test]
-    fn the_default_limit_holds_four_calls_of_the_largest_batches_and_ninety_of_the_usual_ones() {
-        let limit = 64 << 20;
-        for (concurrency, bytes, holds) in [(4, 2_097_152, true), (90, 256_000, true), (250, 256_000, false)]
+    fn the_default_limit_holds_six_calls_of_the_largest_batches_and_forty_nine_of_the_usual_ones() {
+        let (limit, gateway) = (64 << 20, gateway_bytes());
+        for (concurrency, bytes, holds) in
+            [(6, 2 << 20, true), (7, 2 << 20, false), (49, 256_000, true), (50, 256_000, false)]
         {
-            assert_eq!(need(&[policy(concurrency, bytes)]) <= limit, holds, "{concurrency} × {bytes}");
+            let need = need(&[policy(concurrency, bytes)], gateway);
+            assert_eq!(need <= limit, holds, "{concurrency} × {bytes}: {need}");
         }
-        let many = [policy(90, 256_000), policy(90, 256_000)];
-        assert!(need(&many) > limit, "each Consumer counts");
+        let many = [policy(49, 256_000), policy(49, 256_000)];
+        assert!(need(&many, gateway) > limit, "each Consumer counts");
+        assert!(need(&many, 0) > need(&many[1..], 0));
+    }
+
+    /// Of one with the usual settings.
+    fn gateway_bytes() -> u64 {
+        let (namespace, settings) = (Name::new("shop").unwrap(), Settings { port: 0, ..Settings::default() });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let gateway = runtime.block_on(Gateway::bind("http://127.0.0.1:1", namespace, &settings)).unwrap();
+        gateway.metrics().most_bytes()
     }
 }

@@ -87,6 +87,11 @@ impl Metrics {
         self.gateway.as_ref().map_or(Ok(()), |gateway| gateway.register(&self.registry))
     }
 
+    /// What the gateway may hold, in bytes of memory; 0 without one.
+    pub(crate) fn gateway_bytes(&self) -> u64 {
+        self.gateway.as_ref().map_or(0, |gateway| gateway.most_bytes())
+    }
+
     pub(crate) fn count_call(&self, [namespace, queue]: [&str; 2], class: &Class) {
         let [handled, failed, malformed, not_begun, ended] = CALLS;
         let outcome = match class {

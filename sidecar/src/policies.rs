@@ -56,7 +56,7 @@ async fn poll(context: &Context, policies: &watch::Sender<Vec<WorkloadConsumer>>
         if answer.revision != revision {
             tracing::info!(workload = %context.workload, consumers = answer.consumers.len(), "configured");
             revision = answer.revision;
-            memory::check(&answer.consumers);
+            memory::check(&answer.consumers, context.metrics.gateway_bytes());
             policies.send_replace(answer.consumers);
             backoff.reset();
         } else if asked_at.elapsed() >= UNCHANGED_MIN {

@@ -6,11 +6,12 @@
 //! The kubelet calls the hook from outside of the pod, and nothing in a call tells it from anyone else on the pod's network. So a call
 //! that no end of the application followed makes the next ones stop nothing for a while: others can take a tenth of the time at most.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use capstan_api::workload::WorkloadConsumer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::context::Context;
 use crate::loopback;
@@ -22,6 +23,8 @@ pub(crate) const PATH: &str = "/quiesce";
 const MARGIN: Duration = Duration::from_secs(10);
 /// After a pause that nothing explains, so many times its length without another.
 const REST: u32 = 10;
+/// Most calls of the hook that wait at once; each has a connection of the admin port, of which others must have some.
+const HOOKS_MAX: usize = 24;
 /// How often it is looked whether the application listens. A container that restarts takes longer than this.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -32,16 +35,33 @@ pub(crate) struct Quiesce {
     until: watch::Sender<Option<Instant>>,
     /// It does not begin before.
     not_before: Mutex<Option<Instant>>,
-    calls: watch::Sender<usize>,
+    /// Until when the application may be ending although pulls go on: the hook was called, and stopped nothing.
+    suspected: watch::Sender<Option<Instant>>,
+    calls: watch::Sender<Calls>,
+    /// How many more calls of the hook may wait.
+    pub(crate) hooks: Semaphore,
+}
+
+/// The calls that are open, by numbers in their order.
+#[derive(Debug, Default)]
+struct Calls {
+    next: u64,
+    open: BTreeSet<u64>,
 }
 
 /// A call of the application that is open.
 #[derive(Debug)]
-pub(crate) struct Open<'a>(&'a Quiesce);
+pub(crate) struct Open<'a>(&'a Quiesce, u64);
 
 impl Quiesce {
     pub(crate) fn new() -> Self {
-        Self { until: watch::Sender::new(None), not_before: Mutex::new(None), calls: watch::Sender::new(0) }
+        Self {
+            until: watch::Sender::new(None),
+            not_before: Mutex::new(None),
+            suspected: watch::Sender::new(None),
+            calls: watch::Sender::new(Calls::default()),
+            hooks: Semaphore::new(HOOKS_MAX),
+        }
     }
 
     /// Begins, unless it has begun, or must not yet; whether it is on.
@@ -55,7 +75,24 @@ impl Quiesce {
                 begins
             });
         }
-        self.is_on()
+        let is_on = self.is_on();
+        if !is_on {
+            self.suspected.send_replace(Some(now + longest));
+        }
+        is_on
+    }
+
+    /// Whether the application is being ended, most likely.
+    pub(crate) fn is_likely(&self) -> bool {
+        self.is_on() || is_after(*self.suspected.borrow(), Instant::now())
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn likely(&self) {
+        tokio::select! {
+            () = self.began() => {}
+            () = wait(&self.suspected, |until| is_after(*until, Instant::now())) => {}
+        }
     }
 
     /// Ends. One that nothing explains, and that took `length`, is not to come again soon.
@@ -87,20 +124,32 @@ impl Quiesce {
 
     /// Counts a call until the answer is dropped.
     pub(crate) fn open(&self) -> Open<'_> {
-        self.calls.send_modify(|calls| *calls += 1);
-        Open(self)
+        let mut number = 0;
+        self.calls.send_modify(|calls| {
+            number = calls.next;
+            calls.next += 1;
+            calls.open.insert(number);
+        });
+        Open(self, number)
     }
 
-    /// Waits until no call is open.
+    /// Waits until no call is open, or, while new ones may begin, until those of now have ended.
     async fn idle(&self) {
-        wait(&self.calls, |calls| *calls == 0).await;
+        let next = if self.is_on() { u64::MAX } else { self.calls.borrow().next };
+        wait(&self.calls, |calls| calls.open.first().is_none_or(|first| *first >= next)).await;
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.calls.send_modify(|calls| *calls -= 1);
+        self.0.calls.send_modify(|calls| {
+            calls.open.remove(&self.1);
+        });
     }
+}
+
+fn is_after(until: Option<Instant>, now: Instant) -> bool {
+    until.is_some_and(|until| until > now)
 }
 
 async fn wait<T>(value: &watch::Sender<T>, condition: impl Fn(&T) -> bool) {
@@ -110,7 +159,7 @@ async fn wait<T>(value: &watch::Sender<T>, condition: impl Fn(&T) -> bool) {
     }
 }
 
-/// Begins quiescence, and waits until no call is open, or as long as a drain may take; tells which.
+/// Begins quiescence, and waits until no call is open; where it must not begin, until those of now have ended; or as long as a drain may take; tells which.
 pub(crate) async fn quiesce(context: &Context) -> bool {
     let was_on = context.quiesce.is_on();
     let is_on = context.quiesce.begin(Instant::now(), context.drain_timeout + MARGIN);
@@ -241,6 +290,24 @@ mod tests {
         // An application that came back was ended: its next end may come at any time.
         quiesce.end(now, None);
         assert!(quiesce.begin(now, longest));
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_stops_nothing_waits_for_the_calls_of_now_and_is_remembered() {
+        let (quiesce, longest, now) = (Quiesce::new(), Duration::from_secs(35), Instant::now());
+        quiesce.end(now, Some(longest));
+        assert!(!quiesce.is_likely());
+        assert!(!quiesce.begin(now, longest));
+        assert!(quiesce.is_likely() && !quiesce.is_on());
+        quiesce.likely().await;
+        let first = quiesce.open();
+        let mut idle = std::pin::pin!(quiesce.idle());
+        assert!(tokio::time::timeout(Duration::from_millis(20), idle.as_mut()).await.is_err());
+        let _second = quiesce.open();
+        drop(first);
+        tokio::time::timeout(Duration::from_secs(10), idle).await.unwrap();
+        quiesce.suspected.send_replace(Some(now));
+        assert!(!quiesce.is_likely(), "not for ever");
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ impl Sidecar {
     pub async fn bind(config: Config) -> Result<Self, SidecarError> {
         let Config { broker_url, namespace, workload, pod, admin, gateway, drain_timeout } = config;
         let gateway = match gateway {
-            Some(settings) => Some(Gateway::bind(&broker_url, namespace.clone(), &settings).await?),
+            Some(settings) => Some(Gateway::bind_or_wait(&broker_url, namespace.clone(), &settings).await?),
             None => None,
         };
         let context = Context {
@@ -80,7 +80,7 @@ impl Sidecar {
         self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Where the gateway listens on IPv4.
+    /// Where the gateway listens on IPv4, or will when its port is free.
     #[must_use]
     pub fn gateway_address(&self) -> Option<SocketAddr> {
         self.gateway.as_ref().map(Gateway::address)

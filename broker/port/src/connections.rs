@@ -1,10 +1,12 @@
 //! Connections of a port: how many there may be, how long each may keep silent, and how they end.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use capstan_api::ErrorCode;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -30,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Connections {
     most: usize,
+    /// Of these, what is for clients on this machine alone.
+    kept: usize,
     open: AtomicUsize,
     refused: AtomicU64,
 }
@@ -45,7 +49,13 @@ impl Connections {
     /// None yet, of at most `most`.
     #[must_use]
     pub const fn new(most: usize) -> Self {
-        Self { most, open: AtomicUsize::new(0), refused: AtomicU64::new(0) }
+        Self { most, kept: 0, open: AtomicUsize::new(0), refused: AtomicU64::new(0) }
+    }
+
+    /// Keeps `kept` of them for clients at a loopback address, so that others cannot keep these away.
+    #[must_use]
+    pub const fn keeping(self, kept: usize) -> Self {
+        Self { kept, ..self }
     }
 
     /// Connections that are open.
@@ -54,14 +64,21 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// How many may be open.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
     /// Connections that were closed at once, since the start.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn enter(self: &Arc<Self>) -> Option<Place> {
-        if self.open.fetch_add(1, Ordering::Relaxed) < self.most {
+    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let kept = if peer.to_canonical().is_loopback() { 0 } else { self.kept };
+        if self.open.fetch_add(1, Ordering::Relaxed) < self.most.saturating_sub(kept) {
             return Some(Place(Arc::clone(self)));
         }
         self.open.fetch_sub(1, Ordering::Relaxed);
@@ -89,7 +106,7 @@ pub struct Port {
     pub refused: Arc<dyn Fn(ErrorCode) + Send + Sync>,
 }
 
-/// Serves `router` until `ending`, and then until what is open is answered. A connection too many is closed at once: one
+/// Serves `router`, whose handlers may take [`ConnectInfo`] of the client's address, until `ending`, and then until what is open is answered. A connection too many is closed at once: one
 /// that waited would hide from its client that there is no place.
 pub async fn serve(listener: TcpListener, router: Router, port: Port, ending: CancellationToken) {
     let tasks = TaskTracker::new();
@@ -99,9 +116,10 @@ pub async fn serve(listener: TcpListener, router: Router, port: Port, ending: Ca
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                if let Some(place) = port.connections.enter() {
-                    tasks.spawn(connection(stream, router.clone(), place, port.clone(), ending.clone()));
+            Ok((stream, peer)) => {
+                if let Some(place) = port.connections.enter(peer.ip()) {
+                    let client = (stream, peer, place);
+                    tasks.spawn(connection(client, router.clone(), port.clone(), ending.clone()));
                 }
             }
             Err(error) => {
@@ -115,7 +133,12 @@ pub async fn serve(listener: TcpListener, router: Router, port: Port, ending: Ca
     tasks.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, _place: Place, port: Port, ending: CancellationToken) {
+async fn connection(
+    (stream, peer, _place): (TcpStream, SocketAddr, Place),
+    router: Router,
+    port: Port,
+    ending: CancellationToken,
+) {
     prepare(&stream);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(port.silence).max_buf_size(port.buffer_bytes);
@@ -124,6 +147,7 @@ async fn connection(stream: TcpStream, router: Router, _place: Place, port: Port
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(own.clone());
+        request.extensions_mut().insert(ConnectInfo(peer));
         let (answer, refused) = (router.call(request), Arc::clone(&port.refused));
         async move {
             let answer = answer.await;
@@ -204,6 +228,20 @@ mod tests {
         })
         .await
         .expect("none is open");
+    }
+
+    #[test]
+    fn places_that_are_kept_are_for_this_machine() {
+        let connections = Arc::new(Connections::new(3).keeping(1));
+        let [other, own, mapped] =
+            ["10.0.0.1", "127.0.0.1", "::ffff:127.0.0.1"].map(|ip| ip.parse().unwrap());
+        let others = [connections.enter(other), connections.enter(other)];
+        assert!(others.iter().all(Option::is_some) && connections.enter(other).is_none());
+        let place = connections.enter(own);
+        assert!(place.is_some() && connections.enter(own).is_none());
+        drop(place);
+        assert!(connections.enter(mapped).is_some());
+        assert_eq!((connections.open(), connections.refused()), (2, 2));
     }
 
     #[tokio::test]

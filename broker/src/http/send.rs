@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use capstan_api::envelope::Envelope;
+use capstan_api::idempotency::HEADER;
 use capstan_api::message::{ContentType, Metadata, Send, SendBatch, Sent};
 use capstan_api::{ErrorCode, IdempotencyKey, limits};
 use capstan_core::{Command, Reply, SendItem};
@@ -16,7 +17,8 @@ use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::{AppState, delay, encoding, idempotency, metrics_of};
 
-type Answer = Result<Json<Envelope<Sent>>, Refused>;
+/// With the send's key, as it came: so that its client knows that this broker minds keys.
+type Answer = Result<(Option<[(&'static str, HeaderValue); 1]>, Json<Envelope<Sent>>), Refused>;
 
 /// Takes one message.
 pub(super) async fn one(
@@ -31,7 +33,7 @@ pub(super) async fn one(
     // From here on the engine counts its bytes.
     drop(body);
     let item = item(&found, message, &common, At::BODY)?;
-    store(&state, &found, vec![item], key).await
+    store(&state, &found, vec![item], key, &headers).await
 }
 
 /// Takes up to 100 messages, all or none.
@@ -61,7 +63,7 @@ pub(super) async fn batch(
         items.push(item);
     }
     check_size(&found, &items)?;
-    store(&state, &found, items, key).await
+    store(&state, &found, items, key, &headers).await
 }
 
 /// The queue, and the body that it may take.
@@ -75,7 +77,14 @@ async fn read(state: &AppState, names: Names, request: Request) -> Result<(Found
     Ok((found?, body?))
 }
 
-async fn store(state: &AppState, found: &Found, items: Vec<SendItem>, key: Option<IdempotencyKey>) -> Answer {
+async fn store(
+    state: &AppState,
+    found: &Found,
+    items: Vec<SendItem>,
+    key: Option<IdempotencyKey>,
+    headers: &HeaderMap,
+) -> Answer {
+    let echo = headers.get(HEADER).filter(|_| key.is_some()).map(|value| [(HEADER, value.clone())]);
     let idempotency = key.map(|key| idempotency::of(&key, &items, state.tokens.incarnation));
     let command = Command::Send(capstan_core::Send { queue: found.id, items, idempotency });
     let outcome = state.engine.apply(command, Some(found.id)).await?;
@@ -83,7 +92,7 @@ async fn store(state: &AppState, found: &Found, items: Vec<SendItem>, key: Optio
         Reply::Sent(ids) => {
             let metadata = Metadata { metrics: metrics_of(outcome.backlog) };
             let ids = ids.iter().map(ToString::to_string).collect();
-            Ok(Json(Envelope::success(Sent { metadata, ids })))
+            Ok((echo, Json(Envelope::success(Sent { metadata, ids }))))
         }
         Reply::Refused(refusal) => Err(of_core(refusal, found.name())),
         _ => Err(super::unexpected()),

@@ -8,8 +8,10 @@ use capstan_port::connections::Connections;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// Seconds: an answer takes milliseconds, and a request that is held up to five minutes.
-const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 300.0];
+use super::BUFFER_BYTES;
+
+/// Seconds: an answer takes milliseconds, and a request that is held up to two minutes.
+const BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0];
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +76,8 @@ impl Reason {
 pub(crate) struct Metrics {
     budget: Budget,
     clients: Arc<Connections>,
+    /// 1 once the port is bound.
+    pub(super) listening: IntGauge,
     requests: IntCounterVec,
     open: IntGauge,
     held: IntGauge,
@@ -106,6 +110,10 @@ impl Metrics {
         Ok(Self {
             budget,
             clients,
+            listening: IntGauge::new(
+                "capstan_sidecar_gateway_listening",
+                "0 while another program has the gateway's port.",
+            )?,
             requests,
             open: IntGauge::new("capstan_sidecar_gateway_requests_open", "Requests that are open.")?,
             held: IntGauge::new(
@@ -128,7 +136,8 @@ impl Metrics {
 
     /// Adds all of them to those of the sidecar.
     pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
+            Box::new(self.listening.clone()),
             Box::new(self.requests.clone()),
             Box::new(self.open.clone()),
             Box::new(self.held.clone()),
@@ -139,6 +148,11 @@ impl Metrics {
             Box::new(self.connections_refused.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| registry.register(collector))
+    }
+
+    /// What bodies and connections may take, in bytes of memory.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.budget.most() as u64 + self.clients.most() as u64 * BUFFER_BYTES as u64
     }
 
     /// Reads what others count, before all of them are written.

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::seldom::Seldom;
 pub(crate) use metrics::Metrics;
 use upstream::Upstream;
@@ -38,6 +39,10 @@ const BUFFER_BYTES: usize = 16 << 10;
 const LAST_SENDS: Duration = Duration::from_secs(2);
 /// How long the last answers may take to be read.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long it is waited before a port that was taken is tried again.
+const LISTEN_AGAIN_MIN: Duration = Duration::from_millis(500);
+const LISTEN_AGAIN_MAX: Duration = Duration::from_secs(15);
 
 /// Where a gateway listens, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +93,7 @@ struct Shared {
     namespace: Name,
     upstream: Upstream,
     budget: Budget,
+    connections: Arc<Connections>,
     hold: Duration,
     metrics: Arc<Metrics>,
     /// The gateway ends soon.
@@ -95,13 +101,16 @@ struct Shared {
     warning: Seldom,
 }
 
-/// A gateway whose port is bound.
+/// Its listeners, and the first one's address.
+type Listening = (Vec<TcpListener>, SocketAddr);
+
+/// A gateway, most often with its port bound.
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
-    connections: Arc<Connections>,
-    listeners: Vec<TcpListener>,
-    address: SocketAddr,
+    port: u16,
+    /// Absent while another program has the port.
+    listening: Option<Listening>,
 }
 
 impl Gateway {
@@ -110,21 +119,45 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`].
     pub async fn bind(broker_url: &str, namespace: Name, settings: &Settings) -> Result<Self, GatewayError> {
+        let gateway = Self::new(broker_url, namespace, settings)?;
+        let listening = Some(listen(gateway.port).await?);
+        Ok(Self { listening, ..gateway })
+    }
+
+    /// The same, but a port that is taken is waited for while it runs: without its sidecar a whole pod would not start.
+    pub(crate) async fn bind_or_wait(
+        broker_url: &str,
+        namespace: Name,
+        settings: &Settings,
+    ) -> Result<Self, GatewayError> {
+        let gateway = Self::new(broker_url, namespace, settings)?;
+        let listening = match listen(gateway.port).await {
+            Ok(listening) => Some(listening),
+            Err(error) => {
+                tracing::error!(%error, "the application cannot send through the gateway until then; all else goes on");
+                None
+            }
+        };
+        Ok(Self { listening, ..gateway })
+    }
+
+    fn new(broker_url: &str, namespace: Name, settings: &Settings) -> Result<Self, GatewayError> {
         let Settings { port, hold, hold_bytes } = *settings;
         let upstream = Upstream::new(client::base(broker_url)?)?;
-        let (listeners, address) = listen(port).await?;
         let (budget, connections) =
             (Budget::new(hold_bytes, PATIENCE), Arc::new(Connections::new(CONNECTIONS_MAX)));
         let metrics = Arc::new(Metrics::new(budget.clone(), Arc::clone(&connections))?);
         let (ending, warning) = (CancellationToken::new(), Seldom::default());
-        let shared = Arc::new(Shared { namespace, upstream, budget, hold, metrics, ending, warning });
-        Ok(Self { shared, connections, listeners, address })
+        let shared =
+            Arc::new(Shared { namespace, upstream, budget, connections, hold, metrics, ending, warning });
+        Ok(Self { shared, port, listening: None })
     }
 
-    /// Where it listens on IPv4.
+    /// Where it listens on IPv4, or will.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> SocketAddr {
+        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        self.listening.as_ref().map_or(wanted, |(_, address)| *address)
     }
 
     pub(crate) fn metrics(&self) -> Arc<Metrics> {
@@ -133,15 +166,21 @@ impl Gateway {
 
     /// Serves until `shutdown`, and then until what is open is answered, for three seconds at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { shared, connections, listeners, address } = self;
+        let Self { shared, port: number, listening } = self;
+        let mut shutdown = std::pin::pin!(shutdown);
+        let (listeners, address) = tokio::select! {
+            listening = listening_at(number, listening) => listening,
+            () = &mut shutdown => return,
+        };
         let ending = shared.ending.clone();
         let port = Port {
-            connections,
+            connections: Arc::clone(&shared.connections),
             silence: connections::SILENCE_MAX,
             buffer_bytes: BUFFER_BYTES,
             refused: Arc::new(|_| {}),
         };
         tracing::info!(port = "gateway", %address, "listening");
+        shared.metrics.listening.set(1);
         let router = routes::router(shared);
         let mut serving = JoinSet::new();
         for listener in listeners {
@@ -156,9 +195,23 @@ impl Gateway {
     }
 }
 
+/// Tries until the port is free.
+async fn listening_at(port: u16, listening: Option<Listening>) -> Listening {
+    if let Some(listening) = listening {
+        return listening;
+    }
+    let mut backoff = Backoff::new(LISTEN_AGAIN_MIN, LISTEN_AGAIN_MAX);
+    loop {
+        tokio::time::sleep(backoff.wait()).await;
+        if let Ok(listening) = listen(port).await {
+            return listening;
+        }
+    }
+}
+
 /// Listens on both loopback addresses: applications that ask for `localhost` are given either. A machine without IPv6
 /// has one.
-async fn listen(port: u16) -> Result<(Vec<TcpListener>, SocketAddr), GatewayError> {
+async fn listen(port: u16) -> Result<Listening, GatewayError> {
     let bind = async |ip: IpAddr, port| {
         let address = SocketAddr::new(ip, port);
         TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address, source })

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::http::Method;
+use capstan_api::limits;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::metrics::Reason;
@@ -23,6 +25,13 @@ pub(super) struct GivenUp {
     last: String,
     /// Whether the broker may have taken it.
     pub(super) may_have_taken: bool,
+}
+
+impl GivenUp {
+    /// For how many seconds more the key of what was taken is known: the first try may be the one that arrived.
+    pub(super) const fn key_seconds(&self) -> u64 {
+        limits::IDEMPOTENCY_WINDOW_SECONDS.saturating_sub(self.held.as_secs() + 1)
+    }
 }
 
 impl std::fmt::Display for GivenUp {
@@ -59,6 +68,7 @@ impl Tries<'_> {
 
 /// Asks the broker until it answers. Dropped, when the application goes away, it asks no more.
 ///
+/// A send that may have been stored is tried again only at a broker that minds keys: an older one would store it twice.
 /// A send whose own key the broker has no room for goes without it: better a send that is not tried again than none.
 pub(super) async fn pass(shared: &Shared, outgoing: &mut Outgoing) -> Result<Answer, GivenUp> {
     let began = Instant::now();
@@ -89,6 +99,9 @@ pub(super) async fn pass(shared: &Shared, outgoing: &mut Outgoing) -> Result<Ans
         if !tries.may_have_taken && failure.is_full_of_keys() && outgoing.drop_own_key() {
             keyless = true;
             continue;
+        }
+        if tries.may_have_taken && outgoing.method != Method::GET && !shared.upstream.minds_keys() {
+            return Err(tries.give_up("it has not shown yet that it minds keys, so this is not tried again"));
         }
         if keyless && tries.may_have_taken {
             return Err(tries.give_up("the broker had no room for its key, so it is not tried again"));
@@ -122,7 +135,8 @@ async fn once(shared: &Shared, outgoing: &Outgoing, deadline: Instant) -> Result
     }
 }
 
-/// Whether half of the room is taken: then a queue that is full must not take the rest from the others.
+/// Whether half of the bytes or of the connections is taken: then a queue that is full must not take the rest from the others.
 fn is_crowded(shared: &Shared) -> bool {
-    shared.budget.held() > shared.budget.most() / 2
+    let Shared { budget, connections, .. } = shared;
+    budget.held() > budget.most() / 2 || connections.open() > connections.most() / 2
 }

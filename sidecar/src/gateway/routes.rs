@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -31,7 +32,18 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/queues/{queue}/metrics", get(metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), not_of_a_page))
         .with_state(shared)
+}
+
+/// Refuses what a page in a browser asks: on a developer's machine any page that is open reaches localhost.
+async fn not_of_a_page(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(header::ORIGIN) {
+        return next.run(request).await;
+    }
+    Open::begin(&shared.metrics).end(Outcome::Refused);
+    let text = "the gateway takes nothing of pages in a browser: send from the application, without the header origin\n";
+    (StatusCode::FORBIDDEN, text).into_response()
 }
 
 type Asked = (State<Arc<Shared>>, InPath<String>, HeaderMap);
@@ -104,7 +116,7 @@ async fn answer(shared: &Shared, open: Open, mut outgoing: Outgoing) -> Response
         }
         Err(given_up) => {
             open.end(Outcome::Unanswered);
-            unanswered(&given_up, &outgoing)
+            unanswered(&given_up, &outgoing, shared.upstream.minds_keys())
         }
     }
 }
@@ -124,7 +136,7 @@ fn full(shared: &Shared) -> Refused {
 }
 
 /// Says what became of the request, and by which key it can be sent again.
-fn unanswered(given_up: &GivenUp, outgoing: &Outgoing) -> Response {
+fn unanswered(given_up: &GivenUp, outgoing: &Outgoing, minds_keys: bool) -> Response {
     let has_key = outgoing.headers.contains_key(KEY);
     let message = match (&outgoing.method, given_up.may_have_taken) {
         (&Method::GET, _) => format!("{given_up}; try again"),
@@ -133,9 +145,10 @@ fn unanswered(given_up: &GivenUp, outgoing: &Outgoing) -> Response {
             format!("{given_up}; it may have been stored: sent again, it is then stored twice")
         }
         (_, true) => format!(
-            "{given_up}; it may have been stored: send it again with this answer's Idempotency-Key, within {} minutes, \
-             and it is stored once",
-            limits::IDEMPOTENCY_WINDOW_SECONDS / 60
+            "{given_up}; it may have been stored: send it again with this answer's Idempotency-Key, within {} s, \
+             and it is stored once{}",
+            given_up.key_seconds(),
+            if minds_keys { "" } else { ", unless the broker is too old to mind keys" }
         ),
     };
     let mut response = Refused::new(ErrorCode::BrokerAway, message).into_response();

@@ -1,5 +1,6 @@
 //! One try at the broker, and whether another makes sense.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
@@ -108,13 +109,18 @@ impl From<reqwest::Error> for Failure {
 pub(super) struct Upstream {
     http: Client,
     base: Url,
+    minds_keys: AtomicBool,
 }
 
 impl Upstream {
     pub(super) fn new(base: Url) -> reqwest::Result<Self> {
         let builder = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let builder = builder.connect_timeout(CONNECT_MAX).pool_idle_timeout(IDLE_MAX);
-        Ok(Self { http: builder.tcp_user_timeout(SILENT_MAX).build()?, base })
+        Ok(Self {
+            http: builder.tcp_user_timeout(SILENT_MAX).build()?,
+            base,
+            minds_keys: AtomicBool::new(false),
+        })
     }
 
     /// The address of `path`, which begins with `/`.
@@ -124,12 +130,21 @@ impl Upstream {
         url
     }
 
+    /// Whether the broker has shown that it minds keys: the last time that it took a send with one, it answered with it.
+    pub(super) fn minds_keys(&self) -> bool {
+        self.minds_keys.load(Ordering::Relaxed)
+    }
+
     /// Asks once. An answer is one that another try would not change.
     pub(super) async fn ask(&self, outgoing: &Outgoing) -> Result<Answer, Failure> {
         let Outgoing { method, url, headers, body, .. } = outgoing;
         let request = self.http.request(method.clone(), url.clone());
         let response = request.headers(headers.clone()).body(body.clone()).send().await?;
+        let echoed = response.headers().contains_key(KEY);
         let answer = read(response).await?;
+        if answer.status.is_success() && headers.contains_key(KEY) {
+            self.minds_keys.store(echoed, Ordering::Relaxed);
+        }
         let reason = match answer.status.as_u16() {
             429 => Reason::Busy,
             502..=504 => Reason::Failing,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::support::sends::{Sends, Sent, Step, TAKEN, between};
+use crate::support::sends::{HELLO, Sends, Sent, Step, TAKEN, between};
 use crate::support::{PATIENCE, Running, get, name, soon, until_metrics};
 
 /// A sidecar with a gateway to `url`.
@@ -28,6 +28,11 @@ fn url(gateway: &Running, path: &str) -> String {
 async fn post(gateway: &Running, path: &str, body: &'static str) -> Response {
     let send = Client::new().post(url(gateway, path)).body(body).send();
     soon("an answer", send).await.unwrap()
+}
+
+/// Lets the gateway learn that the broker minds keys.
+async fn hello(gateway: &Running) {
+    assert_eq!(post(gateway, "/queues/orders/messages", HELLO).await.status(), 200);
 }
 
 /// Status and the first error's code and message.
@@ -105,6 +110,7 @@ async fn a_send_arrives_as_it_is_and_so_does_its_answer() {
 async fn a_connection_that_breaks_is_tried_again_with_the_same_key() {
     let broker = Sends::start([Step::Cut, Step::CutAnswer]).await;
     let gateway = start(broker.url(), |_| {}).await;
+    hello(&gateway).await;
     for _ in 0..2 {
         assert_eq!(post(&gateway, "/queues/orders/messages", r#"{"body": 1}"#).await.status(), 200);
     }
@@ -116,11 +122,11 @@ async fn a_connection_that_breaks_is_tried_again_with_the_same_key() {
     let (_, metrics) = get(gateway.admin.unwrap(), "/metrics").await;
     for line in [
         r#"capstan_sidecar_gateway_retries_total{reason="broken"} 2"#,
-        r#"capstan_sidecar_gateway_requests_total{outcome="answered"} 2"#,
+        r#"capstan_sidecar_gateway_requests_total{outcome="answered"} 3"#,
         "capstan_sidecar_gateway_requests_open 0",
         "capstan_sidecar_gateway_requests_held 0",
         "capstan_sidecar_gateway_bytes 0",
-        "capstan_sidecar_gateway_seconds_count 2",
+        "capstan_sidecar_gateway_seconds_count 3",
     ] {
         assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
     }
@@ -132,6 +138,7 @@ async fn what_passes_soon_is_tried_again_and_the_rest_is_said_at_once() {
     for status in [502, 503, 504] {
         let broker = Sends::start([Step::Answer(status, &[], "")]).await;
         let gateway = start(broker.url(), |_| {}).await;
+        hello(&gateway).await;
         assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200, "{status}");
         let sent = broker.sent();
         assert_eq!((sent.len(), sent[0].key()), (2, sent[1].key()));
@@ -174,6 +181,7 @@ async fn a_key_that_the_application_gave_is_kept_and_so_is_one_of_a_send_that_ma
     let broker =
         Sends::start([NO_ROOM_FOR_KEYS, Step::Answer(200, &[], TAKEN), Step::Cut, NO_ROOM_FOR_KEYS]).await;
     let gateway = start(broker.url(), |_| {}).await;
+    hello(&gateway).await;
     let send = Client::new()
         .post(url(&gateway, "/queues/orders/messages"))
         .header("idempotency-key", "mine")
@@ -185,6 +193,26 @@ async fn a_key_that_the_application_gave_is_kept_and_so_is_one_of_a_send_that_ma
     assert_eq!(keys[..2], ["mine", "mine"]);
     assert!(keys[2] == keys[3] && keys[3] == keys[4], "{keys:?}");
     gateway.end().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_mind_keys_gets_no_send_twice() {
+    for step in [Step::Cut, Step::Answer(503, &[], "{}")] {
+        let broker = Sends::start([step.clone(), Step::Answer(200, &[], TAKEN), step]).await;
+        let gateway = start(broker.url(), |_| {}).await;
+        let answer = post(&gateway, "/queues/orders/messages", "{}").await;
+        assert!(answer.headers().contains_key("idempotency-key"), "the broker may mind it after all");
+        let (status, code, message) = refusal(answer).await;
+        assert_eq!((status, code), (503, 15000));
+        assert!(message.contains("too old to mind keys"), "{message}");
+        assert_eq!(broker.sent().len(), 1, "it is not tried again");
+        // The broker's answer has the key: from then on it is known.
+        for _ in 0..2 {
+            assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200);
+        }
+        assert_eq!(broker.sent().len(), 4);
+        gateway.end().await;
+    }
 }
 
 #[tokio::test]
@@ -229,11 +257,17 @@ async fn when_the_time_is_over_the_answer_says_what_may_have_been_stored() {
     for steps in [steps.collect::<Vec<_>>(), vec![Step::Hold; 50]] {
         let broker = Sends::start(steps).await;
         let gateway = start(broker.url(), |settings| settings.hold = HOLD).await;
+        hello(&gateway).await;
         let answer = post(&gateway, "/queues/orders/messages", "{}").await;
         let key = answer.headers()["idempotency-key"].to_str().unwrap().to_owned();
         let (status, code, message) = refusal(answer).await;
         assert_eq!((status, code), (503, 15000));
         assert!(message.contains("may have been stored"), "{message}");
+        let left =
+            message.rsplit("within ").next().and_then(|text| text.strip_suffix(" s, and it is stored once"));
+        let left = left.and_then(|text| text.parse::<u64>().ok());
+        let longest = 300 - HOLD.as_secs();
+        assert!(left.is_some_and(|left| (1..=longest).contains(&left)), "{left:?}: {message}");
         assert!(broker.sent().iter().all(|sent| sent.key() == key));
         gateway.end().await;
     }
@@ -294,6 +328,22 @@ async fn a_queue_that_is_full_leaves_room_to_the_others() {
 }
 
 #[tokio::test]
+async fn many_small_sends_to_a_queue_that_is_full_leave_connections_to_the_others() {
+    const MANY: usize = 500;
+    let broker = Sends::start(vec![Step::Answer(429, &[("retry-after", "25")], "{}"); MANY]).await;
+    let gateway = start(broker.url(), |_| {}).await;
+    let url = url(&gateway, "/queues/full/messages");
+    let client = Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let sends: Vec<_> = (0..MANY).map(|_| tokio::spawn(client.post(&url).body("{}").send())).collect();
+    broker.until("all were tried", |seen| seen.sent.len() >= MANY).await;
+    assert_eq!(post(&gateway, "/queues/free/messages", "{}").await.status(), 200);
+    let held = sends.iter().filter(|send| !send.is_finished()).count();
+    assert!(held <= MANY / 2 + 1, "{held} sends have connections");
+    sends.iter().for_each(tokio::task::JoinHandle::abort);
+    gateway.end().await;
+}
+
+#[tokio::test]
 async fn an_application_that_goes_away_takes_its_send_along() {
     let port = nobody().await;
     let gateway = start(format!("http://127.0.0.1:{port}"), |_| {}).await;
@@ -340,6 +390,20 @@ async fn what_is_wrong_is_refused_without_the_broker() {
 }
 
 #[tokio::test]
+async fn a_page_in_a_browser_sends_nothing() {
+    let broker = Sends::start([]).await;
+    let gateway = start(broker.url(), |_| {}).await;
+    for origin in ["https://example.com", "null"] {
+        let send = Client::new().post(url(&gateway, "/queues/orders/messages")).header("origin", origin);
+        let answer = soon("an answer", send.body("{}").send()).await.unwrap();
+        assert_eq!(answer.status(), 403);
+        assert!(answer.text().await.unwrap().contains("origin"));
+    }
+    assert!(broker.sent().is_empty());
+    gateway.end().await;
+}
+
+#[tokio::test]
 async fn it_listens_on_both_loopback_addresses_and_nowhere_else() {
     let broker = Sends::start([]).await;
     let gateway = start(broker.url(), |_| {}).await;
@@ -364,6 +428,24 @@ async fn a_port_that_is_taken_is_named() {
     let bound = capstan_sidecar::gateway::Gateway::bind("http://127.0.0.1:1", name("shop"), &settings).await;
     let error = bound.unwrap_err().to_string();
     assert!(error.contains(&port.to_string()) && error.contains("CAPSTAN_GATEWAY_PORT"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_waited_for() {
+    let broker = Sends::start([]).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let gateway = start(broker.url(), |settings| settings.port = port).await;
+    let listening = |value| move |metrics: &str| metrics.contains(&format!("gateway_listening {value}\n"));
+    until_metrics(gateway.admin.unwrap(), "the sidecar works", listening(0)).await;
+    drop(taken);
+    until_metrics(gateway.admin.unwrap(), "it listens", listening(1)).await;
+    assert_eq!(post(&gateway, "/queues/orders/messages", "{}").await.status(), 200);
+    gateway.end().await;
+    // One that never gets its port ends all the same.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    start(broker.url(), |settings| settings.port = port).await.end().await;
+    drop(taken);
 }
 
 #[tokio::test]

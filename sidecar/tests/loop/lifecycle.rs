@@ -191,3 +191,24 @@ async fn metrics_of_a_consumer_that_is_gone_go_too() {
     until_metrics(admin, "no series is left", |metrics| !metrics.contains(r#"queue="orders""#)).await;
     sidecar.end().await;
 }
+
+#[tokio::test]
+async fn silent_connections_do_not_take_the_admin_port_away() {
+    let broker = Broker::start().await;
+    let mut config = config(&broker);
+    config.admin = Some("127.0.0.1:0".parse().unwrap());
+    let sidecar = Running::start(config).await;
+    let admin = sidecar.admin.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..80 {
+        silent.push(tokio::net::TcpStream::connect(admin).await.unwrap());
+    }
+    // Those beyond the most at once, the others after a while.
+    for stream in silent.iter_mut().rev() {
+        let mut byte = [0];
+        let read = tokio::io::AsyncReadExt::read(stream, &mut byte);
+        assert!(matches!(soon("it is closed", read).await, Ok(0) | Err(_)));
+    }
+    assert_eq!(get(admin, "/livez").await.0, 200);
+    sidecar.end().await;
+}

@@ -101,3 +101,20 @@ async fn a_call_of_the_hook_after_a_false_one_stops_nothing() {
     broker.until("the call is settled", |seen| seen.acked() == ["1"]).await;
     sidecar.end().await;
 }
+
+#[tokio::test]
+async fn a_connection_that_breaks_after_a_hook_that_stopped_nothing_releases() {
+    let (break_now, when) = watch::channel(false);
+    let (port, mut calls, _app) = app::breaking(when).await;
+    let (broker, sidecar) = start(port, Duration::from_millis(100)).await;
+    soon("the call is open", calls.wait_for(|calls| *calls == 1)).await.unwrap();
+    soon("the hook returns", hook(&sidecar)).await.unwrap();
+    broker.until("nothing is pulled", |seen| seen.waiting == 0).await;
+    broker.until("it goes on", |seen| seen.waiting == 1).await;
+    // The application is ended after all.
+    soon("the hook returns", hook(&sidecar)).await.unwrap();
+    break_now.send(true).unwrap();
+    broker.until("it is settled", |seen| !seen.settles.is_empty()).await;
+    assert_eq!(broker.read(|seen| (seen.released(), seen.retried())), (vec!["1".to_owned()], vec![]));
+    sidecar.end().await;
+}

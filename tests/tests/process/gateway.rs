@@ -93,7 +93,7 @@ async fn a_broker_that_is_killed_loses_no_send_and_stores_none_twice() {
     const KILLS: usize = 3;
     let mut fixture = Fixture::new(&[queue("orders", 3, json!({}))]).await;
     // As long as a slow machine takes to start a broker: what is looked at is what is stored.
-    let sidecar = sidecar(&fixture, &[("CAPSTAN_GATEWAY_HOLD_SECONDS", "300")]);
+    let sidecar = sidecar(&fixture, &[("CAPSTAN_GATEWAY_HOLD_SECONDS", "120")]);
     let (url, answered) =
         (format!("{}/queues/orders/messages", sidecar.gateway_url()), Arc::new(AtomicUsize::new(0)));
     let client = Client::new();

@@ -98,7 +98,10 @@ async fn a_trace_that_differs_is_no_other_content() {
         let parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01");
         let request = reqwest::Client::new().post(&url).header("idempotency-key", "k");
         let answer = request.header("traceparent", parent).body(r#"{"body": 1}"#).send().await.unwrap();
+        assert_eq!(answer.headers().get("idempotency-key").unwrap(), "k", "it says that it minds keys");
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
     }
     assert_eq!(fixture.queue("orders").await.ready, 1);
+    let answer = reqwest::Client::new().post(&url).body(r#"{"body": 1}"#).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().get("idempotency-key")), (200, None));
 }

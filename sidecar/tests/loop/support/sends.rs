@@ -58,6 +58,9 @@ pub(crate) struct Sends {
     serving: JoinSet<()>,
 }
 
+/// The body of a send by which a gateway learns that this broker minds keys. It takes no step, and is not written down.
+pub(crate) const HELLO: &str = "hello";
+
 /// The answer to a step that nobody scripted.
 pub(crate) const TAKEN: &str = r#"{"success":true,"errors":[],"messages":[],"result":{"ids":["1"]}}"#;
 
@@ -114,6 +117,14 @@ async fn serve(mut stream: TcpStream, seen: Arc<watch::Sender<Seen>>) {
             let _ = stream.read_u8().await;
             return;
         }
+        if sent.body == HELLO {
+            let (key, length) = (sent.key(), TAKEN.len());
+            let head = format!("HTTP/1.1 200 OK\r\nidempotency-key: {key}\r\ncontent-length: {length}");
+            stream.write_all(format!("{head}\r\n\r\n{TAKEN}").as_bytes()).await.unwrap();
+            continue;
+        }
+        // This broker minds keys, as those do that take part in the tests.
+        let key = sent.headers.get("idempotency-key").map(|values| values[0].clone());
         let mut step = None;
         seen.send_modify(|seen| {
             step = seen.steps.pop_front();
@@ -143,6 +154,9 @@ async fn serve(mut stream: TcpStream, seen: Arc<watch::Sender<Seen>>) {
         };
         let reason = StatusCode::from_u16(status).unwrap();
         let mut head = format!("HTTP/1.1 {reason}\r\ncontent-type: application/json\r\n");
+        if let Some(key) = key.filter(|_| status == 200) {
+            head.push_str(&format!("idempotency-key: {key}\r\n"));
+        }
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

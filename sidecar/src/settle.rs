@@ -91,7 +91,7 @@ pub(crate) fn report_warnings<'a>(
     warnings: &BTreeMap<String, String>,
 ) {
     for (one, warning) in leased.into_iter().filter_map(|one| Some((one, warnings.get(&one.lease_id)?))) {
-        tracing::warn!(queue = %scope.queue, message = one.id, warning, "the broker warns");
+        tracing::warn!(queue = %scope.queue, id = one.id, warning, "the broker warns");
     }
 }
 

@@ -129,7 +129,7 @@ impl Slot {
 /// Messages that no application could read fail without a call.
 fn give_up(scope: &Scope, prepared: &mut Prepared) -> Decided {
     let failed = prepared.unreadable.drain(..).map(|(leased, reason)| {
-        tracing::error!(queue = %scope.queue, message = leased.id, reason, "a message cannot be handed over");
+        tracing::error!(queue = %scope.queue, id = leased.id, reason, "a message cannot be handed over");
         (leased, Decision::Retry { delay_seconds: None, reason })
     });
     failed.collect()

@@ -25,6 +25,11 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(100);
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// What [`Port::buffer_bytes`] is where memory is no concern.
 pub const BUFFER_BYTES: usize = 64 << 10;
+/// What a connection too many gets before it is closed. Some clients wait for ever when it is only closed: Node's `fetch`, with
+/// many requests at once.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
+    content-length: 142\r\n\r\n{\"success\":false,\"errors\":[{\"code\":10250,\"message\":\"too many connections are open; try again after \
+    Retry-After\"}],\"messages\":[],\"result\":null}";
 /// A pause after connections could not be accepted, for want of descriptors perhaps.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -106,8 +111,9 @@ pub struct Port {
     pub refused: Arc<dyn Fn(ErrorCode) + Send + Sync>,
 }
 
-/// Serves `router`, whose handlers may take [`ConnectInfo`] of the client's address, until `ending`, and then until what is open is answered. A connection too many is closed at once: one
-/// that waited would hide from its client that there is no place.
+/// Serves `router`, whose handlers may take [`ConnectInfo`] of the client's address, until `ending`, and then until what is
+/// open is answered. A connection too many is answered 503 and closed at once: one that waited would hide from its client
+/// that there is no place.
 pub async fn serve(listener: TcpListener, router: Router, port: Port, ending: CancellationToken) {
     let tasks = TaskTracker::new();
     loop {
@@ -120,6 +126,9 @@ pub async fn serve(listener: TcpListener, router: Router, port: Port, ending: Ca
                 if let Some(place) = port.connections.enter(peer.ip()) {
                     let client = (stream, peer, place);
                     tasks.spawn(connection(client, router.clone(), port.clone(), ending.clone()));
+                } else {
+                    // As much as its empty buffer takes, which is all; nothing is waited for.
+                    let _ = stream.try_write(FULL);
                 }
             }
             Err(error) => {
@@ -256,7 +265,12 @@ mod tests {
         };
         ask(&mut first).await;
         let mut second = TcpStream::connect(address).await.unwrap();
-        assert_eq!(rest(&mut second).await, b"");
+        let answer = String::from_utf8(rest(&mut second).await).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length = format!("\r\ncontent-length: {}", body.len());
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.ends_with(&length), "{answer}");
+        let envelope: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(envelope["errors"][0]["code"], ErrorCode::GatewayFull.code());
         assert_eq!((connections.open(), connections.refused()), (1, 1));
         ask(&mut first).await;
     }

@@ -64,7 +64,7 @@ pub struct ConsumerSpec {
     #[serde(default = "default_wait_time")]
     #[schemars(extend("x-kubernetes-validations" = between("maxWaitTime", "0s", "60s")))]
     pub max_wait_time: Duration,
-    /// Calls at once in one pod, 1 to 250. Each holds a batch in the sidecar's memory, which needs at most 16Mi and twice
+    /// Calls at once in one pod, 1 to 250. Each holds a batch in the sidecar's memory, which needs at most 40Mi and twice
     /// concurrencyPerPod times maxBatchBytes: when that is more than 64Mi, raise sidecar.resources. Default 1.
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 250))]

@@ -19,14 +19,13 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Leases granted at `now` for `visibility`, with a call that takes at most `timeout`.
+    /// Leases granted at `granted_at` for `visibility`, with a call that ends at `call_ends_at` at the latest.
     #[must_use]
-    pub fn new(now: Instant, visibility: Duration, timeout: Duration) -> Self {
-        let call_ends_at = now + timeout;
+    pub fn new(granted_at: Instant, visibility: Duration, call_ends_at: Instant) -> Self {
         Self {
             visibility,
-            ends_at: now + visibility,
-            next: now + visibility / 3,
+            ends_at: granted_at + visibility,
+            next: granted_at + visibility / 3,
             call_ends_at,
             silence: Duration::ZERO,
         }
@@ -82,7 +81,7 @@ mod tests {
     #[test]
     fn leases_are_extended_at_each_third_until_the_call_must_end() {
         let start = Instant::now();
-        let mut lease = Lease::new(start, seconds(30), seconds(60));
+        let mut lease = Lease::new(start, seconds(30), start + seconds(60));
         let mut extended = Vec::new();
         while let Some(at) = lease.next_extend() {
             extended.push((at - start).as_secs());
@@ -95,21 +94,21 @@ mod tests {
     #[test]
     fn a_call_shorter_than_a_third_needs_no_extend() {
         let start = Instant::now();
-        let lease = Lease::new(start, seconds(30), seconds(10));
+        let lease = Lease::new(start, seconds(30), start + seconds(10));
         assert_eq!((lease.next_extend(), lease.ends_at()), (None, start + seconds(30)));
     }
 
     #[test]
     fn a_failed_extend_is_tried_again_before_the_lease_ends() {
         let start = Instant::now();
-        let mut lease = Lease::new(start, seconds(30), seconds(60));
+        let mut lease = Lease::new(start, seconds(30), start + seconds(60));
         let mut tries = 0;
         while let Some(at) = lease.next_extend().filter(|at| *at < lease.ends_at()) {
             lease.not_extended(at);
             tries += 1;
         }
         assert_eq!(tries, 8, "every 2.5 s from 10 s on");
-        let mut short = Lease::new(start, seconds(1), seconds(60));
+        let mut short = Lease::new(start, seconds(1), start + seconds(60));
         short.not_extended(start);
         assert_eq!(short.next_extend(), Some(start + AGAIN));
     }
@@ -117,7 +116,7 @@ mod tests {
     #[test]
     fn a_silent_broker_stops_the_clock_but_not_for_ever() {
         let start = Instant::now();
-        let mut lease = Lease::new(start, seconds(30), seconds(60));
+        let mut lease = Lease::new(start, seconds(30), start + seconds(60));
         lease.silent(seconds(60));
         assert_eq!(lease.ends_at(), start + seconds(90));
         lease.silent(seconds(1_000_000));

@@ -56,15 +56,15 @@ impl Pulls {
         }
     }
 
-    /// Pulls once; what it got, if it got something. After `stop` that comes at once. Dropping this would lose what the
-    /// broker leases in that moment.
+    /// Pulls once; what it got, if it got something, and when its leases began. After `stop` that comes at once. Dropping this would lose
+    /// what the broker leases in that moment.
     pub(crate) async fn messages(
         &mut self,
         scope: &Scope,
         policy: &WorkloadConsumer,
         probe: bool,
         stop: impl Future<Output = ()>,
-    ) -> Pulled {
+    ) -> (Pulled, Instant) {
         let (pull, asked_at) = (request(policy, probe), Instant::now());
         let mut stopped = false;
         let stop = async {
@@ -73,9 +73,9 @@ impl Pulls {
         };
         let answer = scope.context.broker.pull_until(&scope.namespace, &scope.queue, &pull, stop).await;
         match answer {
-            Ok(pulled) if !pulled.messages.is_empty() => {
+            Ok((pulled, leased_at)) if !pulled.messages.is_empty() => {
                 self.backoff.reset();
-                return pulled;
+                return (pulled, leased_at);
             }
             Ok(_) if stopped => {}
             Ok(_) if asked_at.elapsed() >= EMPTY_MIN => self.backoff.reset(),
@@ -85,7 +85,7 @@ impl Pulls {
                 self.wait = self.backoff.wait_at_least(retry_after(&error));
             }
         }
-        Pulled::default()
+        (Pulled::default(), asked_at)
     }
 }
 

@@ -54,14 +54,14 @@ impl Slot {
                 }
             };
             let pulling = self.gate.pulling();
-            let pulled = pulls.messages(&self.scope, &policy, permit.is_probe(), stop).await;
+            let (pulled, leased_at) = pulls.messages(&self.scope, &policy, permit.is_probe(), stop).await;
             drop(pulling);
             if pulled.messages.is_empty() {
                 continue;
             }
             // The endpoint may have changed since the pull began.
             let policy = Arc::clone(&self.policy.borrow());
-            let (decided, lease) = self.handle(&policy, pulled, permit).await;
+            let (decided, lease) = self.handle(&policy, pulled, leased_at, permit).await;
             settling.join_next().await;
             if decided.is_empty() {
                 continue;
@@ -91,12 +91,16 @@ impl Slot {
         !ending && !policy.paused && self.number < slots_of(policy) && !permit.is_withdrawn()
     }
 
-    async fn handle(&self, policy: &WorkloadConsumer, pulled: Pulled, permit: Permit) -> (Decided, Lease) {
-        // The leases began a little earlier.
-        let leased_at = Instant::now();
+    async fn handle(
+        &self,
+        policy: &WorkloadConsumer,
+        pulled: Pulled,
+        leased_at: Instant,
+        permit: Permit,
+    ) -> (Decided, Lease) {
         let visibility = Duration::from_millis(policy.visibility_timeout_ms);
         let timeout = Duration::from_millis(policy.endpoint.timeout_ms);
-        let mut lease = Lease::new(leased_at, visibility, timeout);
+        let mut lease = Lease::new(leased_at, visibility, Instant::now() + timeout);
         let mut prepared = match request::prepare(self.scope.queue.as_str(), pulled) {
             Ok(prepared) => prepared,
             Err(error) => {

@@ -266,7 +266,7 @@ async fn a_pull_that_is_called_off_loses_nothing() {
         // At another moment each time: before the message is there, and when its answer is on its way.
         let stop = tokio::time::sleep(Duration::from_micros(1000 + round * 70));
         let (pulled, sent) = tokio::join!(client.pull_until(&shop, &orders, &pull, stop), real.send(1));
-        let mut messages = pulled.unwrap().messages;
+        let mut messages = pulled.unwrap().0.messages;
         let state = real.state("orders").await;
         assert_eq!(state.leased, messages.len() as u64, "round {round}: who pulled has the lease, or nobody");
         if messages.is_empty() {

@@ -31,6 +31,9 @@ impl Sidecar {
         let mut command = Command::new(program("capstan-sidecar"));
         command.env_clear().env("CAPSTAN_BROKER_URL", broker_url).env("CAPSTAN_NAMESPACE", "shop");
         command.env("CAPSTAN_WORKLOAD", workload).env("CAPSTAN_POD", pod);
+        // As its image has it.
+        command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "65536");
+        command.env("MALLOC_TRIM_THRESHOLD_", "131072");
         command.env("CAPSTAN_GATEWAY_PORT", gateway.port().to_string());
         command.env("CAPSTAN_ADMIN_PORT", admin.port().to_string()).envs(more.iter().copied());
         let mut child =

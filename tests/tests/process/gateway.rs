@@ -172,7 +172,7 @@ async fn what_is_held_fits_into_the_sidecars_memory() {
         fixture.send("work", json!({"body": "x".repeat(127_000)})).await;
     }
     let sidecar =
-        sidecar(&fixture, &[("CAPSTAN_GATEWAY_HOLD_SECONDS", "300"), ("CAPSTAN_DRAIN_SECONDS", "1")]);
+        sidecar(&fixture, &[("CAPSTAN_GATEWAY_HOLD_SECONDS", "120"), ("CAPSTAN_DRAIN_SECONDS", "1")]);
     let calls = async || series(&sidecar, "capstan_sidecar_calls_in_flight").await;
     until("all calls are open", async || (calls().await >= CALLS as f64).then_some(())).await;
     let calling = sidecar.memory();

@@ -20,6 +20,8 @@ pub struct Start {
     pub arguments: Vec<String>,
     /// The folder, when it is not `/`.
     pub folder: Option<&'static str>,
+    /// Variables beside `PATH`.
+    pub environment: &'static [&'static str],
 }
 
 impl Start {
@@ -36,13 +38,14 @@ impl Start {
 pub fn docker(reference: &str, start: &Start, files: &Files) -> Result<Vec<u8>> {
     let layer = layer(files)?;
     let digest = hex(&layer);
+    let environment = [&[PATH], start.environment].concat();
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
         "created": CREATED,
         "config": {
             "User": format!("{USER}:{USER}"),
-            "Env": [PATH],
+            "Env": environment,
             "Entrypoint": start.entrypoint,
             "Cmd": start.arguments,
             "WorkingDir": start.folder.unwrap_or("/"),

@@ -30,6 +30,10 @@ const IMAGES: [Image; 8] = [
     Image { name: "example-workers-crawler", runs: Runs::Worker("examples/workers/crawler") },
 ];
 
+/// As in `Dockerfile`: of the sidecar, which shares a pod's memory.
+const SIDECAR_ENVIRONMENT: &[&str] =
+    &["MALLOC_ARENA_MAX=1", "MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=131072"];
+
 /// The profile of the programs: what users run, without optimisation across crates, since tests build it time and again.
 const PROFILE: &str = "image";
 
@@ -94,7 +98,11 @@ pub fn build(names: &[String], progress: &mut Progress) -> Result<Vec<PathBuf>> 
         let bytes = match (image.runs, &node) {
             (Runs::Program(name), _) => {
                 let program = programs.get(name).with_context(|| format!("there is no program {name}"))?;
-                archive(&reference, name, program)?
+                let mut start = archive::Start::program(name);
+                if image.name == "sidecar" {
+                    start.environment = SIDECAR_ENVIRONMENT;
+                }
+                archive::docker(&reference, &start, &files::of(program, name)?)?
             }
             (Runs::Worker(place), Some(node)) => {
                 archive::docker(&reference, &worker::start(), &worker::files(node, place)?)?

@@ -32,6 +32,7 @@ pub fn start() -> Start {
         entrypoint: vec!["/usr/local/bin/node".to_owned(), format!("/{PACKAGE}/dist/main.js")],
         arguments: ["--bindings", "bindings.js"].map(str::to_owned).to_vec(),
         folder: Some(FOLDER),
+        environment: &[],
     }
 }
 

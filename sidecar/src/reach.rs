@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_api::Name;
 use capstan_api::workload::{ConsumerReport, PodReport};
+use capstan_api::{ClientError, Name};
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::config::Reporting;
 use crate::context::Context;
+use crate::metrics::Request;
 use crate::pull::retry_after;
 
 /// The least time between two reports: an application can go and come many times in a second.
@@ -85,6 +86,8 @@ async fn follow(context: &Context, known: &mut watch::Receiver<Known>, said: &mu
     // Who knows nothing has nothing to say.
     *said = known.wait_for(|known| !known.is_empty()).await.is_ok();
     let every = context.reach.every();
+    // What is too old for this is so for long.
+    let mut is_told_old = false;
     let mut backoff = Backoff::new(BACKOFF_MIN, every.max(BACKOFF_MIN));
     loop {
         let now = known.borrow_and_update().clone();
@@ -93,7 +96,17 @@ async fn follow(context: &Context, known: &mut watch::Receiver<Known>, said: &mu
                 backoff.reset();
                 every
             }
-            Err(wait) => backoff.wait_at_least(wait),
+            Err(error) if is_unknown(&error) => {
+                if !std::mem::replace(&mut is_told_old, true) {
+                    tracing::debug!(%error, "the broker is too old to take reports about the application");
+                }
+                every
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the broker does not take the report about the application");
+                context.metrics.count_broker_error(Request::Report);
+                backoff.wait_at_least(retry_after(&error))
+            }
         };
         let least = LEAST.min(wait);
         tokio::time::sleep(least).await;
@@ -101,19 +114,17 @@ async fn follow(context: &Context, known: &mut watch::Receiver<Known>, said: &mu
     }
 }
 
-/// Sends a report; an error is how long the broker wants to be left alone.
-async fn send(context: &Context, known: &Known) -> Result<(), Option<Duration>> {
+/// Whether the broker has no path for reports, as older ones have none.
+const fn is_unknown(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { status: 404, .. } | ClientError::Malformed { status: 404, .. })
+}
+
+async fn send(context: &Context, known: &Known) -> Result<(), ClientError> {
     let consumer = |((queue, consumer), unreachable): (&(Name, Name), &Option<String>)| ConsumerReport {
         queue: queue.clone(),
         consumer: consumer.clone(),
         unreachable: unreachable.clone(),
     };
     let report = PodReport { consumers: known.iter().map(consumer).collect() };
-    let answer = context.broker.report(&context.namespace, &context.workload, &context.pod, &report);
-    answer.await.map_err(|error| {
-        // An older broker has no such path.
-        tracing::debug!(%error, "the broker does not take the report about the application");
-        context.metrics.count_broker_error("report");
-        retry_after(&error)
-    })
+    context.broker.report(&context.namespace, &context.workload, &context.pod, &report).await
 }

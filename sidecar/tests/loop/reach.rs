@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::support::app::{App, Reply, silent};
 use crate::support::broker::Broker;
 use crate::support::real::{Real, orders, queue};
-use crate::support::{Running, config, name, policy, soon};
+use crate::support::{Running, config, get, name, policy, soon};
 
 const REFUSAL: &str = "the application answered 404";
 
@@ -106,6 +106,25 @@ async fn an_application_that_is_starting_is_no_news() {
     // Now it is news, although the sidecar is still young.
     app.stop_listening().await;
     broker.until("it is gone", |seen| seen.reports.last().is_some_and(is_absent)).await;
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn an_older_broker_that_knows_no_reports_is_no_error() {
+    let app = App::start([]).await;
+    let broker = Broker::start().await;
+    broker.change(|seen| seen.has_no_reports = true);
+    broker.declare(vec![policy(app.port)]);
+    let admin = Some("127.0.0.1:0".parse().unwrap());
+    let sidecar = Running::start(Config { admin, ..hasty(&broker) }).await;
+    broker.until("it is asked again", |seen| seen.reports_lost > 2).await;
+    let errors = "capstan_sidecar_broker_errors_total{request=\"report\"}";
+    let (_, metrics) = get(sidecar.admin.unwrap(), "/metrics").await;
+    assert!(metrics.contains(&format!("{errors} 0\n")), "{metrics}");
+    broker.change(|seen| (seen.has_no_reports, seen.refuse_reports) = (false, 1));
+    broker.until("its successor is told", |seen| seen.reports == [report(None)]).await;
+    let (_, metrics) = get(sidecar.admin.unwrap(), "/metrics").await;
+    assert!(metrics.contains(&format!("{errors} 1\n")), "{metrics}");
     sidecar.end().await;
 }
 

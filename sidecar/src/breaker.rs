@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  Unknown ──► Connecting ──connected──► Closed ◄──began── Probing ◄──time over── Open
-//!                  └───refused──► Open       └──not begun──► Open   └─not begun─► Open, for twice as long
+//!                  └───refused──► Absent     └──not begun──► Open   └─not begun─► Open, for twice as long
 //! ```
+//!
+//! Absent is as Open, but Connecting comes next: who listens again is another process, and what the one before answered says
+//! nothing of it. Each state that tried or was closed becomes Absent when nobody listens.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,8 @@ enum State {
     Closed,
     /// It took nothing: leave it alone until then.
     Open { until: Instant },
+    /// Nobody listens: look again then.
+    Absent { until: Instant },
     /// Someone tries with one message.
     Probing,
 }
@@ -58,6 +63,8 @@ pub enum Reach {
     Began,
     /// It never began, and may have said when to come back.
     NotBegun { retry_after: Option<Duration> },
+    /// Nobody listens on its port.
+    Absent,
 }
 
 /// A change that others want to know.
@@ -85,12 +92,12 @@ impl Breaker {
         match self.state {
             State::Closed => Ask::Pull,
             State::Connecting | State::Probing => Ask::WaitForChange,
-            State::Open { until } if now < until => Ask::WaitUntil(until),
+            State::Open { until } | State::Absent { until } if now < until => Ask::WaitUntil(until),
             State::Open { .. } => {
                 self.state = State::Probing;
                 Ask::Probe
             }
-            State::Unknown => {
+            State::Unknown | State::Absent { .. } => {
                 self.state = State::Connecting;
                 Ask::Connect
             }
@@ -111,12 +118,21 @@ impl Breaker {
                 change
             }
             Reach::NotBegun { retry_after } => {
-                let wait = self.wait.saturating_mul(2).clamp(WAIT_MIN, WAIT_MAX);
+                let wait = self.next_wait();
                 let open_for = wait.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX));
                 *self = Self { state: State::Open { until: now + open_for }, wait };
                 Some(Change::Opened { wait: open_for })
             }
+            Reach::Absent => {
+                let wait = self.next_wait();
+                *self = Self { state: State::Absent { until: now + wait }, wait };
+                Some(Change::Opened { wait })
+            }
         }
+    }
+
+    fn next_wait(&self) -> Duration {
+        self.wait.saturating_mul(2).clamp(WAIT_MIN, WAIT_MAX)
     }
 
     /// The trial ended without a result: someone else may try at once.
@@ -171,6 +187,29 @@ mod tests {
         assert_eq!(breaker.ask(now), Ask::Probe);
         assert_eq!(breaker.report(Reach::Began, true, now), Some(Change::Closed));
         assert_eq!(breaker.report(NOT_BEGUN, false, now), Some(Change::Opened { wait: WAIT_MIN }));
+    }
+
+    #[test]
+    fn one_that_went_away_is_looked_for_and_begun_with_anew() {
+        let mut now = Instant::now();
+        let mut breaker = closed(now);
+        let mut change = breaker.report(Reach::Absent, false, now);
+        for seconds in [1, 2, 4] {
+            let wait = Duration::from_secs(seconds);
+            assert_eq!(change, Some(Change::Opened { wait }));
+            assert_eq!(breaker.ask(now), Ask::WaitUntil(now + wait));
+            now += wait;
+            assert_eq!(breaker.ask(now), Ask::Connect, "no message is risked, and none is needed");
+            change = breaker.report(Reach::Absent, true, now);
+        }
+        now += WAIT_MAX;
+        assert_eq!(breaker.ask(now), Ask::Connect);
+        assert_eq!(breaker.report(Reach::Began, true, now), Some(Change::Closed));
+        assert_eq!(breaker.report(NOT_BEGUN, false, now), Some(Change::Opened { wait: WAIT_MIN }));
+        now += WAIT_MIN;
+        assert_eq!(breaker.ask(now), Ask::Probe, "one that answers so is tried with one message");
+        assert!(breaker.report(Reach::Absent, true, now).is_some());
+        assert_eq!(breaker.ask(now + WAIT_MAX), Ask::Connect);
     }
 
     #[test]

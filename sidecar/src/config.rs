@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use capstan_api::workload::Workload;
+use capstan_api::workload::{REPORT_EVERY, Workload};
 use capstan_api::{Client, Name, SIDECAR_ADMIN_PORT};
 
 use crate::gateway::Settings;
@@ -32,6 +32,8 @@ pub const GATEWAY_HOLD_BYTES: &str = "CAPSTAN_GATEWAY_HOLD_BYTES";
 
 /// The longest drain unless configured.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(25);
+/// How long an application may take to start before it is told of, unless configured.
+const START_GRACE_DEFAULT: Duration = Duration::from_secs(30);
 /// How long the last settles may take after the calls were cut.
 pub(crate) const LAST_SETTLES: Duration = Duration::from_secs(3);
 const DRAIN_SECONDS_MAX: u64 = 43_200;
@@ -57,6 +59,24 @@ pub struct Config {
     pub gateway: Option<Settings>,
     /// How long calls may go on after a drain began; then they are cut and their messages released.
     pub drain_timeout: Duration,
+    /// When the broker is told of the application.
+    pub reporting: Reporting,
+}
+
+/// When the broker is told whether the application takes batches, beside each change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reporting {
+    /// Time between two reports of the same, and between two looks whether the application still listens; by default
+    /// [`REPORT_EVERY`], and never more, since a broker forgets who says nothing.
+    pub every: Duration,
+    /// So long after the sidecar's start, nothing is told of an application that never listened; by default 30 s.
+    pub grace: Duration,
+}
+
+impl Default for Reporting {
+    fn default() -> Self {
+        Self { every: REPORT_EVERY, grace: START_GRACE_DEFAULT }
+    }
 }
 
 /// Why the environment is no configuration.
@@ -86,6 +106,7 @@ impl Config {
             admin: None,
             gateway: None,
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
+            reporting: Reporting::default(),
         }
     }
 

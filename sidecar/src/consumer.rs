@@ -64,6 +64,8 @@ impl Consumer {
 async fn run(scope: Arc<Scope>, gate: Arc<Gate>, mut policy: watch::Receiver<Arc<WorkloadConsumer>>) {
     let mut slots = JoinSet::new();
     let mut running = BTreeSet::new();
+    let watched = Arc::clone(&gate);
+    let mut watching = std::pin::pin!(watched.watch(policy.clone()));
     tracing::info!(queue = %scope.queue, consumer = %scope.consumer, "consuming");
     while !scope.stop.is_cancelled() {
         let wanted = slots_of(&policy.borrow_and_update());
@@ -73,6 +75,7 @@ async fn run(scope: Arc<Scope>, gate: Arc<Gate>, mut policy: watch::Receiver<Arc
         }
         tokio::select! {
             () = scope.stop.cancelled() => break,
+            () = &mut watching => {}
             Ok(()) = policy.changed() => {}
             Some(ended) = slots.join_next() => {
                 if let Ok(number) = ended {

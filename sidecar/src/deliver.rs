@@ -11,6 +11,7 @@ use crate::call;
 use crate::context::Scope;
 use crate::event::What;
 use crate::lease::Lease;
+use crate::metrics::Request;
 use crate::quiesce;
 use crate::request::{Body, Leased, Prepared};
 use crate::settle;
@@ -104,7 +105,7 @@ async fn extend(
             Err(_) => "no answer in time".to_owned(),
         };
         lease.not_extended(Instant::now());
-        scope.context.metrics.count_broker_error("extend");
+        scope.context.metrics.count_broker_error(Request::Extend);
         if scope.may_warn() {
             tracing::warn!(queue = %scope.queue, error, "leases cannot be extended; trying again");
         }

@@ -1,9 +1,11 @@
 //! The breaker shared by the slots of a consumer: gives out permits to pull, and takes back what came of them.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use capstan_api::workload::Endpoint;
+use capstan_api::workload::{Endpoint, WorkloadConsumer};
 use tokio::sync::watch;
 
 use crate::breaker::{Ask, Breaker, Change, Reach};
@@ -23,6 +25,8 @@ pub(crate) struct Gate {
     breaker: watch::Sender<Breaker>,
     /// Pulls that are open.
     pulls: watch::Sender<usize>,
+    /// The application could be reached once.
+    was_reached: AtomicBool,
 }
 
 /// A pull that is open; counted until this is dropped.
@@ -44,7 +48,12 @@ pub(crate) struct Permit {
 
 impl Gate {
     pub(crate) fn new(scope: Arc<Scope>) -> Self {
-        Self { scope, breaker: watch::Sender::new(Breaker::default()), pulls: watch::Sender::new(0) }
+        Self {
+            scope,
+            breaker: watch::Sender::new(Breaker::default()),
+            pulls: watch::Sender::new(0),
+            was_reached: AtomicBool::new(false),
+        }
     }
 
     /// Forgets everything: the application is now somewhere else.
@@ -97,6 +106,30 @@ impl Gate {
         }
     }
 
+    /// Looks again and again whether the application still listens: while its queue is empty nobody calls it, and it would
+    /// be said to take batches for ever. Never ends.
+    pub(crate) async fn watch(&self, policy: watch::Receiver<Arc<WorkloadConsumer>>) {
+        loop {
+            tokio::time::sleep(self.scope.context.reach.every()).await;
+            let policy = Arc::clone(&policy.borrow());
+            // Of a paused one nobody would see that it is back.
+            if !policy.paused && self.breaker.borrow().is_closed() {
+                self.look(&policy.endpoint).await;
+            }
+        }
+    }
+
+    async fn look(&self, endpoint: &Endpoint) {
+        let Err(error) = self.scope.loopback.find(endpoint.port, CONNECT_TIMEOUT).await else { return };
+        // One that has much to do may not accept in time, and one that is being ended is no news.
+        if error.kind() == io::ErrorKind::ConnectionRefused && !self.scope.context.is_ending() {
+            let Refusal { reason, reach } = Refusal::absent(&error);
+            if let Some(change) = self.report(reach, false) {
+                self.show(endpoint, change, reach, reason);
+            }
+        }
+    }
+
     fn ask(&self) -> Ask {
         let mut ask = Ask::WaitForChange;
         self.breaker.send_if_modified(|breaker| {
@@ -115,7 +148,7 @@ impl Gate {
         change
     }
 
-    fn show(&self, endpoint: &Endpoint, change: Change, reason: String) {
+    fn show(&self, endpoint: &Endpoint, change: Change, reach: Reach, reason: String) {
         let Scope { queue, consumer, context, .. } = &*self.scope;
         let application = format!("http://localhost:{}{}", endpoint.port, endpoint.path);
         let what = match change {
@@ -126,6 +159,7 @@ impl Gate {
             }
             Change::Closed => {
                 tracing::info!(%queue, application, "the application can be reached");
+                self.was_reached.store(true, Ordering::Relaxed);
                 What::Reachable
             }
         };
@@ -133,17 +167,31 @@ impl Gate {
             What::Unreachable { reason, .. } => Some(reason.clone()),
             _ => None,
         };
-        context.reach.set(queue, consumer, unreachable);
+        if !self.may_still_start(reach) {
+            context.reach.set(queue, consumer, unreachable);
+        }
         context.metrics.show_breaker(self.scope.labels(), &what);
         self.scope.emit(|| what);
     }
+
+    /// Whether the application does not listen because it starts, most likely: in each rollout, which is worth no warning.
+    fn may_still_start(&self, reach: Reach) -> bool {
+        let starts = !self.was_reached.load(Ordering::Relaxed) && self.scope.context.reach.is_early();
+        starts && reach == Reach::Absent
+    }
 }
 
-/// Why the application did not take a batch, and when it wants to be asked again.
+/// Why the application did not take a batch.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) reason: String,
-    pub(crate) retry_after: Option<Duration>,
+    pub(crate) reach: Reach,
+}
+
+impl Refusal {
+    fn absent(error: &io::Error) -> Self {
+        Self { reason: format!("no connection to the application: {error}"), reach: Reach::Absent }
+    }
 }
 
 impl Permit {
@@ -179,11 +227,11 @@ impl Permit {
     fn report_to(&mut self, endpoint: &Endpoint, refusal: Option<Refusal>) {
         let (reach, reason) = match refusal {
             None => (Reach::Began, String::new()),
-            Some(refusal) => (Reach::NotBegun { retry_after: refusal.retry_after }, refusal.reason),
+            Some(refusal) => (refusal.reach, refusal.reason),
         };
         let probe = std::mem::take(&mut self.probe);
         if let Some(change) = self.gate.report(reach, probe) {
-            self.gate.show(endpoint, change, reason);
+            self.gate.show(endpoint, change, reach, reason);
         }
     }
 }
@@ -198,9 +246,5 @@ impl Drop for Permit {
 
 /// Sees whether the application listens, so that no message is leased for one that does not.
 async fn connect(scope: &Scope, port: u16) -> Result<(), Refusal> {
-    let found = scope.loopback.find(port, CONNECT_TIMEOUT).await;
-    found.map_err(|error| Refusal {
-        reason: format!("no connection to the application: {error}"),
-        retry_after: None,
-    })
+    scope.loopback.find(port, CONNECT_TIMEOUT).await.map_err(|error| Refusal::absent(&error))
 }

@@ -15,8 +15,33 @@ const QUEUE: [&str; 2] = ["namespace", "queue"];
 const OUTCOME: [&str; 3] = ["namespace", "queue", "outcome"];
 const CALLS: [&str; 5] = ["handled", "failed", "malformed", "not_begun", "ended"];
 const MESSAGES: [&str; 3] = ["acknowledged", "retried", "released"];
+const REQUEST: [&str; 1] = ["request"];
 /// Seconds; calls take from a millisecond to hours.
 const CALL_BUCKETS: [f64; 11] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0];
+
+/// What is asked of the broker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Request {
+    Pull,
+    Settle,
+    Extend,
+    Configuration,
+    Report,
+}
+
+impl Request {
+    const ALL: [Self; 5] = [Self::Pull, Self::Settle, Self::Extend, Self::Configuration, Self::Report];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Settle => "settle",
+            Self::Extend => "extend",
+            Self::Configuration => "configuration",
+            Self::Report => "report",
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -64,9 +89,13 @@ impl Metrics {
             broker_errors: counter(
                 "capstan_sidecar_broker_errors_total",
                 "Requests that the broker did not answer, or refused.",
-                &["request"],
+                &REQUEST,
             )?,
         };
+        // A rise from nothing is no rise to who watches.
+        Request::ALL.iter().for_each(|request| {
+            metrics.broker_errors.with_label_values(&[request.label()]);
+        });
         metrics.register()?;
         Ok(metrics)
     }
@@ -114,8 +143,8 @@ impl Metrics {
         self.messages.with_label_values(&[namespace, queue, outcome]).inc();
     }
 
-    pub(crate) fn count_broker_error(&self, request: &str) {
-        self.broker_errors.with_label_values(&[request]).inc();
+    pub(crate) fn count_broker_error(&self, request: Request) {
+        self.broker_errors.with_label_values(&[request.label()]).inc();
     }
 
     pub(crate) fn show_breaker(&self, labels: [&str; 2], what: &What) {
@@ -152,8 +181,12 @@ fn forget<T: MetricVecBuilder>(metric: &MetricVec<T>, labels: &[&str]) {
 }
 
 #[cfg(test)]
+#[path = "../../tests/src/document.rs"]
+#[expect(unreachable_pub, reason = "the tests of the broker's metrics have it from a crate")]
+mod document;
+
+#[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use capstan_api::Name;
@@ -167,9 +200,13 @@ mod tests {
         let namespace = Name::new("shop").unwrap();
         let gateway = Gateway::bind("http://127.0.0.1:1", namespace, &settings).await.unwrap();
         let (metrics, labels) = (Metrics::new(Some(gateway.metrics())).unwrap(), ["shop", "orders"]);
-        metrics.count_call(labels, &Class::Handled);
-        metrics.count_settled(labels, &Decision::Ack);
-        metrics.count_broker_error("pull");
+        let (reason, retry_after) = (String::new(), None);
+        let not_begun = Class::NotBegun { reason: reason.clone(), retry_after };
+        let classes =
+            [Class::Handled, Class::Failed(reason.clone()), Class::Malformed(reason.clone()), not_begun];
+        classes.iter().chain([&Class::Ended]).for_each(|class| metrics.count_call(labels, class));
+        let retry = Decision::Retry { delay_seconds: None, reason };
+        [Decision::Ack, retry, Decision::Release].iter().for_each(|one| metrics.count_settled(labels, one));
         metrics.show_breaker(labels, &What::Unreachable { reason: String::new(), wait: Duration::ZERO });
         metrics.call_seconds.with_label_values(&labels).observe(1.0);
         for counter in [&metrics.extends, &metrics.warnings] {
@@ -177,15 +214,11 @@ mod tests {
         }
         metrics.in_flight.with_label_values(&labels).inc();
         let text = String::from_utf8(metrics.write().unwrap()).unwrap();
-        let served = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-        let served: BTreeSet<&str> = served.collect();
-        assert!(served.len() > 15, "{served:?}");
-
-        let document = include_str!("../../docs/metrics.md");
-        let (_, section) = document.split_once("\n## The sidecar\n").unwrap();
-        let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
-        let named =
-            rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split('`').skip(1).step_by(2));
-        assert_eq!(served, named.collect());
+        let compared = document::check(include_str!("../../docs/metrics.md"), "The sidecar", &text);
+        assert_eq!(
+            compared,
+            CALLS.len() + MESSAGES.len() + Request::ALL.len() + 5 + 5,
+            "and those of the gateway"
+        );
     }
 }

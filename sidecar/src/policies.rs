@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::memory;
+use crate::metrics::Request;
 use crate::pull::retry_after;
 
 /// How long the broker waits for a change before it answers that there is none.
@@ -39,7 +40,7 @@ async fn poll(context: &Context, policies: &watch::Sender<Vec<WorkloadConsumer>>
         let answer = match answer.await {
             Ok(answer) => answer,
             Err(error) => {
-                context.metrics.count_broker_error("configuration");
+                context.metrics.count_broker_error(Request::Configuration);
                 if !failing {
                     tracing::warn!(%error, workload = %context.workload, "the broker does not say what to consume; trying again");
                 }

@@ -11,6 +11,7 @@ use capstan_api::workload::WorkloadConsumer;
 use crate::backoff::Backoff;
 use crate::context::Scope;
 use crate::gate::{Gate, Permit};
+use crate::metrics::Request;
 
 /// How long the broker waits for a first ready message before it answers with none.
 const IDLE: Duration = Duration::from_secs(30);
@@ -109,7 +110,7 @@ pub(crate) const fn retry_after(error: &ClientError) -> Option<Duration> {
 }
 
 fn report(scope: &Scope, error: &ClientError) {
-    scope.context.metrics.count_broker_error("pull");
+    scope.context.metrics.count_broker_error(Request::Pull);
     if scope.may_warn() {
         tracing::warn!(queue = %scope.queue, %error, "nothing can be pulled; trying again");
     }

@@ -4,14 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use capstan_api::Name;
-use capstan_api::workload::{ConsumerReport, PodReport, REPORT_EVERY};
+use capstan_api::workload::{ConsumerReport, PodReport};
+use capstan_api::{ClientError, Name};
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
+use crate::config::Reporting;
 use crate::context::Context;
+use crate::metrics::Request;
 use crate::pull::retry_after;
 
 /// The least time between two reports: an application can go and come many times in a second.
@@ -25,17 +27,31 @@ type Known = BTreeMap<(Name, Name), Option<String>>;
 
 /// What is known of the application, by queue and Consumer.
 #[derive(Debug)]
-pub(crate) struct Reach(watch::Sender<Known>);
+pub(crate) struct Reach {
+    known: watch::Sender<Known>,
+    reporting: Reporting,
+    started: Instant,
+}
 
 impl Reach {
-    pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Known::new()))
+    pub(crate) fn new(reporting: Reporting) -> Self {
+        Self { known: watch::Sender::new(Known::new()), reporting, started: Instant::now() }
+    }
+
+    /// The time between two looks whether what was said is still so.
+    pub(crate) const fn every(&self) -> Duration {
+        self.reporting.every
+    }
+
+    /// Whether an application that began with this sidecar may still be starting.
+    pub(crate) fn is_early(&self) -> bool {
+        self.started.elapsed() < self.reporting.grace
     }
 
     /// The application takes batches, or `unreachable` says why not.
     pub(crate) fn set(&self, queue: &Name, consumer: &Name, unreachable: Option<String>) {
         let key = (queue.clone(), consumer.clone());
-        self.0.send_if_modified(|known| {
+        self.known.send_if_modified(|known| {
             let changed = known.get(&key) != Some(&unreachable);
             known.insert(key, unreachable);
             changed
@@ -44,18 +60,18 @@ impl Reach {
 
     /// Nothing is known any more.
     pub(crate) fn forget(&self, queue: &Name, consumer: &Name) {
-        self.0.send_if_modified(|known| known.remove(&(queue.clone(), consumer.clone())).is_some());
+        self.known.send_if_modified(|known| known.remove(&(queue.clone(), consumer.clone())).is_some());
     }
 
     /// The broker may have forgotten what it was told.
     pub(crate) fn say_again(&self) {
-        self.0.send_modify(|_| {});
+        self.known.send_modify(|_| {});
     }
 }
 
 /// Reports until the drain begins, and then that this pod has nothing to say any more.
 pub(crate) async fn report(context: Arc<Context>) {
-    let (mut known, mut said) = (context.reach.0.subscribe(), false);
+    let (mut known, mut said) = (context.reach.known.subscribe(), false);
     tokio::select! {
         () = follow(&context, &mut known, &mut said) => {}
         () = context.drain.cancelled() => {}
@@ -69,15 +85,28 @@ pub(crate) async fn report(context: Arc<Context>) {
 async fn follow(context: &Context, known: &mut watch::Receiver<Known>, said: &mut bool) {
     // Who knows nothing has nothing to say.
     *said = known.wait_for(|known| !known.is_empty()).await.is_ok();
-    let mut backoff = Backoff::new(BACKOFF_MIN, REPORT_EVERY);
+    let every = context.reach.every();
+    // What is too old for this is so for long.
+    let mut is_told_old = false;
+    let mut backoff = Backoff::new(BACKOFF_MIN, every.max(BACKOFF_MIN));
     loop {
         let now = known.borrow_and_update().clone();
         let wait = match send(context, &now).await {
             Ok(()) => {
                 backoff.reset();
-                REPORT_EVERY
+                every
             }
-            Err(wait) => backoff.wait_at_least(wait),
+            Err(error) if is_unknown(&error) => {
+                if !std::mem::replace(&mut is_told_old, true) {
+                    tracing::debug!(%error, "the broker is too old to take reports about the application");
+                }
+                every
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the broker does not take the report about the application");
+                context.metrics.count_broker_error(Request::Report);
+                backoff.wait_at_least(retry_after(&error))
+            }
         };
         let least = LEAST.min(wait);
         tokio::time::sleep(least).await;
@@ -85,19 +114,17 @@ async fn follow(context: &Context, known: &mut watch::Receiver<Known>, said: &mu
     }
 }
 
-/// Sends a report; an error is how long the broker wants to be left alone.
-async fn send(context: &Context, known: &Known) -> Result<(), Option<Duration>> {
+/// Whether the broker has no path for reports, as older ones have none.
+const fn is_unknown(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { status: 404, .. } | ClientError::Malformed { status: 404, .. })
+}
+
+async fn send(context: &Context, known: &Known) -> Result<(), ClientError> {
     let consumer = |((queue, consumer), unreachable): (&(Name, Name), &Option<String>)| ConsumerReport {
         queue: queue.clone(),
         consumer: consumer.clone(),
         unreachable: unreachable.clone(),
     };
     let report = PodReport { consumers: known.iter().map(consumer).collect() };
-    let answer = context.broker.report(&context.namespace, &context.workload, &context.pod, &report);
-    answer.await.map_err(|error| {
-        // An older broker has no such path.
-        tracing::debug!(%error, "the broker does not take the report about the application");
-        context.metrics.count_broker_error("report");
-        retry_after(&error)
-    })
+    context.broker.report(&context.namespace, &context.workload, &context.pod, &report).await
 }

@@ -12,6 +12,7 @@ use crate::backoff::Backoff;
 use crate::context::Scope;
 use crate::event::{self, What};
 use crate::lease::Lease;
+use crate::metrics::Request;
 use crate::pull::retry_after;
 use crate::request::Leased;
 use crate::verdict::Decision;
@@ -46,7 +47,7 @@ pub(crate) async fn settle(scope: Arc<Scope>, decided: Decided, mut lease: Lease
                 (format!("no answer within {} s", PATIENCE.as_secs()), true)
             }
         };
-        scope.context.metrics.count_broker_error("settle");
+        scope.context.metrics.count_broker_error(Request::Settle);
         if silent {
             lease.silent(tried_at.elapsed());
         }

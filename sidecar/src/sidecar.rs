@@ -47,7 +47,8 @@ impl Sidecar {
     /// # Errors
     /// [`SidecarError`].
     pub async fn bind(config: Config) -> Result<Self, SidecarError> {
-        let Config { broker_url, namespace, workload, pod, admin, gateway, drain_timeout } = config;
+        let Config { broker_url, namespace, workload, pod, admin, gateway, drain_timeout, reporting } =
+            config;
         let gateway = match gateway {
             Some(settings) => Some(Gateway::bind_or_wait(&broker_url, namespace.clone(), &settings).await?),
             None => None,
@@ -62,7 +63,7 @@ impl Sidecar {
             events: broadcast::Sender::new(EVENTS_MAX),
             drain_timeout,
             quiesce: Quiesce::new(),
-            reach: Reach::new(),
+            reach: Reach::new(reporting),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
             drained: CancellationToken::new(),

@@ -8,6 +8,7 @@ use capstan_api::workload::WorkloadConsumer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::breaker::Reach;
 use crate::context::Scope;
 use crate::deliver::{deliver, not_delivered};
 use crate::gate::{Gate, Permit, Refusal};
@@ -120,7 +121,8 @@ impl Slot {
                     permit.report(&policy.endpoint, None);
                 }
                 Class::NotBegun { reason, retry_after } => {
-                    permit.report(&policy.endpoint, Some(Refusal { reason, retry_after }));
+                    let reach = Reach::NotBegun { retry_after };
+                    permit.report(&policy.endpoint, Some(Refusal { reason, reach }));
                 }
                 Class::Ended => drop(permit),
             }

@@ -17,12 +17,13 @@ export class QueueError extends Error {
   }
 }
 
-/** Numbers of refusals that are made here, before anything is sent. */
+/** Numbers of refusals that are made here, before anything is sent, or that mean something here. */
 export const codes = {
   batchDelay: 10202,
   messageMetadata: 10203,
   messageSize: 10204,
   batchCount: 10206,
   overloaded: 10250,
+  keysFull: 10281,
   unknown: 15000,
 } as const;

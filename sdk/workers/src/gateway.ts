@@ -1,5 +1,6 @@
 // Requests to the sidecar's gateway, which passes them on to the broker.
 
+import { randomUUID } from 'node:crypto';
 import http from 'node:http';
 import https from 'node:https';
 
@@ -24,16 +25,22 @@ interface Answer {
 /** The field `result` of an answer. */
 export type Result = Record<string, unknown>;
 
-/** The request was not taken: nothing of it was stored. */
-class Refused {
-  readonly error: QueueError;
+/** A try that came to nothing. */
+interface Failure {
+  error: QueueError;
   /** Milliseconds after which another try makes sense; never when absent. */
-  readonly again: number | undefined;
+  again?: number;
+  /** The request may have been stored all the same: another try is harmless only with the key of this one. */
+  mayBeStored: boolean;
+}
 
-  constructor(error: QueueError, again?: number) {
-    this.error = error;
-    this.again = again;
-  }
+/** What another try sends again. */
+interface Outgoing {
+  method: string;
+  path: string;
+  body: string;
+  /** The send's idempotency key: tries that have the same are stored once. */
+  key?: string;
 }
 
 export class Gateway {
@@ -49,8 +56,8 @@ export class Gateway {
   }
 
   /**
-   * POSTs a send. It is tried again only when it is certain that nothing was stored: no connection was made, or the
-   * broker had no room for it.
+   * POSTs a send, which is stored once: all of its tries have the same key. It is tried again when no connection was made
+   * or one broke, when there was no room, or when the broker is away.
    */
   async post(path: string, body: string): Promise<Result> {
     const bytes = Buffer.byteLength(body);
@@ -59,26 +66,34 @@ export class Gateway {
     }
     this.#sending += bytes;
     try {
-      return await this.#retried('POST', path, body);
+      return await this.#retried({ method: 'POST', path, body, key: randomUUID() });
     } finally {
       this.#sending -= bytes;
     }
   }
 
   async get(path: string): Promise<Result> {
-    return this.#retried('GET', path, '');
+    return this.#retried({ method: 'GET', path, body: '' });
   }
 
   close(): void {
     this.#agent.destroy();
   }
 
-  async #retried(method: string, path: string, body: string): Promise<Result> {
+  async #retried(outgoing: Outgoing): Promise<Result> {
     const deadline = performance.now() + SEND_RETRY_MS;
+    const { path } = outgoing;
+    let mayBeStored = false;
     for (let pause = SEND_PAUSE_MS; ; pause *= 2) {
-      const outcome = await this.#once(method, path, body);
-      if (!(outcome instanceof Refused)) return outcome;
-      if (outcome.again === undefined) throw outcome.error;
+      const outcome = await this.#once(outgoing);
+      if ('result' in outcome) return outcome.result;
+      mayBeStored ||= outcome.mayBeStored;
+      // Better a send that is not tried again than none.
+      if (!mayBeStored && outgoing.key !== undefined && outcome.error.code === codes.keysFull) {
+        delete outgoing.key;
+        continue;
+      }
+      if (outcome.again === undefined || (mayBeStored && outgoing.key === undefined)) throw outcome.error;
       // Full jitter on top of what was asked for, so that many senders do not come back at once.
       const wait = outcome.again + Math.random() * pause;
       if (performance.now() + wait > deadline) throw outcome.error;
@@ -87,26 +102,28 @@ export class Gateway {
     }
   }
 
-  async #once(method: string, path: string, body: string): Promise<Result | Refused> {
+  async #once(outgoing: Outgoing): Promise<{ result: Result } | Failure> {
     let answer: Answer;
     try {
-      answer = await this.#request(method, path, body);
+      answer = await this.#request(outgoing);
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
       const where = `the gateway at ${this.#base.origin}`;
       // Without a connection nothing was sent.
       if (isUnconnected(error)) {
-        return new Refused(new QueueError(`no connection to ${where}: ${code}`, codes.unknown), 0);
+        return { error: new QueueError(`no connection to ${where}: ${code}`, codes.unknown), again: 0, mayBeStored: false };
       }
-      throw new QueueError(`no answer of ${where}, so it is not known whether it was stored: ${message}`, codes.unknown);
+      const unknown = new QueueError(`no answer of ${where}, so it is not known whether it was stored: ${message}`, codes.unknown);
+      return { error: unknown, ...(BROKEN.has(code) ? { again: 0 } : {}), mayBeStored: true };
     }
     return read(answer);
   }
 
-  #request(method: string, path: string, body: string): Promise<Answer> {
+  #request({ method, path, body, key }: Outgoing): Promise<Answer> {
     const base = this.#base;
     const url = new URL(base.pathname.replace(/\/$/, '') + path, base);
-    const headers = body === '' ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
+    const content = body === '' ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
+    const headers = key === undefined ? content : { ...content, 'idempotency-key': `"${key}"` };
     const client = url.protocol === 'https:' ? https : http;
     return new Promise((resolve, reject) => {
       const request = client.request(url, { method, headers, agent: this.#agent }, (response) => {
@@ -120,6 +137,9 @@ export class Gateway {
     });
   }
 }
+
+/** What the system says of a connection that broke; Node says ECONNRESET of a half answer, too. */
+const BROKEN: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT']);
 
 /** Whether an error says that no connection came about; a name with several addresses has one error for each. */
 function isUnconnected(error: unknown): boolean {
@@ -141,17 +161,17 @@ async function readAnswer(response: http.IncomingMessage): Promise<Answer> {
 }
 
 /** Reads the envelope that the broker puts around every answer. */
-function read(answer: Answer): Result | Refused {
+function read(answer: Answer): { result: Result } | Failure {
   const envelope = parse(answer.body);
-  if (answer.status === 200 && envelope?.success === true) return object(envelope.result) ?? {};
+  if (answer.status === 200 && envelope?.success === true) return { result: object(envelope.result) ?? {} };
   const first = Array.isArray(envelope?.errors) ? object(envelope.errors[0]) : undefined;
   const message = typeof first?.message === 'string' ? first.message : `the gateway answered ${answer.status}`;
   const code = typeof first?.code === 'number' ? first.code : codes.unknown;
   const error = new QueueError(message, code);
-  // 429 says that nothing was stored, and so does a gateway that has no room. Of any other 500 or 503 nobody knows, so a
-  // second try could store it twice.
-  const nothing = answer.status === 429 || (answer.status === 503 && code === codes.overloaded);
-  return nothing ? new Refused(error, seconds(answer.retryAfter) * 1000) : new Refused(error);
+  // 429 says that nothing was stored, and so does a gateway that has no room. Of any other 5xx nobody knows.
+  const nothing = answer.status < 500 || (answer.status === 503 && code === codes.overloaded);
+  const later = answer.status === 429 || answer.status === 503;
+  return { error, ...(later ? { again: seconds(answer.retryAfter) * 1000 } : {}), mayBeStored: !nothing };
 }
 
 function seconds(retryAfter: string | undefined): number {

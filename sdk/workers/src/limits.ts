@@ -16,9 +16,9 @@ export const GATEWAY_IDLE_MS = 1_000;
 export const GATEWAY_ANSWER_MS = 70_000;
 /** Most bytes of a gateway's answer that are read. */
 export const GATEWAY_ANSWER_BYTES_MAX = 1_048_576;
-/** How long a refused send is tried again. */
+/** How long a send is tried again, from its beginning: far shorter than the five minutes for which a broker knows its key. */
 export const SEND_RETRY_MS = 5_000;
-/** First pause before a refused send is tried again; each one is twice as long. */
+/** First pause before a send is tried again; each one is twice as long. */
 export const SEND_PAUSE_MS = 100;
 
 /**

@@ -50,9 +50,8 @@ test('a refusal is an error with its cause and number, and is not tried again', 
     [400, 10204, 'body: message length of 128001 bytes exceeds limit of 128000'],
     [404, 10104, 'queue "orders" not found'],
     [409, 10252, 'delivery is paused'],
+    [422, 10280, 'the idempotency key is that of another send'],
     [500, 15000, 'the broker failed'],
-    // It may have been stored: a second try could store it twice.
-    [503, 15000, 'the broker is ending'],
   ];
   for (const [status, code, message] of refusals) {
     gateway.requests.length = 0;
@@ -120,14 +119,50 @@ test('a gateway that never listens is named', async (t) => {
   assert.equal(message, `no connection to the gateway at http://localhost:${port}: ECONNREFUSED (15000)`);
 });
 
-test('a connection that breaks says that nobody knows, and nothing is sent twice', async (t) => {
-  const gateway = await startGateway(t, [{}, 'cut']);
+test('what may have been stored is tried again with its key, and each send has its own', async (t) => {
+  const away = refusal(503, 15000, 'the broker did not take this in time');
+  const gateway = await startGateway(t, ['cut', away, 'half', {}, {}]);
   const send = await startSender(t, gateway.url);
   assert.deepEqual(await send(), [SENT]);
+  assert.equal(gateway.requests.length, 4);
+  assert.deepEqual(await send(), [SENT]);
+  const keys = gateway.requests.map((request) => request.headers['idempotency-key']);
+  assert.match(keys[0], /^"[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}"$/);
+  assert.deepEqual(keys.slice(0, 4), Array(4).fill(keys[0]));
+  assert.equal(new Set(keys).size, 2);
+  assert.equal(new Set(gateway.requests.map((request) => request.text)).size, 1);
+});
+
+test('a batch is one send with one key, and a look at the backlog has none', async (t) => {
+  const worker = `export default { async fetch(request, env) {
+    await env.ORDERS.sendBatch([{ body: 1 }, { body: 2 }]);
+    return Response.json(await env.ORDERS.metrics());
+  } };`;
+  const gateway = await startGateway(t, ['cut', {}, { result: { backlog_count: 0, backlog_bytes: 0 } }]);
+  const { fetchPort } = await startWorker(t, worker, { args: ['--queue', 'ORDERS=orders', '--gateway', gateway.url] });
+  assert.equal((await post(fetchPort, '/', {}, undefined, { method: 'GET' })).status, 200);
+  const [first, second, look, ...others] = gateway.requests.map((request) => request.headers['idempotency-key']);
+  assert.match(first, /^"[\da-f-]{36}"$/);
+  assert.deepEqual([second, look, others], [first, undefined, []]);
+});
+
+test('a connection that breaks again and again says that nobody knows', async (t) => {
+  const gateway = await startGateway(t, Array(100).fill('cut'));
+  const send = await startSender(t, gateway.url);
   const [{ name, message, code }] = await send();
   assert.deepEqual([name, code], ['QueueError', 15000]);
   assert.match(message, /^no answer of the gateway at http:\/\/127.0.0.1:\d+, so it is not known whether it was stored: socket hang up/);
-  assert.equal(gateway.requests.length, 2);
+  assert.ok(gateway.requests.length > 1 && gateway.requests.length < 50, `${gateway.requests.length} tries within 5 s`);
+});
+
+test('a broker without room for keys gets the send without one, which is not tried again once it may be stored', async (t) => {
+  const full = refusal(429, 10281, 'too many idempotency keys', { 'retry-after': '60' });
+  const gateway = await startGateway(t, [full, {}, full, 'cut']);
+  const send = await startSender(t, gateway.url);
+  assert.deepEqual(await send(), [SENT]);
+  assert.match((await send())[0].message, /so it is not known whether it was stored/);
+  const keys = gateway.requests.map((request) => typeof request.headers['idempotency-key']);
+  assert.deepEqual(keys, ['string', 'undefined', 'string', 'undefined']);
 });
 
 test('connections are kept, and no more than 64 are open', async (t) => {

@@ -133,6 +133,7 @@ export async function startGateway(test, answers = []) {
     gateway.requests.push({ method, path, headers, body, text });
     const answer = gateway.answers.shift() ?? {};
     if (answer === 'cut') return request.socket.destroy();
+    if (answer === 'half') return request.socket.end('HTTP/1.1 200 OK\r\ncontent-length: 28\r\n\r\n{"success"');
     const { status = 200, headers: more = {}, result = { metadata: { metrics: metricsOf(3) }, ids: [] } } = answer;
     const envelope = { success: status === 200, errors: [], messages: [], result, ...answer.envelope };
     response.writeHead(status, { 'content-type': 'application/json', ...more });

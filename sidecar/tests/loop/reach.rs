@@ -1,12 +1,18 @@
 //! What the broker is told about the application, and what it shows of that.
 
 use capstan_api::control::{ApplicationState, QueueState, UnreachablePod};
+use std::time::Duration;
+
 use capstan_api::workload::{ConsumerReport, PodReport, REPORT_CONSUMERS_MAX, REPORT_EVERY};
+use capstan_sidecar::Config;
+use capstan_sidecar::config::Reporting;
+use capstan_sidecar::event::What;
+use tokio::net::TcpListener;
 
 use crate::support::app::{App, Reply, silent};
 use crate::support::broker::Broker;
 use crate::support::real::{Real, orders, queue};
-use crate::support::{Running, config, name, policy};
+use crate::support::{Running, config, get, name, policy, soon};
 
 const REFUSAL: &str = "the application answered 404";
 
@@ -56,13 +62,80 @@ async fn nothing_is_told_of_a_consumer_that_is_gone() {
     sidecar.end().await;
 }
 
+/// Reports often, so that no test waits for half a minute, and knows no application that should have started by now.
+fn hasty(broker: &Broker) -> Config {
+    let reporting = Reporting { every: Duration::from_millis(200), grace: Duration::from_secs(3600) };
+    Config { reporting, ..config(broker) }
+}
+
+fn is_absent(report: &PodReport) -> bool {
+    let reason = report.consumers.first().and_then(|one| one.unreachable.as_deref());
+    reason.is_some_and(|reason| reason.contains("Connection refused"))
+}
+
+#[tokio::test]
+async fn an_application_that_goes_away_beside_an_empty_queue_is_told_of_and_its_return_too() {
+    let app = App::start([]).await;
+    let broker = Broker::start().await;
+    broker.declare(vec![policy(app.port)]);
+    let sidecar = Running::start(hasty(&broker)).await;
+    broker.until("it is said again", |seen| seen.reports.len() >= 2).await;
+    assert_eq!(broker.read(|seen| seen.reports[..2].to_vec()), [report(None), report(None)]);
+    app.stop_listening().await;
+    broker.until("it is gone", |seen| seen.reports.last().is_some_and(is_absent)).await;
+    let back = App::on(TcpListener::bind(("127.0.0.1", app.port)).await.unwrap(), []);
+    broker.until("it is back", |seen| seen.reports.last() == Some(&report(None))).await;
+    assert_eq!(back.read(|seen| seen.requests.len()), 0, "no message was needed");
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn an_application_that_is_starting_is_no_news() {
+    let (socket, port) = silent();
+    let broker = Broker::start().await;
+    broker.declare(vec![policy(port)]);
+    let mut sidecar = Running::start(hasty(&broker)).await;
+    for _ in 0..2 {
+        let event = soon("it is looked for", sidecar.events.recv()).await.unwrap();
+        assert!(matches!(event.what, What::Unreachable { .. }), "{event:?}");
+    }
+    assert_eq!(broker.read(|seen| seen.reports.clone()), []);
+    let app = App::on(socket.listen(64).unwrap(), []);
+    broker.until("it is there", |seen| !seen.reports.is_empty()).await;
+    assert_eq!(broker.read(|seen| seen.reports[0].clone()), report(None), "nothing else was told before");
+    // Now it is news, although the sidecar is still young.
+    app.stop_listening().await;
+    broker.until("it is gone", |seen| seen.reports.last().is_some_and(is_absent)).await;
+    sidecar.end().await;
+}
+
+#[tokio::test]
+async fn an_older_broker_that_knows_no_reports_is_no_error() {
+    let app = App::start([]).await;
+    let broker = Broker::start().await;
+    broker.change(|seen| seen.has_no_reports = true);
+    broker.declare(vec![policy(app.port)]);
+    let admin = Some("127.0.0.1:0".parse().unwrap());
+    let sidecar = Running::start(Config { admin, ..hasty(&broker) }).await;
+    broker.until("it is asked again", |seen| seen.reports_lost > 2).await;
+    let errors = "capstan_sidecar_broker_errors_total{request=\"report\"}";
+    let (_, metrics) = get(sidecar.admin.unwrap(), "/metrics").await;
+    assert!(metrics.contains(&format!("{errors} 0\n")), "{metrics}");
+    broker.change(|seen| (seen.has_no_reports, seen.refuse_reports) = (false, 1));
+    broker.until("its successor is told", |seen| seen.reports == [report(None)]).await;
+    let (_, metrics) = get(sidecar.admin.unwrap(), "/metrics").await;
+    assert!(metrics.contains(&format!("{errors} 1\n")), "{metrics}");
+    sidecar.end().await;
+}
+
 #[tokio::test]
 async fn the_broker_shows_what_is_said_now_and_after_its_restart() {
     let (_socket, port) = silent();
     let mut real = Real::start().await;
     real.declare(vec![orders(port), queue("orders-dlq")]).await;
     assert_eq!(real.state("orders").await.application, None);
-    let sidecar = Running::start(real.config()).await;
+    let reporting = Reporting { grace: Duration::from_millis(500), ..Reporting::default() };
+    let sidecar = Running::start(Config { reporting, ..real.config() }).await;
     let is_down = |state: &QueueState| {
         let application = state.application.as_ref();
         application.is_some_and(|application| (application.reachable, application.unreachable) == (0, 1))

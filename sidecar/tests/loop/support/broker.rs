@@ -38,6 +38,9 @@ pub(crate) struct Seen {
     pub(crate) reports: Vec<PodReport>,
     /// So many reports are refused with 503.
     pub(crate) refuse_reports: usize,
+    /// Reports that came to a path that is none, as in an older broker.
+    pub(crate) reports_lost: usize,
+    pub(crate) has_no_reports: bool,
     /// So many settles are refused with 503.
     pub(crate) refuse_settles: usize,
     /// So many settles are taken, but their answer never arrives.
@@ -224,14 +227,23 @@ async fn report(
     Json(report): Json<PodReport>,
 ) -> Response {
     assert_eq!(path, ["shop", "Deployment", "shop", "shop-1"]);
-    let mut refuse = false;
+    let (mut refuse, mut unknown) = (false, false);
     broker.change(|seen| {
+        unknown = seen.has_no_reports;
+        if unknown {
+            seen.reports_lost += 1;
+            return;
+        }
         refuse = seen.refuse_reports > 0;
         seen.refuse_reports = seen.refuse_reports.saturating_sub(1);
         if !refuse {
             seen.reports.push(report);
         }
     });
+    if unknown {
+        let envelope = Envelope::failure(ErrorCode::NoRoute, "scripted", None);
+        return (StatusCode::NOT_FOUND, Json(envelope)).into_response();
+    }
     if refuse { refused() } else { Json(serde_json::json!({})).into_response() }
 }
 

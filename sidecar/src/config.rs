@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use capstan_api::workload::{REPORT_EVERY, Workload};
+use capstan_api::workload::{OBJECT_NAME_MAX, REPORT_EVERY, Workload};
 use capstan_api::{Client, Name, SIDECAR_ADMIN_PORT};
 
 use crate::gateway::Settings;
@@ -41,8 +41,6 @@ const DRAIN_SECONDS_MAX: u64 = 43_200;
 const HOLD_SECONDS_MAX: u64 = 120;
 const HOLD_BYTES_MIN: u64 = 64 << 10;
 const HOLD_BYTES_MAX: u64 = 1 << 30;
-/// Longest pod name that Kubernetes allows.
-const POD_LENGTH_MAX: usize = 253;
 
 /// Who this sidecar is and where its broker is.
 #[derive(Debug, Clone)]
@@ -194,10 +192,10 @@ fn number(name: &'static str, read: impl Fn(&str) -> Option<String>) -> Result<O
 
 fn pod(text: String) -> Result<String, ConfigError> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    if !text.is_empty() && text.len() <= POD_LENGTH_MAX && text.bytes().all(allowed) {
+    if !text.is_empty() && text.len() <= OBJECT_NAME_MAX && text.bytes().all(allowed) {
         return Ok(text);
     }
-    Err(invalid(POD, &format!("a pod's name is 1 to {POD_LENGTH_MAX} of a-z, 0-9, '-' and '.'")))
+    Err(invalid(POD, &format!("a pod's name is 1 to {OBJECT_NAME_MAX} of a-z, 0-9, '-' and '.'")))
 }
 
 fn invalid(name: &'static str, reason: &impl ToString) -> ConfigError {

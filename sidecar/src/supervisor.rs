@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use capstan_api::Name;
-use capstan_api::workload::WorkloadConsumer;
+use capstan_api::workload::{REPORT_CONSUMERS_MAX as CONSUMERS_MAX, WorkloadConsumer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::consumer::Consumer;
 use crate::context::Context;
-
-/// Most consumers of one pod; more are left out, with a log line.
-const CONSUMERS_MAX: usize = 64;
 
 /// What tells consumers apart: namespace, queue, and the Consumer's name.
 type Key = (Name, Name, Name);

@@ -22,19 +22,20 @@ impl Stall {
         Self { least, looked: Instant::now(), until: None }
     }
 
-    /// The engine runs; it meant to wait so long at most since the last look.
+    /// The engine runs; it meant to wait so long at most since the last look. A stall within the time that another gave, or
+    /// right after it, gives none: on a disk that is slow for good, leases and delays would never end.
     pub(super) fn look(&mut self, meant: Duration) {
         let now = Instant::now();
         let late = now.saturating_duration_since(self.looked).saturating_sub(meant);
         self.looked = now;
-        if late >= self.least {
+        if let Some(until) = self.until {
+            self.until = Some(until).filter(|until| *until > now);
+        } else if late >= self.least {
             tracing::warn!(
                 seconds = late.as_secs_f32(),
                 "the broker did not run for a while; leases last longer by it"
             );
             self.until = now.checked_add(late.min(GRACE_MAX));
-        } else if self.until.is_some_and(|until| until <= now) {
-            self.until = None;
         }
     }
 
@@ -52,12 +53,29 @@ mod tests {
 
     fn after(meant: Duration) -> Stall {
         let mut stall = Stall::new(LEAST);
-        let began = Instant::now();
-        while began.elapsed() < 2 * LEAST {
-            std::thread::yield_now();
-        }
+        pass(2 * LEAST);
         stall.look(meant);
         stall
+    }
+
+    fn pass(time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn when_every_turn_is_late_something_ends_all_the_same() {
+        let mut stall = after(Duration::ZERO);
+        assert!(stall.left() > Duration::ZERO);
+        // As late as what was given lasts, and later.
+        pass(stall.left() + LEAST);
+        stall.look(Duration::ZERO);
+        assert_eq!(stall.left(), Duration::ZERO, "one stall gives time after the other");
+        pass(2 * LEAST);
+        stall.look(Duration::ZERO);
+        assert!(stall.left() > Duration::ZERO, "a later one gives time again");
     }
 
     #[test]

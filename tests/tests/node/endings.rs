@@ -41,13 +41,14 @@ async fn a_rolling_update_under_load_handles_each_message_once() {
 
 #[tokio::test]
 async fn a_deleted_pod_finishes_what_it_has() {
-    with("deleted", Subject::default(), async |namespace, broker| {
-        let sent = broker.send("orders", &orders(60, TAKES_MS)).await;
-        until_in_flight(broker, 20).await;
-        namespace.kubectl(&["delete", "pod", &first_pod(namespace).await.name_any(), "--wait"]).await;
-        until_handled(namespace, broker).await.assert_once(&sent);
-    })
-    .await;
+    with("deleted", Subject::default(), delete_a_busy_pod).await;
+}
+
+async fn delete_a_busy_pod(namespace: &Namespace, broker: &BrokerAccess<'_>) {
+    let sent = broker.send("orders", &orders(60, TAKES_MS)).await;
+    until_in_flight(broker, 20).await;
+    namespace.kubectl(&["delete", "pod", &first_pod(namespace).await.name_any(), "--wait"]).await;
+    until_handled(namespace, broker).await.assert_once(&sent);
 }
 
 #[tokio::test]
@@ -101,13 +102,7 @@ async fn until_restarted(namespace: &Namespace, pod: &str) {
 #[tokio::test]
 async fn an_application_with_a_hook_of_its_own_finishes_what_it_has() {
     let hook = "lifecycle: {preStop: {sleep: {seconds: 5}}}";
-    with("hook", Subject { container: hook, ..Subject::default() }, async |namespace, broker| {
-        let sent = broker.send("orders", &orders(60, TAKES_MS)).await;
-        until_in_flight(broker, 20).await;
-        namespace.kubectl(&["delete", "pod", &first_pod(namespace).await.name_any(), "--wait"]).await;
-        until_handled(namespace, broker).await.assert_once(&sent);
-    })
-    .await;
+    with("hook", Subject { container: hook, ..Subject::default() }, delete_a_busy_pod).await;
 }
 
 /// It ends by SIGKILL when its grace period is over. What it was still handling goes to another pod, at no attempt.

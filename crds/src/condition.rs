@@ -16,8 +16,33 @@ pub const SIDECARS_INJECTED: &str = "SidecarsInjected";
 pub const INJECTION_CONTESTED: &str = "InjectionContested";
 /// Consumer: the applications of its pods take batches. Unknown while no sidecar has said anything.
 pub const APP_REACHABLE: &str = "AppReachable";
+/// Consumer: a pod's end may cut calls that its endpoint.timeout allows.
+pub const DRAIN_BOUNDED: &str = "DrainBounded";
 /// Broker: its pod serves.
 pub const AVAILABLE: &str = "Available";
+
+/// A verdict about one aspect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the condition is True.
+    pub holds: bool,
+    /// One of [`reason`].
+    pub reason: &'static str,
+    /// For people; says what to do where something is wrong.
+    pub message: String,
+}
+
+impl Verdict {
+    /// It holds.
+    pub fn yes(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { holds: true, reason, message: message.into() }
+    }
+
+    /// It does not hold; the message says what to do.
+    pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { holds: false, reason, message: message.into() }
+    }
+}
 
 /// Reasons, as CamelCase words.
 pub mod reason {
@@ -63,6 +88,8 @@ pub mod reason {
     pub const BROKER_MISMATCH: &str = "BrokerMismatch";
     /// Something in the pod template already has the sidecar's name or port.
     pub const NAME_TAKEN: &str = "NameTaken";
+    /// The workload's own manifest has another sidecar than the Consumers ask for.
+    pub const RENDERED_DIFFERS: &str = "RenderedDiffers";
     /// Every pod has the sidecar.
     pub const INJECTED: &str = "Injected";
     /// Some pods have no sidecar yet.
@@ -79,6 +106,10 @@ pub mod reason {
     pub const UNREACHABLE: &str = "Unreachable";
     /// No sidecar has said anything about its application yet.
     pub const NOT_REPORTED: &str = "NotReported";
+    /// Pods have less time to end than a call may take.
+    pub const GRACE_PERIOD_SHORT: &str = "GracePeriodShort";
+    /// Pods have time to end every call.
+    pub const GRACE_PERIOD_SUFFICES: &str = "GracePeriodSuffices";
     /// The pod serves.
     pub const SERVING: &str = "Serving";
     /// The pod does not serve (yet).
@@ -90,7 +121,7 @@ pub mod reason {
 #[cfg(test)]
 mod tests {
     /// What needs no remedy.
-    const GOOD: [&str; 9] = [
+    const GOOD: [&str; 10] = [
         "AsDeclared",
         "Accepted",
         "Resolved",
@@ -99,6 +130,7 @@ mod tests {
         "Injected",
         "Uncontested",
         "Reachable",
+        "GracePeriodSuffices",
         "Serving",
     ];
 

@@ -254,6 +254,32 @@ pub struct Sidecar {
     pub admin_port: u16,
     /// Its requests and limits. Default: requests 10m CPU and 32Mi memory, limit 64Mi memory.
     pub resources: Resources,
+    /// `Inject` gives the application's containers a preStop hook that returns when the sidecar's calls have ended, so that
+    /// they get SIGTERM only then; `None` does not. Containers with a hook of their own keep it. Where sidecars get into pods
+    /// by admission, the hook always comes with them, and this is not looked at. Where they stand in the pod template, a
+    /// deploy that adds a hook to such a container is refused until this is `None`. Default None.
+    pub app_pre_stop: AppPreStop,
+    /// When pods get the sidecar of a newer Capstan: `OnRestart`, with their next rollout; `Rolling`, soon, a few workloads
+    /// of the cluster at a time. Default OnRestart.
+    pub update_policy: UpdatePolicy,
+}
+
+/// Whether the application's containers get a preStop hook.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum AppPreStop {
+    #[default]
+    None,
+    Inject,
+}
+
+/// When pods get the sidecar of a newer version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum UpdatePolicy {
+    #[default]
+    OnRestart,
+    Rolling,
 }
 
 impl Default for Sidecar {
@@ -262,6 +288,8 @@ impl Default for Sidecar {
             gateway_port: capstan_api::SIDECAR_GATEWAY_PORT,
             admin_port: capstan_api::SIDECAR_ADMIN_PORT,
             resources: Resources::literal(&[("cpu", "10m"), ("memory", "32Mi")], &[("memory", "64Mi")]),
+            app_pre_stop: AppPreStop::None,
+            update_policy: UpdatePolicy::OnRestart,
         }
     }
 }
@@ -279,7 +307,10 @@ pub struct ConsumerStatus {
     /// The sidecars in the target's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarStatus>,
-    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested, AppReachable.
+    /// What the admission policy puts into the target's pods; the same in all Consumers of a workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injection: Option<Injection>,
+    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested, AppReachable, DrainBounded.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,
@@ -295,11 +326,25 @@ pub struct Replicas {
     pub ready: u32,
 }
 
+/// The sidecar that the admission policy gives to pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Injection {
+    /// Base URL of its broker.
+    pub broker_url: String,
+    /// The port of its probes, hooks and metrics.
+    pub admin_port: u16,
+    /// The port on localhost of the application's sends.
+    pub gateway_port: u16,
+    /// Its requests and limits.
+    pub resources: Resources,
+}
+
 /// How many pods have which sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SidecarStatus {
-    /// How sidecars get into pods: Template.
+    /// How sidecars get into pods: Admission, Template, or Manual where the workload's own manifest has it.
     pub mode: String,
     /// The version that new pods get.
     pub version: String,

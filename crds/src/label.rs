@@ -11,6 +11,9 @@ pub const BROKER: &str = "capstan.dev/broker";
 /// On an object that the operator created on its own, without owner: why.
 pub const CREATED_FOR: &str = "capstan.dev/created-for";
 
+/// On the pod template of a target: whose change makes pods that are completed by the admission policy.
+pub const SIDECAR_MARK: &str = "capstan.dev/sidecar";
+
 /// The name of the injected container.
 pub const SIDECAR: &str = "capstan";
 /// The field manager of everything the operator applies.

@@ -15,6 +15,7 @@ mod definition;
 mod document;
 pub mod duration;
 pub mod label;
+pub mod names;
 mod parse;
 mod policy;
 pub mod quantity;

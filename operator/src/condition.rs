@@ -1,29 +1,10 @@
 //! Conditions of a status: set by type, with transition times that stay when nothing changed.
 
+pub use capstan_crds::condition::Verdict;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// A longer message is cut: it is read in a terminal, and written on every change. (The API takes 32,768 bytes.)
 const MESSAGE_CHARS_MAX: usize = 1024;
-
-/// A verdict about one aspect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    pub holds: bool,
-    pub reason: &'static str,
-    pub message: String,
-}
-
-impl Verdict {
-    /// It holds.
-    pub fn yes(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { holds: true, reason, message: message.into() }
-    }
-
-    /// It does not hold; the message says what to do.
-    pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { holds: false, reason, message: message.into() }
-    }
-}
 
 /// The new conditions, in the order they are set, built over the old ones.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use capstan_crds::Key;
+use capstan_inject::Images;
 
 /// Reconciles Capstan's Brokers, Queues and Consumers.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,6 +36,10 @@ pub struct Config {
         default_value = "http://capstan-{broker}-0.capstan-{broker}-pods.{namespace}.svc:9795"
     )]
     pub broker_control_url: String,
+    /// The MutatingAdmissionPolicy, and its binding of the same name, by which pods get their sidecar. Without it, or where
+    /// the cluster does not have it, sidecars stand in pod templates.
+    #[arg(long, env = "CAPSTAN_ADMISSION_POLICY")]
+    pub admission_policy: Option<String>,
     /// How often brokers are looked at, in milliseconds.
     #[arg(long, env = "CAPSTAN_POLL_MS", default_value_t = 5000)]
     pub poll_ms: u64,
@@ -44,6 +49,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The image of sidecars.
+    #[must_use]
+    pub fn sidecar_images(&self) -> Images {
+        Images { sidecar: self.sidecar_image.clone(), pull_policy: self.sidecar_pull_policy.clone() }
+    }
+
     /// The address of a Broker's control API.
     #[must_use]
     pub fn control_url(&self, broker: &Key) -> String {

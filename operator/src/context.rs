@@ -13,8 +13,10 @@ use crate::config::Config;
 use crate::contest::Contests;
 use crate::events::Events;
 use crate::limiter::Limiter;
+use crate::mode::Modes;
 use crate::reach::Reaches;
 use crate::work::WorkQueue;
+use crate::workload::{Complete, Rollouts, Told};
 use crate::world::{Unit, World};
 
 /// Writes of counts per second, in all.
@@ -39,6 +41,10 @@ pub(crate) struct Context {
     pub(crate) count_writes: Limiter,
     pub(crate) applied: Applied<Object>,
     pub(crate) contests: Contests,
+    pub(crate) mode: Modes,
+    pub(crate) told: Told,
+    pub(crate) rollouts: Rollouts,
+    pub(crate) complete: Complete,
     pub(crate) reaches: Reaches,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
@@ -60,6 +66,10 @@ impl Context {
             count_writes: Limiter::new(COUNT_WRITES_PER_SECOND),
             applied: Applied::default(),
             contests: Contests::default(),
+            mode: Modes::default(),
+            told: Told::default(),
+            rollouts: Rollouts::default(),
+            complete: Complete::default(),
             reaches: Reaches::default(),
             controls: Mutex::default(),
         }

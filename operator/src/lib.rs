@@ -15,6 +15,7 @@
 //! | `CAPSTAN_POD` | `--identity` | name in the Lease and in Events |
 //! | `CAPSTAN_LISTEN` | `--listen` | address of `/healthz` and `/readyz`, `0.0.0.0:8080` |
 //! | `CAPSTAN_BROKER_CONTROL_URL` | `--broker-control-url` | where a Broker's control API is; `{broker}`, `{namespace}` |
+//! | `CAPSTAN_ADMISSION_POLICY` | `--admission-policy` | the policy by which pods get their sidecar; none: by the pod template |
 //! | `CAPSTAN_POLL_MS` | `--poll-ms` | how often brokers are looked at, 5000 |
 //! | `CAPSTAN_CONCURRENCY` | `--concurrency` | units reconciled at once, 16 |
 //! | `CAPSTAN_LOG` | | log level or filter, `info` |
@@ -34,6 +35,7 @@
 //! | apps | deployments | get, list, watch, patch | targets |
 //! | (core) | services | get, list, watch, create, patch | Brokers |
 //! | (core) | pods | list | which pods of a target have the sidecar, while it rolls out |
+//! | admissionregistration.k8s.io | mutatingadmissionpolicies, mutatingadmissionpolicybindings, one name of each | get | whether pods get sidecars by admission |
 //! | events.k8s.io | events | create, patch | changes of conditions |
 //! | coordination.k8s.io | leases, in its own namespace | get, create, patch | one active operator |
 //!
@@ -51,8 +53,7 @@ mod events;
 mod health;
 mod leader;
 mod limiter;
-mod names;
-mod pod;
+mod mode;
 mod reach;
 mod run;
 mod status;
@@ -60,4 +61,6 @@ pub mod work;
 mod workload;
 pub mod world;
 
+use capstan_crds::names;
+use capstan_inject::pod;
 pub use run::run;

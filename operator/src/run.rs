@@ -16,7 +16,7 @@ use crate::health::{self, Ready};
 use crate::leader::Leader;
 use crate::work::{Outcome, WorkQueue};
 use crate::world::{Unit, World, watch_all};
-use crate::{broker, workload};
+use crate::{broker, mode, workload};
 
 /// Runs until `shutdown` is cancelled.
 ///
@@ -69,6 +69,8 @@ async fn work(
         Some(ended) = tasks.join_next() => return finished(ended),
     }
     info!("active");
+    mode::look_first(context).await;
+    tasks.spawn(mode::keep_looking(Arc::clone(context)));
     let mut workers = JoinSet::new();
     for _ in 0..context.config.concurrency.max(1) {
         workers.spawn(worker(Arc::clone(context)));

@@ -1,17 +1,27 @@
 //! Bringing a plan about, without a write when the workload is as planned already.
 
+use std::time::Duration;
+
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::condition::reason;
+use capstan_inject::{Action, Fields, Injection as Wanted, Mark};
 use k8s_openapi::api::core::v1::Container;
 use tracing::{info, warn};
 
 use super::patch::apply;
-use super::plan::Action;
+use super::pods::{Pods, version};
+use super::rollouts::Turn;
 use crate::api::ApiError;
-use crate::applied::{Mark, content};
+use crate::applied::{Mark as Applied, content};
 use crate::condition::Verdict;
 use crate::context::{Context, Object};
+use crate::mode::Mode;
 use crate::world::Workload;
+
+/// How often a rollout is begun anew because its pods came without a sidecar.
+const AGAIN_MAX: u32 = 3;
+/// When to ask again for a turn to roll.
+const TURN: Duration = Duration::from_secs(10);
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,12 +30,16 @@ pub(super) struct Injection {
     pub(super) template: Verdict,
     /// Whether someone else writes the same fields (it *holds* when contested).
     pub(super) contested: Verdict,
+    /// What keeps pods with an older sidecar from being replaced.
+    pub(super) held: Option<String>,
+    /// When to look again, if not at the next event.
+    pub(super) again: Option<Duration>,
 }
 
 impl Injection {
     fn done() -> Self {
         let contested = Verdict::no(reason::UNCONTESTED, "nobody else writes the sidecar's fields");
-        Self { template: Verdict::yes(reason::INJECTED, ""), contested }
+        Self { template: Verdict::yes(reason::INJECTED, ""), contested, held: None, again: None }
     }
 
     fn contested(message: &str) -> Self {
@@ -33,26 +47,37 @@ impl Injection {
         Self {
             template: Verdict::no(reason::CONFLICT, &text),
             contested: Verdict::yes(reason::CONFLICT, text),
+            ..Self::done()
         }
     }
 
     fn refused(text: String) -> Self {
         Self { template: Verdict::no(reason::INJECTION_REFUSED, text), ..Self::done() }
     }
+
+    /// The admission policy does not know of the sidecar yet.
+    pub(super) fn untold(wait: Duration) -> Self {
+        let text = "the admission policy is told of the sidecar before pods are replaced";
+        Self { template: Verdict::no(reason::PENDING, text), again: Some(wait), ..Self::done() }
+    }
+}
+
+/// A workload, what it is to become, and the sidecars of its pods.
+pub(super) struct Task<'a> {
+    pub(super) context: &'a Context,
+    pub(super) reference: &'a Reference,
+    pub(super) workload: &'a Workload,
+    pub(super) pods: Option<&'a Pods>,
 }
 
 /// Does what is planned.
-pub(super) async fn bring_about(
-    context: &Context,
-    reference: &Reference,
-    workload: &Workload,
-    action: &Action,
-) -> Result<Injection, ApiError> {
+pub(super) async fn bring_about(task: &Task<'_>, action: &Action) -> Result<Injection, ApiError> {
     let result = match action {
         Action::Leave => return Ok(Injection::done()),
-        Action::Remove => remove(context, reference, workload).await,
-        Action::Inject(container) => inject(context, reference, workload, container).await,
+        Action::Remove => task.remove().await,
+        Action::Inject(wanted) => task.inject(wanted).await,
     };
+    let Task { context, reference, workload, .. } = task;
     match result {
         Ok(injection) => Ok(injection),
         Err(ApiError::Contested(message)) => {
@@ -68,70 +93,147 @@ pub(super) async fn bring_about(
     }
 }
 
-async fn remove(
-    context: &Context,
-    reference: &Reference,
-    workload: &Workload,
-) -> Result<Injection, ApiError> {
-    apply(&context.client, reference, workload, None, false).await?;
-    forget(context, &workload.key.namespace, reference);
-    info!(kind = reference.kind.as_str(), workload = %workload.key, "sidecar taken away");
-    Ok(Injection::done())
-}
+impl Task<'_> {
+    async fn remove(&self) -> Result<Injection, ApiError> {
+        apply(&self.context.client, self.reference, self.workload, &Fields::default(), false).await?;
+        forget(self.context, &self.workload.key.namespace, self.reference);
+        info!(kind = self.reference.kind.as_str(), workload = %self.workload.key, "sidecar taken away");
+        Ok(Injection::done())
+    }
 
-async fn inject(
-    context: &Context,
-    reference: &Reference,
-    workload: &Workload,
-    container: &Container,
-) -> Result<Injection, ApiError> {
-    let object = Object::Sidecar(workload.key.namespace.clone(), reference.clone());
-    let content = content(container);
-    let last = context.applied.get(&object).filter(|mark| mark.uid == workload.uid);
-    if let Some(last) = last.as_ref().filter(|mark| mark.content == content) {
-        let applied: i64 = last.version.parse().unwrap_or_default();
-        // What the watch has not shown yet is not known to be otherwise.
-        if applied >= workload.generation {
+    async fn inject(&self, wanted: &Wanted) -> Result<Injection, ApiError> {
+        let template = self.template(wanted);
+        if self.context.mode.get() == Mode::Template {
+            return self.by_template(wanted, template).await;
+        }
+        // What an earlier operator put into the template stays there, and restarts nobody, until it has to change.
+        if self.workload.owns_sidecar && !self.workload.owns_mark && !self.differs(&template).await? {
             return Ok(Injection::done());
         }
-        if !workload.is_ours {
-            context.contests.add(&workload.key.namespace, reference);
+        self.by_admission(wanted).await
+    }
+
+    fn template(&self, wanted: &Wanted) -> Fields {
+        Fields { sidecar: Some(wanted.container.clone()), hooks: wanted.hooks.clone(), mark: None }
+    }
+
+    async fn by_template(&self, wanted: &Wanted, mut fields: Fields) -> Result<Injection, ApiError> {
+        let live = self.workload.sidecar.as_ref().filter(|_| self.workload.owns_sidecar);
+        let is_old = live.is_some_and(|live| is_other_image(live, &wanted.container));
+        if !is_old || self.differs(&fields).await? {
+            return self.bring(fields).await;
+        }
+        // All that is new is the image. That is no reason to restart anyone's pods who did not ask for it.
+        match self.turn(wanted.is_rolling) {
+            Some(Turn::Yours) => self.bring(fields).await,
+            turn => {
+                if let (Some(live), Some(sidecar)) = (live, &mut fields.sidecar) {
+                    (sidecar.image, sidecar.image_pull_policy) =
+                        (live.image.clone(), live.image_pull_policy.clone());
+                }
+                Ok(held(self.bring(fields).await?, turn))
+            }
         }
     }
-    if context.contests.pause(&workload.key.namespace, reference).is_some() {
-        return Ok(Injection::contested(
-            "the sidecar was taken out, or its fields written, three times in ten minutes",
-        ));
+
+    async fn by_admission(&self, wanted: &Wanted) -> Result<Injection, ApiError> {
+        let live = self.workload.mark.as_deref().filter(|_| self.workload.owns_mark).map(Mark::parse);
+        let live = live.filter(|live| live.identity == wanted.identity.mark());
+        let is_new = live.is_none();
+        let mut mark =
+            live.unwrap_or_else(|| Mark { identity: wanted.identity.mark(), version: None, again: 0 });
+        let pods = self.pods.filter(|_| !is_new && self.workload.is_rolled_out());
+        let mut turn = None;
+        if let Some(pods) = pods.filter(|pods| pods.outdated > 0) {
+            turn = self.turn(wanted.is_rolling);
+            if turn == Some(Turn::Yours) {
+                mark = Mark { version: Some(version(pods.image())), again: 0, ..mark };
+            }
+        }
+        if pods.is_some_and(|pods| pods.missing > 0) {
+            if mark.again >= AGAIN_MAX {
+                return Ok(Injection::refused(unadmitted(self.context)));
+            }
+            mark.again += 1;
+            info!(workload = %self.workload.key, again = mark.again, "pods came without a sidecar: rolling again");
+        }
+        Ok(held(self.bring(Fields::of_mark(&mark)).await?, turn))
     }
-    let applied = if differs_in_image_alone(context, reference, workload, container).await? {
-        workload.clone()
-    } else {
-        apply(&context.client, reference, workload, Some(container), false).await?
-    };
-    if applied.generation != workload.generation {
-        info!(kind = reference.kind.as_str(), workload = %workload.key, "sidecar injected");
+
+    /// Whether a workload may be rolled for a newer sidecar; none when it did not ask for it.
+    fn turn(&self, is_rolling: bool) -> Option<Turn> {
+        let Self { context, reference, workload, .. } = self;
+        is_rolling.then(|| context.rollouts.ask(&workload.key.namespace, reference, &context.world.read()))
     }
-    context.applied.set(object, Mark { content, uid: applied.uid, version: applied.generation.to_string() });
-    Ok(Injection::done())
+
+    /// Applies fields, unless they were applied last and nobody has changed anything since.
+    async fn bring(&self, fields: Fields) -> Result<Injection, ApiError> {
+        let Self { context, reference, workload, .. } = self;
+        let object = Object::Sidecar(workload.key.namespace.clone(), (*reference).clone());
+        let content = content(&fields);
+        let last = context.applied.get(&object).filter(|mark| mark.uid == workload.uid);
+        if let Some(last) = last.as_ref().filter(|mark| mark.content == content) {
+            let applied: i64 = last.version.parse().unwrap_or_default();
+            // What the watch has not shown yet is not known to be otherwise.
+            if applied >= workload.generation {
+                return Ok(Injection::done());
+            }
+            if !workload.is_ours() {
+                context.contests.add(&workload.key.namespace, reference);
+            }
+        }
+        if context.contests.pause(&workload.key.namespace, reference).is_some() {
+            return Ok(Injection::contested(
+                "the sidecar was taken out, or its fields written, three times in ten minutes",
+            ));
+        }
+        let applied = apply(&context.client, reference, workload, &fields, false).await?;
+        if applied.generation != workload.generation {
+            info!(kind = reference.kind.as_str(), workload = %workload.key, "sidecar injected");
+        }
+        let version = applied.generation.to_string();
+        context.applied.set(object, Applied { content, uid: applied.uid, version });
+        Ok(Injection::done())
+    }
+
+    /// Whether the template would be another one, but for the sidecar's image, were these fields applied. The API server
+    /// knows best what it makes of a container: defaults, quantities, other people's webhooks.
+    async fn differs(&self, fields: &Fields) -> Result<bool, ApiError> {
+        let Some(live) = &self.workload.sidecar else { return Ok(true) };
+        let mut old = fields.clone();
+        if let Some(sidecar) = &mut old.sidecar {
+            (sidecar.image, sidecar.image_pull_policy) = (live.image.clone(), live.image_pull_policy.clone());
+        }
+        let would_be = apply(&self.context.client, self.reference, self.workload, &old, true).await?;
+        Ok(would_be.sidecar.as_ref() != Some(live) || would_be.containers != self.workload.containers)
+    }
 }
 
-/// Whether all that is new is the sidecar's image. That is no reason to restart anyone's pods: the new image comes with
-/// the next change of the sidecar.
-async fn differs_in_image_alone(
-    context: &Context,
-    reference: &Reference,
-    workload: &Workload,
-    container: &Container,
-) -> Result<bool, ApiError> {
-    let Some(live) = workload.sidecar.as_ref().filter(|_| workload.is_ours) else { return Ok(false) };
-    if live.image == container.image && live.image_pull_policy == container.image_pull_policy {
-        return Ok(false);
-    }
-    let (image, image_pull_policy) = (live.image.clone(), live.image_pull_policy.clone());
-    let old = Container { image, image_pull_policy, ..container.clone() };
-    // The API server knows best what it makes of a container: defaults, quantities, other people's webhooks.
-    let would_be = apply(&context.client, reference, workload, Some(&old), true).await?;
-    Ok(would_be.sidecar.as_ref() == Some(live))
+fn is_other_image(live: &Container, wanted: &Container) -> bool {
+    live.image != wanted.image || live.image_pull_policy != wanted.image_pull_policy
+}
+
+/// Says why pods keep their older sidecar for now.
+fn held(injection: Injection, turn: Option<Turn>) -> Injection {
+    let (held, again) = match turn {
+        Some(Turn::Wait) => (Some("other workloads roll first".to_owned()), Some(TURN)),
+        Some(Turn::Stopped(workload)) => (
+            Some(format!(
+                "no more workloads are rolled since {workload} does not come back: look at its pods"
+            )),
+            Some(TURN),
+        ),
+        Some(Turn::Yours) | None => (None, None),
+    };
+    Injection { held, again: injection.again.or(again), ..injection }
+}
+
+fn unadmitted(context: &Context) -> String {
+    let policy = context.config.admission_policy.as_deref().unwrap_or_default();
+    format!(
+        "pods are created without the sidecar, which the admission policy {policy} gives them: see kubectl describe \
+         mutatingadmissionpolicy {policy}, and upgrade the chart capstan"
+    )
 }
 
 /// Forgets what was applied to a workload that is gone, or that has nothing of ours any more.

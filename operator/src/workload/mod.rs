@@ -1,28 +1,36 @@
 //! A workload and the Consumers that name it; and Consumers without a workload.
 
-mod container;
 mod inject;
 mod patch;
-mod plan;
 mod pods;
+mod rollouts;
 mod status;
+mod told;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_api::workload::Workload as Reference;
+use capstan_crds::consumer::Injection as Parameters;
 use capstan_crds::{Consumer, ConsumerStatus, Key, Queue};
+use capstan_inject::{Action, Claimant, Plan, plan, sort};
 use kube::{Resource, ResourceExt};
 use tracing::{info, warn};
 
-use self::inject::{Injection, bring_about};
-use self::plan::{Action, Claimant, plan, sort};
+use self::inject::{Injection, Task, bring_about};
+use self::pods::{Pods, Way};
 use self::status::{BAD_WHEN_TRUE, Target};
+use self::told::SETTLES;
 use crate::api::ApiError;
 use crate::context::Context;
+use crate::mode::Mode;
 use crate::reach::Reachable;
 use crate::work::Outcome;
 use crate::world::{State, Workload};
+
+pub(crate) use self::pods::Complete;
+pub(crate) use self::rollouts::Rollouts;
+pub(crate) use self::told::Told;
 
 /// Everything is looked at this often, even when nothing seems to happen.
 const RESYNC: Duration = Duration::from_secs(600);
@@ -56,26 +64,31 @@ async fn bring_all_about(
     reference: &Reference,
 ) -> Result<Outcome, ApiError> {
     let Scene { workload, claimants } = dereference(&context.world.read(), namespace, reference);
-    let plan = plan(namespace, reference, workload.as_deref(), &claimants, &context.config);
-    let injection = match &workload {
-        Some(workload) => Some(bring_about(context, reference, workload, &plan.action).await?),
+    let images = context.config.sidecar_images();
+    let plan = plan(namespace, reference, workload.as_deref(), &claimants, &images);
+    let parameters = parameters(context, &plan);
+    let is_told = !matches!(plan.action, Action::Inject(_)) || is_told(&claimants, parameters.as_ref());
+    let (injection, pods) = match &workload {
+        Some(workload) => {
+            let wait = if is_told { context.told.wait(namespace, reference) } else { Some(SETTLES) };
+            injected(context, reference, workload, &plan, wait).await?
+        }
         None => {
             inject::forget(context, namespace, reference);
-            None
+            context.complete.forget(namespace, reference);
+            (None, None)
         }
     };
-    let is_wanted = matches!(plan.action, Action::Inject(_)) || workload.as_ref().is_some_and(|w| w.is_ours);
-    let sidecar = match &workload {
-        Some(workload) if is_wanted && !claimants.is_empty() => {
-            Some(pods::count(&context.client, workload, &context.config.sidecar_image).await?)
-        }
-        _ => None,
-    };
+    let by_admission = context.mode.get() == Mode::Admission;
+    let sidecar = workload.as_deref().zip(pods.as_ref());
+    let sidecar =
+        sidecar.map(|(workload, pods)| pods.status(Way::of(workload, plan.is_manual, by_admission)));
     let target = Target {
         plan: &plan,
         workload: workload.as_deref(),
         injection: injection.as_ref(),
         sidecar: sidecar.as_ref(),
+        parameters: parameters.as_ref(),
     };
     let now = crate::status::now();
     for claimant in &claimants {
@@ -84,7 +97,57 @@ async fn bring_all_about(
         let new = status::push(claimant, &target, queue.as_deref(), &application, &now);
         write(context, &claimant.consumer, new).await?;
     }
+    if !is_told {
+        context.told.now(namespace, reference);
+    }
     Ok(outcome(context, namespace, reference, &claimants, injection.as_ref()))
+}
+
+/// What the admission policy is to be told: nothing where there is none.
+fn parameters(context: &Context, plan: &Plan) -> Option<Parameters> {
+    let identity = plan.identity.as_ref().filter(|_| context.mode.get() == Mode::Admission);
+    identity.map(capstan_inject::Identity::injection)
+}
+
+/// Whether every Consumer of the workload says what the admission policy is to be told. Where there is no policy nobody
+/// has to be told.
+fn is_told(claimants: &[Claimant], parameters: Option<&Parameters>) -> bool {
+    let Some(parameters) = parameters else { return true };
+    let told = |claimant: &Claimant| {
+        let status = claimant.consumer.status.as_ref();
+        status.and_then(|status| status.injection.as_ref()) == Some(parameters)
+    };
+    claimants.iter().all(told)
+}
+
+/// Brings the sidecar about, and counts the pods that have it. `wait` is for how long nothing may be brought about by
+/// admission.
+async fn injected(
+    context: &Context,
+    reference: &Reference,
+    workload: &Workload,
+    plan: &Plan,
+    wait: Option<Duration>,
+) -> Result<(Option<Injection>, Option<Pods>), ApiError> {
+    let by_admission = context.mode.get() == Mode::Admission;
+    let is_wanted = matches!(plan.action, Action::Inject(_)) || workload.is_ours() || plan.is_manual;
+    let way = Way::of(workload, plan.is_manual, by_admission);
+    let pods = match is_wanted && plan.action != Action::Remove || plan.is_manual {
+        true => Some(pods::count(context, reference, workload, way).await?),
+        false => None,
+    };
+    if matches!(plan.action, Action::Inject(_))
+        && by_admission
+        && let Some(wait) = wait
+    {
+        return Ok((Some(Injection::untold(wait)), pods));
+    }
+    let task = Task { context, reference, workload, pods: pods.as_ref() };
+    let injection = Box::pin(bring_about(&task, &plan.action)).await?;
+    if plan.action == Action::Remove {
+        context.complete.forget(&workload.key.namespace, reference);
+    }
+    Ok((Some(injection), pods))
 }
 
 /// What is to be shown of the applications in a workload's pods.
@@ -117,6 +180,7 @@ fn outcome(
         return Outcome::Done;
     }
     match injection {
+        Some(Injection { again: Some(again), .. }) => Outcome::Again(*again),
         Some(injection) if !injection.template.holds => {
             Outcome::Again(context.contests.pause(namespace, reference).unwrap_or(REFUSED))
         }

@@ -1,52 +1,159 @@
 //! Which pods of a workload have which sidecar.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use capstan_api::workload::Workload as Reference;
 use capstan_crds::consumer::SidecarStatus;
 use capstan_crds::label;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::Api;
 use kube::api::ListParams;
 use kube::core::Selector;
-use kube::{Api, Client};
 
 use crate::api::{ApiError, bounded};
+use crate::context::Context;
 use crate::world::Workload;
 
-/// How sidecars get into pods.
-const MODE: &str = "Template";
 /// Pods of one workload that are looked at; the rest counts as the first ones do not.
 const PODS_MAX: u32 = 500;
 
-/// Counts pods by sidecar. While everything is rolled out, nobody needs to be asked.
+/// How sidecars got into a workload's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Admission,
+    Template,
+    Manual,
+}
+
+impl Way {
+    /// The way of a workload that has a sidecar, or is to have one.
+    pub(super) fn of(workload: &Workload, is_manual: bool, is_by_admission: bool) -> Self {
+        match (is_manual, workload.owns_sidecar) {
+            (true, _) => Self::Manual,
+            (false, true) => Self::Template,
+            (false, false) if is_by_admission => Self::Admission,
+            (false, false) => Self::Template,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Admission => "Admission",
+            Self::Template => "Template",
+            Self::Manual => "Manual",
+        }
+    }
+}
+
+/// How many pods have which sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pods {
+    image: String,
+    pub(super) updated: u32,
+    pub(super) outdated: u32,
+    pub(super) missing: u32,
+}
+
+impl Pods {
+    fn none(image: &str) -> Self {
+        Self { image: image.to_owned(), updated: 0, outdated: 0, missing: 0 }
+    }
+
+    /// The image of those that are updated.
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// As a status has it.
+    pub(super) fn status(&self, way: Way) -> SidecarStatus {
+        let Self { image, updated, outdated, missing } = self;
+        SidecarStatus {
+            mode: way.as_str().to_owned(),
+            version: version(image),
+            updated: *updated,
+            outdated: *outdated,
+            missing: *missing,
+        }
+    }
+
+    fn slot(&mut self, sidecar: Option<&Container>) -> &mut u32 {
+        match sidecar {
+            Some(container) if container.image.as_ref() == Some(&self.image) => &mut self.updated,
+            Some(_) => &mut self.outdated,
+            None => &mut self.missing,
+        }
+    }
+}
+
+/// Workloads of which every pod was seen to have the newest sidecar: the admission policy sees to it that this stays so.
+#[derive(Debug, Default)]
+pub(crate) struct Complete(Mutex<HashMap<(String, Reference), (String, i64)>>);
+
+impl Complete {
+    fn is(&self, key: &(String, Reference), workload: &Workload) -> bool {
+        let complete = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        complete
+            .get(key)
+            .is_some_and(|(uid, generation)| *uid == workload.uid && *generation == workload.generation)
+    }
+
+    fn set(&self, key: (String, Reference), workload: &Workload, is_complete: bool) {
+        let mut complete = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_complete {
+            complete.insert(key, (workload.uid.clone(), workload.generation));
+        } else {
+            complete.remove(&key);
+        }
+    }
+
+    /// Forgets a workload that has no sidecar any more.
+    pub(super) fn forget(&self, namespace: &str, reference: &Reference) {
+        let mut complete = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        complete.remove(&(namespace.to_owned(), reference.clone()));
+    }
+}
+
+/// Counts pods by sidecar. While everything is rolled out and the template tells, nobody needs to be asked.
 pub(super) async fn count(
-    client: &Client,
+    context: &Context,
+    reference: &Reference,
     workload: &Workload,
-    image: &str,
-) -> Result<SidecarStatus, ApiError> {
-    if workload.is_rolled_out() {
+    way: Way,
+) -> Result<Pods, ApiError> {
+    let image = &context.config.sidecar_image;
+    if way != Way::Admission && workload.is_rolled_out() {
         return Ok(of_template(workload, image));
+    }
+    let key = (workload.key.namespace.clone(), reference.clone());
+    if workload.is_rolled_out() && context.complete.is(&key, workload) {
+        return Ok(Pods { updated: workload.current, ..Pods::none(image) });
     }
     let selector =
         Selector::try_from(workload.selector.clone()).map_err(|e| ApiError::Refused(e.to_string()))?;
     let params = ListParams::default().labels_from(&selector).limit(PODS_MAX);
-    let api: Api<Pod> = Api::namespaced(client.clone(), &workload.key.namespace);
-    let pods = bounded(api.list(&params)).await?;
-    Ok(of_pods(&pods.items, image))
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &workload.key.namespace);
+    let pods = of_pods(&bounded(api.list(&params)).await?.items, image);
+    let is_complete = workload.is_rolled_out() && pods.missing == 0 && pods.outdated == 0;
+    context.complete.set(key, workload, is_complete);
+    Ok(pods)
 }
 
 /// Every pod is as the template.
-fn of_template(workload: &Workload, image: &str) -> SidecarStatus {
-    let mut status = empty(image);
-    *slot(&mut status, workload.sidecar.as_ref(), image) = workload.current;
-    status
+fn of_template(workload: &Workload, image: &str) -> Pods {
+    let mut pods = Pods::none(image);
+    *pods.slot(workload.sidecar.as_ref()) = workload.current;
+    pods
 }
 
-fn of_pods(pods: &[Pod], image: &str) -> SidecarStatus {
-    let mut status = empty(image);
-    for pod in pods.iter().filter(|pod| is_alive(pod)) {
+fn of_pods(all: &[Pod], image: &str) -> Pods {
+    let mut pods = Pods::none(image);
+    for pod in all.iter().filter(|pod| is_alive(pod)) {
         let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
         let sidecar = init.into_iter().find(|container| container.name == label::SIDECAR);
-        *slot(&mut status, sidecar, image) += 1;
+        *pods.slot(sidecar) += 1;
     }
-    status
+    pods
 }
 
 fn is_alive(pod: &Pod) -> bool {
@@ -54,20 +161,8 @@ fn is_alive(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn slot<'a>(status: &'a mut SidecarStatus, sidecar: Option<&Container>, image: &str) -> &'a mut u32 {
-    match sidecar {
-        Some(container) if container.image.as_deref() == Some(image) => &mut status.updated,
-        Some(_) => &mut status.outdated,
-        None => &mut status.missing,
-    }
-}
-
-fn empty(image: &str) -> SidecarStatus {
-    SidecarStatus { mode: MODE.to_owned(), version: version(image), ..SidecarStatus::default() }
-}
-
 /// The tag or digest of an image, or the whole of it.
-fn version(image: &str) -> String {
+pub(super) fn version(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
     let version = name.split_once('@').map_or_else(
         || name.split_once(':'),
@@ -78,7 +173,6 @@ fn version(image: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::tests::workload;
     use super::*;
 
     fn pod(image: Option<&str>, more: &str) -> Pod {
@@ -105,7 +199,8 @@ mod tests {
     #[test]
     fn a_workload_that_is_rolled_out_is_as_its_template() {
         let container = |image: &str| Container { image: Some(image.into()), ..Container::default() };
-        let workload = |sidecar| Workload { current: 3, sidecar, ..workload() };
+        let workload =
+            |sidecar| Workload { current: 3, updated: 3, replicas: 3, sidecar, ..Workload::default() };
         let of = |sidecar| {
             let status = of_template(&workload(sidecar), "s:2");
             (status.updated, status.outdated, status.missing)

@@ -2,16 +2,16 @@
 
 use capstan_api::control::ApplicationState;
 use capstan_crds::condition::{
-    ACCEPTED, APP_REACHABLE, INJECTION_CONTESTED, READY, SIDECARS_INJECTED, TARGET_RESOLVED, reason,
+    ACCEPTED, APP_REACHABLE, DRAIN_BOUNDED, INJECTION_CONTESTED, READY, SIDECARS_INJECTED, TARGET_RESOLVED,
+    reason,
 };
-use capstan_crds::consumer::{Replicas, SidecarStatus};
+use capstan_crds::consumer::{Injection as Parameters, Replicas, SidecarStatus};
 use capstan_crds::{Consumer, ConsumerFinding, ConsumerStatus, Queue, ResolvedConsumer};
-use k8s_openapi::api::core::v1::Container;
+use capstan_inject::{Action, Claimant, Plan, drain_seconds};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
 use super::inject::Injection;
-use super::plan::{Claimant, Plan};
 use crate::condition::{Conditions, Verdict, find};
 use crate::reach::Reachable;
 use crate::world::Workload;
@@ -26,6 +26,8 @@ pub(super) struct Target<'a> {
     /// When there was something to bring about.
     pub(super) injection: Option<&'a Injection>,
     pub(super) sidecar: Option<&'a SidecarStatus>,
+    /// What the admission policy is told.
+    pub(super) parameters: Option<&'a Parameters>,
 }
 
 /// What is to be said of a push consumer.
@@ -49,8 +51,9 @@ pub(super) fn push(
             .workload
             .map(|workload| Replicas { desired: workload.replicas, ready: workload.ready }),
         sidecar: target.sidecar.cloned(),
+        injection: parameters(consumer, target),
         conditions: reachable(
-            conditions(old, consumer, now)
+            drain(conditions(old, consumer, now), consumer, target.workload)
                 .set(READY, &ready)
                 .set(ACCEPTED, &accepted)
                 .set(TARGET_RESOLVED, &resolved)
@@ -61,6 +64,37 @@ pub(super) fn push(
         )
         .finish(),
     }
+}
+
+/// What the admission policy is told. While nothing is decided, as when the Queue is away for a moment, it goes on as before.
+fn parameters(consumer: &Consumer, target: &Target<'_>) -> Option<Parameters> {
+    let is_open =
+        target.plan.action == Action::Leave && target.plan.target.holds && target.workload.is_some();
+    match target.parameters {
+        None if is_open && !target.plan.is_manual => {
+            consumer.status.as_ref().and_then(|status| status.injection.clone())
+        }
+        parameters => parameters.cloned(),
+    }
+}
+
+/// Adds whether a pod's end may cut calls. It is no part of being ready: what is cut is delivered again.
+fn drain<'a>(conditions: Conditions<'a>, consumer: &Consumer, workload: Option<&Workload>) -> Conditions<'a> {
+    let Some(workload) = workload else { return conditions };
+    let (grace, timeout) = (workload.grace_seconds, consumer.spec.endpoint.timeout.get().as_secs());
+    let drain = drain_seconds(grace);
+    let verdict = if timeout > drain {
+        Verdict::yes(
+            reason::GRACE_PERIOD_SHORT,
+            format!(
+                "a call may take {timeout} s (endpoint.timeout), but pods have {grace} s to end: calls that take longer than                  {drain} s are cut then, and their messages delivered again; set terminationGracePeriodSeconds of the workload to                  {} or more, or endpoint.timeout to {drain}s",
+                grace + timeout - drain
+            ),
+        )
+    } else {
+        Verdict::no(reason::GRACE_PERIOD_SUFFICES, "pods have time to end every call")
+    };
+    conditions.set(DRAIN_BOUNDED, &verdict)
 }
 
 /// Adds whether the applications take batches. It is no part of being ready: they start and end with every rollout.
@@ -113,6 +147,7 @@ pub(super) fn pull(
         observed_generation: consumer.metadata.generation,
         replicas: None,
         sidecar: None,
+        injection: None,
         conditions: conditions(old, consumer, now).set(READY, &ready).set(ACCEPTED, &accepted).finish(),
     }
 }
@@ -180,24 +215,24 @@ fn injected(target: &Target<'_>) -> Verdict {
     };
     let with = sidecar.updated + sidecar.outdated;
     let total = with + sidecar.missing;
-    let has_template = target.workload.is_some_and(|w| w.is_ours && is_init(w.sidecar.as_ref()));
-    match (has_template, sidecar.missing) {
-        (true, 0) => Verdict::yes(reason::INJECTED, format!("{with} of {total} pods have the sidecar")),
-        _ if target.workload.is_some_and(|workload| workload.is_paused) => Verdict::no(
-            reason::ROLLING_OUT,
-            format!(
-                "{with} of {total} pods have the sidecar, and the rollout is paused: resume it with kubectl rollout resume"
-            ),
-        ),
-        _ => Verdict::no(
-            reason::ROLLING_OUT,
-            format!("{with} of {total} pods have the sidecar; the others are being replaced"),
-        ),
+    let have = format!("{with} of {total} pods have the sidecar");
+    let workload = target.workload;
+    let has_template = target.plan.is_manual || workload.is_some_and(Workload::is_ours);
+    if has_template && sidecar.missing == 0 {
+        let held = target.injection.and_then(|injection| injection.held.as_ref());
+        let held = held.map_or(String::new(), |held| format!(", {} an older one: {held}", sidecar.outdated));
+        return Verdict::yes(reason::INJECTED, have + &held);
     }
-}
-
-fn is_init(sidecar: Option<&Container>) -> bool {
-    sidecar.is_some_and(|container| container.restart_policy.as_deref() == Some("Always"))
+    if workload.is_some_and(|workload| workload.is_paused) {
+        let text = format!("{have}, and the rollout is paused: resume it with kubectl rollout resume");
+        return Verdict::no(reason::ROLLING_OUT, text);
+    }
+    match workload.and_then(|workload| workload.failure.as_ref()) {
+        Some(failure) => {
+            Verdict::no(reason::INJECTION_REFUSED, format!("{have}, and no more can be made: {failure}"))
+        }
+        None => Verdict::no(reason::ROLLING_OUT, format!("{have}; the others are being replaced")),
+    }
 }
 
 fn uncontested() -> Verdict {
@@ -224,10 +259,10 @@ fn ready(verdicts: &[&Verdict], queue: Option<&Queue>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::tests::{claimants, reference, workload};
-    use super::super::plan::{Action, plan};
+    use capstan_inject::plan;
+    use capstan_inject::testing::{claimants, images, reference, workload};
+
     use super::*;
-    use crate::config::tests::config;
 
     fn queue(ready: &str) -> Queue {
         serde_yaml::from_str(&format!(
@@ -242,9 +277,9 @@ mod tests {
     }
 
     fn injected_workload() -> Workload {
-        let plan = plan("shop", &reference(), Some(&workload()), &claimants(&[("one", "a", "")]), &config());
-        let Action::Inject(container) = plan.action else { panic!("not injected") };
-        Workload { is_ours: true, sidecar: Some(*container), ready: 1, ..workload() }
+        let plan = plan("shop", &reference(), Some(&workload()), &claimants(&[("one", "a", "")]), &images());
+        let Action::Inject(injection) = plan.action else { panic!("not injected") };
+        Workload { owns_sidecar: true, sidecar: Some(injection.container), ready: 1, ..workload() }
     }
 
     fn of(
@@ -253,15 +288,27 @@ mod tests {
         workload: Option<&Workload>,
         pods: &SidecarStatus,
     ) -> ConsumerStatus {
-        let plan = plan("shop", &reference(), workload, claimants, &config());
-        let target = Target { plan: &plan, workload, injection: None, sidecar: workload.map(|_| pods) };
+        let plan = plan("shop", &reference(), workload, claimants, &images());
+        let target = Target {
+            plan: &plan,
+            workload,
+            injection: None,
+            sidecar: workload.map(|_| pods),
+            parameters: None,
+        };
         push(&claimants[which], &target, Some(&queue("True")), &Reachable::Unknown, &crate::status::now())
     }
 
     fn reach_of(one: &Claimant, said: Option<(&str, u32, u32)>) -> ConsumerStatus {
         let workload = injected_workload();
-        let plan = plan("shop", &reference(), Some(&workload), &claimants(&[("one", "a", "")]), &config());
-        let target = Target { plan: &plan, workload: Some(&workload), injection: None, sidecar: None };
+        let plan = plan("shop", &reference(), Some(&workload), &claimants(&[("one", "a", "")]), &images());
+        let target = Target {
+            plan: &plan,
+            workload: Some(&workload),
+            injection: None,
+            sidecar: None,
+            parameters: None,
+        };
         let application = said.map(|(consumer, reachable, unreachable)| {
             Reachable::Said(ApplicationState {
                 consumer: consumer.parse().unwrap(),

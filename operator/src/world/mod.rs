@@ -3,19 +3,18 @@
 mod objects;
 mod units;
 mod watch;
-mod workload;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use capstan_api::workload::WorkloadKind;
 use capstan_crds::{Broker, Consumer, Key, Queue, Resolution, resolve};
+pub use capstan_inject::Workload;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 
 pub use objects::Objects;
 pub use units::{Unit, units_of_consumers};
 pub use watch::watch_all;
-pub use workload::Workload;
 
 /// Everything that is watched.
 #[derive(Debug, Default)]

@@ -88,7 +88,7 @@ fn of_target(state: &State, kind: WorkloadKind, workload: &Workload) -> Vec<Unit
         let target = consumer.spec.target_ref.as_ref();
         target.is_some_and(|target| target.name == workload.key.name && target.workload().kind == kind)
     };
-    if workload.is_ours || consumers.iter().any(|consumer| names(consumer)) {
+    if workload.is_ours() || consumers.iter().any(|consumer| names(consumer)) {
         let reference = Reference { kind, name: workload.key.name.clone() };
         vec![Unit::Workload(workload.key.namespace.clone(), reference)]
     } else {
@@ -213,7 +213,8 @@ mod tests {
     #[test]
     fn a_workload_concerns_us_when_a_consumer_names_it_or_it_has_our_sidecar() {
         let state = shop();
-        let workload = |name: &str, is_ours| Workload { key: key(name), is_ours, ..Workload::default() };
+        let workload =
+            |name: &str, owns_sidecar| Workload { key: key(name), owns_sidecar, ..Workload::default() };
         assert_eq!(of_deployment(&state, &workload("web", false)), [web()]);
         assert_eq!(of_deployment(&state, &workload("unknown", false)), []);
         let left = Unit::Workload("shop".into(), "Deployment/left".parse().unwrap());

@@ -31,9 +31,21 @@ pub(crate) struct Stage {
     _turn: MutexGuard<'static, ()>,
 }
 
-/// Runs a test with a broker, an operator and a namespace.
+/// The setting by which an operator has pods completed by the chart's admission policy.
+pub(crate) const BY_ADMISSION: (&str, &str) = ("CAPSTAN_ADMISSION_POLICY", "capstan-sidecar");
+
+/// Runs a test with a broker, an operator and a namespace. Sidecars go into pod templates.
 pub(crate) async fn on_stage(prefix: &str, test: impl AsyncFnOnce(&mut Stage, &Namespace)) {
-    let mut stage = Stage::open().await;
+    on_stage_with(prefix, &[], test).await;
+}
+
+/// The same, with more settings of the operator.
+pub(crate) async fn on_stage_with(
+    prefix: &str,
+    more: &[(&str, &str)],
+    test: impl AsyncFnOnce(&mut Stage, &Namespace),
+) {
+    let mut stage = Stage::open(more).await;
     let namespace =
         Namespace { cluster: stage.cluster.clone(), name: format!("{prefix}-{:08x}", rand::random::<u32>()) };
     tool::run("kubectl", &["create", "namespace", &namespace.name]).await;
@@ -79,7 +91,7 @@ async fn nothing_left() {
 }
 
 impl Stage {
-    async fn open() -> Self {
+    async fn open(more: &[(&str, &str)]) -> Self {
         let turn = TURN.lock().await;
         let cluster = Cluster::connect().await;
         let kubeconfig = KUBECONFIG.get_or_init(async || prepare(&cluster).await).await;
@@ -87,7 +99,7 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
         let broker = Broker::start(&folder.path().join("store"));
-        let operator = Operator::start(&Stage::settings(folder.path(), &broker), &[]).await;
+        let operator = Operator::start(&Stage::settings(folder.path(), &broker), more).await;
         Self { cluster, broker, operator, folder, _turn: turn }
     }
 
@@ -216,6 +228,10 @@ async fn account() -> String {
             "templates/rbac.yaml",
             "--show-only",
             "templates/serviceaccount.yaml",
+            "--show-only",
+            "templates/sidecar-policy.yaml",
+            "--api-versions",
+            "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
         ],
     )
     .await;

@@ -1,12 +1,13 @@
 //! What the operator keeps of a Deployment or StatefulSet.
 
 use capstan_crds::{Key, label};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, StatefulSet};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// Kubernetes' own default.
-const GRACE_SECONDS_DEFAULT: u64 = 30;
+use crate::container::QUIESCE_PATH;
+use crate::managers::Managers;
 
 /// A Deployment or StatefulSet, as far as injection and readiness go.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,9 +36,30 @@ pub struct Workload {
     /// The container with the sidecar's name, wherever it stands.
     pub sidecar: Option<Container>,
     /// Whether that is an init container the operator applied.
-    pub is_ours: bool,
+    pub owns_sidecar: bool,
+    /// Whether someone else applied it too, or alone.
+    pub is_rendered: bool,
+    /// The pod template's annotation that starts rollouts.
+    pub mark: Option<String>,
+    /// Whether the operator applied that.
+    pub owns_mark: bool,
+    /// The application's containers, without the sidecar, and the preStop hook of each.
+    pub containers: Vec<(String, Hook)>,
+    /// Why the workload's controller cannot make pods.
+    pub failure: Option<String>,
     /// Container names and the TCP ports they declare, without the sidecar's.
     pub ports: Vec<(String, i32)>,
+}
+
+/// The preStop hook of a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Hook {
+    #[default]
+    None,
+    /// It calls this port of the sidecar.
+    Quiesce(i32),
+    /// Somebody else's.
+    Other,
 }
 
 impl From<&Deployment> for Workload {
@@ -47,12 +69,17 @@ impl From<&Deployment> for Workload {
         workload.replicas = count(spec.replicas.or(Some(1)));
         workload.selector = spec.selector.clone();
         workload.is_paused = spec.paused == Some(true);
-        workload.read_pod(spec.template.spec.as_ref());
+        workload.read_template(&spec.template, &object.metadata);
         if let Some(status) = &object.status {
             workload.ready = count(status.ready_replicas);
             workload.current = count(status.replicas);
             workload.updated = count(status.updated_replicas);
             workload.is_observed = status.observed_generation >= Some(workload.generation);
+            let failed = |one: &&DeploymentCondition| {
+                one.type_.as_deref() == Some("ReplicaFailure") && one.status.as_deref() == Some("True")
+            };
+            let failure = status.conditions.iter().flatten().find(failed);
+            workload.failure = failure.and_then(|one| one.message.clone());
         }
         workload
     }
@@ -64,7 +91,7 @@ impl From<&StatefulSet> for Workload {
         let spec = &object.spec;
         workload.replicas = count(spec.replicas.or(Some(1)));
         workload.selector = spec.selector.clone();
-        workload.read_pod(spec.template.spec.as_ref());
+        workload.read_template(&spec.template, &object.metadata);
         if let Some(status) = &object.status {
             workload.ready = count(status.ready_replicas);
             workload.current = count(Some(status.replicas));
@@ -83,39 +110,58 @@ fn from_meta(meta: &ObjectMeta) -> Workload {
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
         controller: controller.map(|owner| format!("{}/{}", owner.kind, owner.name)),
-        is_ours: is_applied_by_us(meta),
         ..Workload::default()
     }
 }
 
-/// Whether the operator's field manager owns something of the object itself, not of a subresource.
-fn is_applied_by_us(meta: &ObjectMeta) -> bool {
-    meta.managed_fields.iter().flatten().any(|fields| {
-        fields.manager.as_deref() == Some(label::FIELD_MANAGER)
-            && fields.operation.as_deref() == Some("Apply")
-            && fields.subresource.as_deref().unwrap_or_default().is_empty()
-    })
-}
-
 impl Workload {
+    /// How long a pod may take to end where nobody says so: Kubernetes' own default.
+    pub const GRACE_SECONDS_DEFAULT: u64 = 30;
+
+    /// Whether the operator applied something that is there.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.owns_sidecar || self.owns_mark
+    }
+
     /// Whether every pod there is was made from the current template.
     #[must_use]
     pub fn is_rolled_out(&self) -> bool {
         self.is_observed && self.updated == self.current && self.current == self.replicas
     }
 
-    fn read_pod(&mut self, pod: Option<&PodSpec>) {
-        let Some(pod) = pod else { return };
+    fn read_template(&mut self, template: &PodTemplateSpec, meta: &ObjectMeta) {
+        let managers = Managers::of(meta);
+        let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
+        self.mark = annotations.and_then(|all| all.get(label::SIDECAR_MARK)).cloned();
+        self.owns_mark = self.mark.is_some() && managers.own_mark();
+        let Some(pod) = &template.spec else { return };
         let init = pod.init_containers.iter().flatten();
         let is_sidecar = |container: &&Container| container.name == label::SIDECAR;
-        let ours = init.clone().find(is_sidecar);
-        self.is_ours &= ours.is_some();
-        self.sidecar = ours.or_else(|| pod.containers.iter().find(is_sidecar)).cloned();
+        let among_init = init.clone().find(is_sidecar);
+        self.owns_sidecar = among_init.is_some() && managers.own_sidecar();
+        self.is_rendered = among_init.is_some() && managers.others_own_sidecar();
+        self.sidecar = among_init.or_else(|| pod.containers.iter().find(is_sidecar)).cloned();
         self.host_network = pod.host_network == Some(true);
         let grace = pod.termination_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
-        self.grace_seconds = grace.unwrap_or(GRACE_SECONDS_DEFAULT);
+        self.grace_seconds = grace.unwrap_or(Self::GRACE_SECONDS_DEFAULT);
+        let applications = pod.containers.iter().filter(|container| !is_sidecar(container));
+        self.containers = applications.map(|container| (container.name.clone(), hook(container))).collect();
         let others = init.chain(&pod.containers).filter(|container| !is_sidecar(container));
         self.ports = others.flat_map(ports).collect();
+    }
+}
+
+fn hook(container: &Container) -> Hook {
+    let Some(handler) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else {
+        return Hook::None;
+    };
+    match &handler.http_get {
+        Some(get) if get.path.as_deref() == Some(QUIESCE_PATH) => match get.port {
+            IntOrString::Int(port) => Hook::Quiesce(port),
+            IntOrString::String(_) => Hook::Other,
+        },
+        _ => Hook::Other,
     }
 }
 
@@ -164,7 +210,7 @@ mod tests {
             ("", false),
         ] {
             let workload = deployment(manager, TEMPLATE);
-            assert_eq!(workload.is_ours, expected, "{manager}");
+            assert_eq!(workload.is_ours(), expected, "{manager}");
             assert!(workload.sidecar.is_some());
         }
         // Something of ours elsewhere in the object is no sidecar.
@@ -172,12 +218,12 @@ mod tests {
             "{manager: capstan, operation: Apply}",
             &TEMPLATE.replace("name: capstan", "name: other"),
         );
-        assert_eq!((elsewhere.is_ours, elsewhere.sidecar), (false, None));
+        assert_eq!((elsewhere.is_ours(), elsewhere.sidecar), (false, None));
         let container = deployment(
             "{manager: capstan, operation: Apply}",
             &TEMPLATE.replace("name: capstan", "name: x").replace("name: app", "name: capstan"),
         );
-        assert!(!container.is_ours && container.sidecar.is_some());
+        assert!(!container.is_ours() && container.sidecar.is_some());
     }
 
     #[test]

@@ -3,80 +3,134 @@
 use std::sync::Arc;
 
 use capstan_api::workload::Workload as Reference;
-use capstan_crds::condition::reason;
-use capstan_crds::consumer::Sidecar;
+use capstan_crds::condition::{Verdict, reason};
+use capstan_crds::consumer::{AppPreStop, Sidecar, UpdatePolicy};
 use capstan_crds::{Consumer, ConsumerFinding, Key, ResolvedConsumer};
 use k8s_openapi::api::core::v1::Container;
-use kube::ResourceExt;
 
-use super::container::{GATEWAY_PORT, sidecar};
-use crate::condition::Verdict;
-use crate::config::Config;
-use crate::world::Workload;
+use crate::container::{GATEWAY_PORT, Images, sidecar};
+use crate::manual::{difference, rendered, variable};
+use crate::{Hook, Identity, Workload};
 
 /// A Consumer that names the workload.
 #[derive(Debug, Clone)]
-pub(super) struct Claimant {
-    pub(super) consumer: Arc<Consumer>,
-    pub(super) resolved: ResolvedConsumer,
+pub struct Claimant {
+    pub consumer: Arc<Consumer>,
+    pub resolved: ResolvedConsumer,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
+pub enum Action {
     /// Leave the workload as it is.
     Leave,
-    /// Give it this container.
-    Inject(Box<Container>),
+    /// Give its pods this sidecar.
+    Inject(Box<Injection>),
     /// Take away what was given.
     Remove,
 }
 
+/// The sidecar that pods are to have, in whatever way it gets there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Injection {
+    pub identity: Identity,
+    /// As it stands in the pod template.
+    pub container: Container,
+    /// Containers of the template that get a hook there, and the port that it calls.
+    pub hooks: Vec<(String, u16)>,
+    /// Whether running pods are replaced when the sidecar is of an older version.
+    pub is_rolling: bool,
+}
+
 /// What is to be done, and why.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Plan {
-    pub(super) action: Action,
+pub struct Plan {
+    pub action: Action,
     /// Whether the workload can be injected.
-    pub(super) target: Verdict,
+    pub target: Verdict,
     /// The Broker of the sidecar: that of the oldest accepted Consumer.
-    pub(super) broker: Option<Key>,
+    pub broker: Option<Key>,
+    /// The sidecar of pods that may have one; also those of a workload that does not exist yet.
+    pub identity: Option<Identity>,
+    /// Whether the workload's own manifest has the sidecar.
+    pub is_manual: bool,
 }
 
 /// Sorts the Consumers of a workload: the oldest, which decides what only one can decide, first.
-pub(super) fn sort(claimants: &mut [Claimant]) {
+pub fn sort(claimants: &mut [Claimant]) {
     claimants.sort_by_key(|claimant| {
-        let created = claimant.consumer.creation_timestamp().map(|time| time.0);
-        (created, claimant.consumer.uid(), claimant.consumer.name_any())
+        let metadata = &claimant.consumer.metadata;
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (created, metadata.uid.clone(), metadata.name.clone())
     });
 }
 
 /// Plans. `claimants` are sorted; `workload` is what the cluster has, if anything.
-pub(super) fn plan(
+#[must_use]
+pub fn plan(
     namespace: &str,
     reference: &Reference,
     workload: Option<&Workload>,
     claimants: &[Claimant],
-    config: &Config,
+    images: &Images,
 ) -> Plan {
     let broker = claimants.iter().filter(|one| is_accepted(one)).find_map(|one| one.resolved.broker.clone());
-    let Some(workload) = workload else {
-        return Plan { action: Action::Leave, target: not_found(namespace, reference), broker };
-    };
+    let plan =
+        |action, target| Plan { action, target, broker: broker.clone(), identity: None, is_manual: false };
     let Some(oldest) = claimants.first() else {
-        let action = if workload.is_ours { Action::Remove } else { Action::Leave };
-        return Plan { action, target: Verdict::yes(reason::RESOLVED, ""), broker };
+        return plan(workload.map_or(Action::Leave, withdraw), Verdict::yes(reason::RESOLVED, ""));
     };
     let settings = &oldest.consumer.spec.sidecar;
-    if let Some((action, target)) = obstacle(workload, claimants, settings, config) {
-        return Plan { action, target, broker };
+    let identity = broker.as_ref().map(|broker| Identity::new(namespace, reference, broker, settings));
+    let Some(workload) = workload else {
+        return Plan { identity, ..plan(Action::Leave, not_found(namespace, reference)) };
+    };
+    if let Some((action, target)) = obstacle(reference, workload, claimants, settings, images) {
+        return plan(action, target);
     }
-    let inject =
-        |broker: &Key| sidecar(namespace, reference, broker, settings, workload.grace_seconds, config);
-    Plan {
-        // Without an accepted Consumer nothing is decided, and pods should not restart because a Queue is away for a moment.
-        action: broker.as_ref().map_or(Action::Leave, |broker| Action::Inject(Box::new(inject(broker)))),
-        target: Verdict::yes(reason::RESOLVED, format!("{reference} exists")),
-        broker,
+    if let Some(container) = rendered(workload, reference) {
+        let target = of_manual(&container, identity.as_ref());
+        return Plan { is_manual: true, ..plan(withdraw(workload), target) };
+    }
+    // Without an accepted Consumer nothing is decided, and pods should not restart because a Queue is away for a moment.
+    let inject = |identity| Action::Inject(Box::new(injection(identity, workload, settings, images)));
+    let action = identity.clone().map_or(Action::Leave, inject);
+    let target = Verdict::yes(reason::RESOLVED, format!("{reference} exists"));
+    Plan { identity, ..plan(action, target) }
+}
+
+fn injection(identity: Identity, workload: &Workload, settings: &Sidecar, images: &Images) -> Injection {
+    Injection {
+        container: sidecar(&identity, workload.grace_seconds, images),
+        hooks: hooks(workload, settings),
+        identity,
+        is_rolling: settings.update_policy == UpdatePolicy::Rolling,
+    }
+}
+
+/// A hook of somebody's own stays; one of ours may call a port that the sidecar had before.
+fn hooks(workload: &Workload, settings: &Sidecar) -> Vec<(String, u16)> {
+    if settings.app_pre_stop == AppPreStop::None {
+        return Vec::new();
+    }
+    let free = workload.containers.iter().filter(|(_, hook)| *hook != Hook::Other);
+    free.map(|(name, _)| (name.clone(), settings.admin_port)).collect()
+}
+
+fn withdraw(workload: &Workload) -> Action {
+    if workload.is_ours() { Action::Remove } else { Action::Leave }
+}
+
+/// What is to be said of a sidecar in the workload's own manifest.
+fn of_manual(container: &Container, identity: Option<&Identity>) -> Verdict {
+    match identity.and_then(|identity| difference(container, identity)) {
+        Some((variable, is, should)) => Verdict::no(
+            reason::RENDERED_DIFFERS,
+            format!(
+                "the manifest has the sidecar, with {variable} {is} instead of {should}: write it again with capstan inject, or take it out with capstan uninject"
+            ),
+        ),
+        None => Verdict::yes(reason::RESOLVED, "the manifest has the sidecar, which is left as it is"),
     }
 }
 
@@ -97,12 +151,12 @@ fn not_found(namespace: &str, reference: &Reference) -> Verdict {
 
 /// Why a workload cannot be injected, and what is done about it.
 fn obstacle(
+    reference: &Reference,
     workload: &Workload,
     claimants: &[Claimant],
     settings: &Sidecar,
-    config: &Config,
+    images: &Images,
 ) -> Option<(Action, Verdict)> {
-    let withdraw = if workload.is_ours { Action::Remove } else { Action::Leave };
     if let Some(controller) = &workload.controller {
         let message = format!(
             "{controller} owns the workload and would take the sidecar out: name a workload without an owner"
@@ -112,9 +166,10 @@ fn obstacle(
     if workload.host_network {
         let message =
             "the pods use hostNetwork, where the sidecar's ports would be open to the node: set it to false";
-        return Some((withdraw, Verdict::no(reason::HOST_NETWORK, message)));
+        return Some((withdraw(workload), Verdict::no(reason::HOST_NETWORK, message)));
     }
-    if workload.sidecar.is_some() && !workload.is_ours {
+    let is_known = workload.owns_sidecar || rendered(workload, reference).is_some();
+    if workload.sidecar.is_some() && !is_known {
         let message = "the pod template has a container called capstan that is not ours: rename or remove it";
         return Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)));
     }
@@ -122,7 +177,7 @@ fn obstacle(
         return Some((Action::Leave, Verdict::no(reason::NAME_TAKEN, message)));
     }
     let message = taken(workload, claimants, "sidecar.gatewayPort", settings.gateway_port)?;
-    if is_earlier(workload, config) {
+    if is_earlier(workload, images) {
         // It may be of a version without a gateway, and delivers: it is left alone instead of being called broken.
         let message = format!("the sidecar stays as it is: {message}, and it becomes a newer one");
         return Some((Action::Leave, Verdict::yes(reason::RESOLVED, message)));
@@ -131,13 +186,11 @@ fn obstacle(
 }
 
 /// Whether an earlier operator injected the sidecar, and nobody has said which port its gateway has.
-fn is_earlier(workload: &Workload, config: &Config) -> bool {
-    let says_port = |sidecar: &Container| sidecar.env.iter().flatten().any(|env| env.name == GATEWAY_PORT);
-    workload
-        .sidecar
-        .as_ref()
-        .filter(|_| workload.is_ours)
-        .is_some_and(|sidecar| sidecar.image.as_ref() != Some(&config.sidecar_image) && !says_port(sidecar))
+fn is_earlier(workload: &Workload, images: &Images) -> bool {
+    let is_earlier = |sidecar: &Container| {
+        sidecar.image.as_ref() != Some(&images.sidecar) && variable(sidecar, GATEWAY_PORT).is_none()
+    };
+    workload.owns_sidecar && workload.sidecar.as_ref().is_some_and(is_earlier)
 }
 
 /// Who has the port that the sidecar's `field` names, and what to do about it.
@@ -156,72 +209,24 @@ fn taken(workload: &Workload, claimants: &[Claimant], field: &str, port: u16) ->
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use capstan_crds::{Object, Queue, parse, resolve};
-
+mod tests {
     use super::*;
-    use crate::config::tests::config;
-
-    pub(crate) const QUEUES: &str = "apiVersion: capstan.dev/v1alpha1\nkind: Queue\nmetadata: {name: a, namespace: shop}\nspec: {}\n---\n\
-        apiVersion: capstan.dev/v1alpha1\nkind: Queue\nmetadata: {name: b, namespace: shop}\nspec: {}\n---\n\
-        apiVersion: capstan.dev/v1alpha1\nkind: Queue\nmetadata: {name: elsewhere, namespace: shop}\nspec: {brokerRef: {name: other}}\n";
-
-    /// Consumers as `(name, queue, more of the spec)`, each a second younger than the one before.
-    pub(crate) fn claimants(consumers: &[(&str, &str, &str)]) -> Vec<Claimant> {
-        let one = |(at, (name, queue, more)): (usize, &(&str, &str, &str))| {
-            format!(
-                "---\napiVersion: capstan.dev/v1alpha1\nkind: Consumer\nmetadata: {{name: {name}, namespace: shop, uid: {name}, \
-                 generation: 3, creationTimestamp: '2026-01-01T00:00:0{at}Z'}}\n\
-                 spec: {{queueRef: {{name: {queue}}}, targetRef: {{kind: Deployment, name: web}}, {more}}}\n"
-            )
-        };
-        let yaml = format!("{QUEUES}{}", consumers.iter().enumerate().map(one).collect::<String>());
-        let (mut queues, mut all): (Vec<Queue>, Vec<Arc<Consumer>>) = (Vec::new(), Vec::new());
-        for object in parse(&yaml).unwrap() {
-            match object {
-                Object::Queue(queue) => queues.push(queue.as_ref().clone()),
-                Object::Consumer(consumer) => all.push(Arc::new(consumer.as_ref().clone())),
-                other => panic!("not expected here: {other:?}"),
-            }
-        }
-        let resolution = resolve(&queues, all.iter().map(AsRef::as_ref));
-        let claim = |consumer: Arc<Consumer>| Claimant {
-            resolved: resolution.consumers[&Key::of(&consumer.metadata)].clone(),
-            consumer,
-        };
-        let mut claimants: Vec<Claimant> = all.into_iter().map(claim).collect();
-        sort(&mut claimants);
-        claimants
-    }
-
-    pub(crate) fn reference() -> Reference {
-        "Deployment/web".parse().unwrap()
-    }
-
-    pub(crate) fn workload() -> Workload {
-        Workload {
-            key: Key::new("shop", "web"),
-            uid: "w".into(),
-            replicas: 2,
-            grace_seconds: 30,
-            ..Workload::default()
-        }
-    }
+    use crate::testing::{claimants, images, reference, workload};
 
     fn planned(workload: Option<&Workload>, claimants: &[Claimant]) -> Plan {
-        plan("shop", &reference(), workload, claimants, &config())
+        plan("shop", &reference(), workload, claimants, &images())
     }
 
     fn injected(plan: &Plan) -> &Container {
         match &plan.action {
-            Action::Inject(container) => container,
+            Action::Inject(injection) => &injection.container,
             other => panic!("not injected: {other:?}"),
         }
     }
 
     fn ours() -> Workload {
         let plan = planned(Some(&workload()), &claimants(&[("one", "a", "")]));
-        Workload { is_ours: true, sidecar: Some(injected(&plan).clone()), ..workload() }
+        Workload { owns_sidecar: true, sidecar: Some(injected(&plan).clone()), ..workload() }
     }
 
     #[test]
@@ -248,7 +253,7 @@ pub(super) mod tests {
     fn what_nobody_names_any_more_is_given_back() {
         assert_eq!(planned(Some(&ours()), &[]).action, Action::Remove);
         assert_eq!(planned(Some(&workload()), &[]).action, Action::Leave);
-        let foreign = Workload { is_ours: false, ..ours() };
+        let foreign = Workload { owns_sidecar: false, sidecar: None, ..ours() };
         assert_eq!(planned(Some(&foreign), &[]).action, Action::Leave);
     }
 
@@ -276,7 +281,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_workload_that_cannot_be_injected_says_why() {
-        let named = Workload { sidecar: ours().sidecar, ..workload() };
+        let other = Container { name: "capstan".into(), ..Container::default() };
+        let named = Workload { sidecar: Some(other), ..workload() };
         let port = Workload { ports: vec![("app".into(), 9798)], ..workload() };
         let gateway = Workload { ports: vec![("app".into(), 8080), ("web".into(), 9797)], ..workload() };
         let owned = Workload { controller: Some("Rollout/web".into()), ..workload() };
@@ -308,6 +314,36 @@ pub(super) mod tests {
         assert!(plan.target.message.contains("set sidecar.gatewayPort"), "{}", plan.target.message);
         let moved = claimants(&[("one", "a", "sidecar: {gatewayPort: 9000}")]);
         injected(&planned(Some(&taken), &moved));
+    }
+
+    #[test]
+    fn a_sidecar_in_the_manifest_is_left_alone() {
+        let rendered = Workload { owns_sidecar: false, ..ours() };
+        let plan = planned(Some(&rendered), &claimants(&[("one", "a", "")]));
+        assert_eq!((&plan.action, plan.target.holds, plan.is_manual), (&Action::Leave, true, true));
+        let moved = claimants(&[("one", "a", "sidecar: {gatewayPort: 9000}")]);
+        let plan = planned(Some(&rendered), &moved);
+        assert_eq!((plan.target.holds, plan.target.reason), (false, "RenderedDiffers"));
+        for part in ["CAPSTAN_GATEWAY_PORT 9797 instead of 9000", "capstan inject"] {
+            assert!(plan.target.message.contains(part), "{}", plan.target.message);
+        }
+        // What the operator had applied before goes; the manifest's own stays.
+        let both = Workload { is_rendered: true, ..ours() };
+        let plan = planned(Some(&both), &claimants(&[("one", "a", "")]));
+        assert_eq!((plan.action, plan.is_manual), (Action::Remove, true));
+    }
+
+    #[test]
+    fn hooks_are_given_to_containers_that_have_none_of_their_own() {
+        let containers =
+            vec![("a".into(), Hook::None), ("b".into(), Hook::Quiesce(1)), ("c".into(), Hook::Other)];
+        let workload = Workload { containers, ..workload() };
+        let hooks = |more: &str| match planned(Some(&workload), &claimants(&[("one", "a", more)])).action {
+            Action::Inject(injection) => injection.hooks,
+            other => panic!("not injected: {other:?}"),
+        };
+        assert_eq!(hooks(""), []);
+        assert_eq!(hooks("sidecar: {appPreStop: Inject}"), [("a".to_owned(), 9798), ("b".to_owned(), 9798)]);
     }
 
     #[test]

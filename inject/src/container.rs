@@ -1,55 +1,63 @@
 //! The sidecar's container. Pure.
 
 use capstan_api::SIDECAR_GATEWAY_PORT;
-use capstan_api::workload::Workload as Reference;
-use capstan_crds::consumer::Sidecar;
-use capstan_crds::{Key, label};
+use capstan_crds::label;
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler,
     ObjectFieldSelector, Probe,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::config::Config;
-use crate::names::endpoint;
+use crate::Identity;
 use crate::pod::{requirements, restricted};
 
 /// The program in the sidecar's image.
 const PROGRAM: &str = "capstan-sidecar";
 /// Where its gateway listens, when that is not [`SIDECAR_GATEWAY_PORT`].
-pub(super) const GATEWAY_PORT: &str = "CAPSTAN_GATEWAY_PORT";
+pub(crate) const GATEWAY_PORT: &str = "CAPSTAN_GATEWAY_PORT";
+/// Where its broker is.
+pub(crate) const BROKER_URL: &str = "CAPSTAN_BROKER_URL";
+/// Whose sidecar it is.
+pub(crate) const WORKLOAD: &str = "CAPSTAN_WORKLOAD";
+/// Where its probes and hooks are.
+pub(crate) const ADMIN_PORT: &str = "CAPSTAN_ADMIN_PORT";
+pub(crate) const NAMESPACE: &str = "CAPSTAN_NAMESPACE";
+pub(crate) const DRAIN_SECONDS: &str = "CAPSTAN_DRAIN_SECONDS";
+/// What an application's preStop hook calls: it returns when the calls have ended.
+pub const QUIESCE_PATH: &str = "/quiesce";
 /// What a pod's grace period has beyond the drain: to end the application, and then the sidecar.
-const MARGIN_SECONDS: u64 = 5;
+pub(crate) const MARGIN_SECONDS: u64 = 5;
 /// The longest drain that the sidecar takes.
-const DRAIN_SECONDS_MAX: u64 = 43_200;
+pub(crate) const DRAIN_SECONDS_MAX: u64 = 43_200;
 
-/// The sidecar of a workload: who it is and where its broker is. What it consumes, it asks the broker.
-pub(super) fn sidecar(
-    namespace: &str,
-    workload: &Reference,
-    broker: &Key,
-    settings: &Sidecar,
-    grace_seconds: u64,
-    config: &Config,
-) -> Container {
-    let admin = settings.admin_port;
+/// The image of sidecars, and when a node pulls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    pub sidecar: String,
+    pub pull_policy: String,
+}
+
+/// The sidecar's container in pods that may take `grace_seconds` to end.
+#[must_use]
+pub fn sidecar(identity: &Identity, grace_seconds: u64, images: &Images) -> Container {
+    let admin = identity.admin_port;
     let mut variables = vec![
-        env("CAPSTAN_BROKER_URL", endpoint(broker)),
-        env("CAPSTAN_NAMESPACE", namespace.to_owned()),
-        env("CAPSTAN_WORKLOAD", workload.to_string()),
+        env(BROKER_URL, identity.broker_url.clone()),
+        env(NAMESPACE, identity.namespace.clone()),
+        env(WORKLOAD, identity.workload.to_string()),
         pod_name("CAPSTAN_POD"),
-        env("CAPSTAN_ADMIN_PORT", admin.to_string()),
+        env(ADMIN_PORT, admin.to_string()),
     ];
     // What the program takes by itself is not said: a sidecar of a version that said less would differ in more than its
     // image, and every workload would roll when the operator is upgraded.
-    if settings.gateway_port != SIDECAR_GATEWAY_PORT {
-        variables.push(env(GATEWAY_PORT, settings.gateway_port.to_string()));
+    if identity.gateway_port != SIDECAR_GATEWAY_PORT {
+        variables.push(env(GATEWAY_PORT, identity.gateway_port.to_string()));
     }
-    variables.push(env("CAPSTAN_DRAIN_SECONDS", drain_seconds(grace_seconds).to_string()));
+    variables.push(env(DRAIN_SECONDS, drain_seconds(grace_seconds).to_string()));
     Container {
         name: label::SIDECAR.to_owned(),
-        image: Some(config.sidecar_image.clone()),
-        image_pull_policy: Some(config.sidecar_pull_policy.clone()),
+        image: Some(images.sidecar.clone()),
+        image_pull_policy: Some(images.pull_policy.clone()),
         // An init container that never ends: it starts before the application and ends after it.
         restart_policy: Some("Always".to_owned()),
         env: Some(variables),
@@ -78,14 +86,15 @@ pub(super) fn sidecar(
             }),
             ..Lifecycle::default()
         }),
-        resources: Some(requirements(&settings.resources)),
+        resources: Some(requirements(&identity.resources)),
         security_context: Some(restricted()),
         ..Container::default()
     }
 }
 
-/// How long calls may go on when a pod of this grace period ends.
-fn drain_seconds(grace_seconds: u64) -> u64 {
+/// How long calls may go on, in seconds, when a pod of this grace period ends: 1 second to 12 hours.
+#[must_use]
+pub fn drain_seconds(grace_seconds: u64) -> u64 {
     grace_seconds.saturating_sub(MARGIN_SECONDS).clamp(1, DRAIN_SECONDS_MAX)
 }
 
@@ -114,18 +123,14 @@ fn probe(path: &str, port: u16) -> Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::config;
+    use crate::identity::tests::identity;
+    use crate::testing::images;
 
     /// What the version before injects by default. It is replaced at a release, by what that release injects.
-    const PREVIOUS: &str = include_str!("../../tests/fixtures/sidecar-previous.json");
+    const PREVIOUS: &str = include_str!("../tests/fixtures/sidecar-previous.json");
 
     fn built(grace_seconds: u64) -> Container {
-        built_with(grace_seconds, &Sidecar::default())
-    }
-
-    fn built_with(grace_seconds: u64, settings: &Sidecar) -> Container {
-        let workload = "Deployment/web".parse().unwrap();
-        sidecar("shop", &workload, &Key::new("shop", "main"), settings, grace_seconds, &config())
+        sidecar(&identity(), grace_seconds, &images())
     }
 
     fn variable(container: &Container, name: &str) -> String {
@@ -169,8 +174,8 @@ mod tests {
 
     #[test]
     fn another_port_of_the_gateway_is_said() {
-        let settings = Sidecar { gateway_port: 9999, ..Sidecar::default() };
-        assert_eq!(variable(&built_with(30, &settings), GATEWAY_PORT), "9999");
+        let identity = Identity { gateway_port: 9999, ..identity() };
+        assert_eq!(variable(&sidecar(&identity, 30, &images()), GATEWAY_PORT), "9999");
     }
 
     #[test]

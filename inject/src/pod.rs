@@ -7,9 +7,11 @@ use k8s_openapi::api::core::v1::{Capabilities, ResourceRequirements, SeccompProf
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// The user of Capstan's containers: nobody, with a home in no image.
-pub(crate) const USER: i64 = 65532;
+pub const USER: i64 = 65532;
+
 /// What Pod Security's level `restricted` asks of a container, and a root file system that cannot be written.
-pub(crate) fn restricted() -> SecurityContext {
+#[must_use]
+pub fn restricted() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
@@ -23,12 +25,14 @@ pub(crate) fn restricted() -> SecurityContext {
 }
 
 /// The container runtime's own filter of system calls.
-pub(crate) fn seccomp() -> SeccompProfile {
+#[must_use]
+pub fn seccomp() -> SeccompProfile {
     SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }
 }
 
 /// Requests and limits as Kubernetes has them.
-pub(crate) fn requirements(resources: &Resources) -> ResourceRequirements {
+#[must_use]
+pub fn requirements(resources: &Resources) -> ResourceRequirements {
     let map = |amounts: &BTreeMap<String, capstan_crds::Quantity>| {
         let entry = |(name, amount): (&String, &capstan_crds::Quantity)| {
             (name.clone(), Quantity(amount.as_str().to_owned()))

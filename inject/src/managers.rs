@@ -1,0 +1,107 @@
+//! Who applied which of the fields that injection is about, from an object's managed fields.
+
+use capstan_crds::label;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use serde_json::Value;
+
+/// The managed fields of an object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Managers<'a>(&'a [ManagedFieldsEntry]);
+
+impl<'a> Managers<'a> {
+    pub(crate) fn of(meta: &'a ObjectMeta) -> Self {
+        Self(meta.managed_fields.as_deref().unwrap_or_default())
+    }
+
+    /// Whether the operator applied the sidecar's container.
+    pub(crate) fn own_sidecar(self) -> bool {
+        self.ours().any(|entry| owns(entry, &sidecar()))
+    }
+
+    /// Whether the operator applied the annotation that starts rollouts.
+    pub(crate) fn own_mark(self) -> bool {
+        let mark = format!("f:{}", label::SIDECAR_MARK);
+        self.ours().any(|entry| owns(entry, &["f:metadata", "f:annotations", &mark]))
+    }
+
+    /// Whether somebody else wrote the sidecar's container, whose manifest then has it: the item of the list and its image.
+    /// Who only edits the image has not put the item there, and who adds a probe to it names no image.
+    pub(crate) fn others_own_sidecar(self) -> bool {
+        let others = self.0.iter().filter(|entry| !is_ours(entry) && is_of_object(entry));
+        let [.., last] = sidecar();
+        let image = sidecar().map(|part| if part == last { "f:image" } else { part });
+        let is_whole = |entry: &ManagedFieldsEntry| owns(entry, &sidecar()) && owns(entry, &image);
+        others.into_iter().any(|entry| entry.fields_v1.is_some() && is_whole(entry))
+    }
+
+    fn ours(self) -> impl Iterator<Item = &'a ManagedFieldsEntry> {
+        self.0.iter().filter(|entry| is_ours(entry))
+    }
+}
+
+/// The item of the list.
+fn sidecar() -> [&'static str; 4] {
+    ["f:spec", "f:initContainers", r#"k:{"name":"capstan"}"#, "."]
+}
+
+fn is_of_object(entry: &ManagedFieldsEntry) -> bool {
+    entry.subresource.as_deref().unwrap_or_default().is_empty()
+}
+
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(label::FIELD_MANAGER)
+        && entry.operation.as_deref() == Some("Apply")
+        && is_of_object(entry)
+}
+
+/// Whether an entry has a field of the pod template. One that does not say which fields may have any.
+fn owns(entry: &ManagedFieldsEntry, path: &[&str]) -> bool {
+    let Some(fields) = &entry.fields_v1 else { return true };
+    let template = fields.0.get("f:spec").and_then(|spec| spec.get("f:template"));
+    let found: Option<&Value> =
+        path.iter().try_fold(template, |at, name| at.map(|at| at.get(name))).flatten();
+    found.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(manager: &str, fields: &Value) -> ObjectMeta {
+        serde_json::from_value(serde_json::json!({"managedFields": [
+            {"manager": manager, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:template": fields}}},
+        ]}))
+        .unwrap()
+    }
+
+    fn container() -> Value {
+        serde_json::json!({"f:spec": {"f:initContainers": {"k:{\"name\":\"capstan\"}": {".": {}, "f:image": {}}}}})
+    }
+
+    #[test]
+    fn fields_are_told_apart_by_who_has_them() {
+        let ours = meta("capstan", &container());
+        let managers = Managers::of(&ours);
+        assert!(managers.own_sidecar() && !managers.own_mark() && !managers.others_own_sidecar());
+        let theirs = meta("argocd", &container());
+        let managers = Managers::of(&theirs);
+        assert!(!managers.own_sidecar() && !managers.own_mark() && managers.others_own_sidecar());
+        let mark = meta(
+            "capstan",
+            &serde_json::json!({"f:metadata": {"f:annotations": {"f:capstan.dev/sidecar": {}}}}),
+        );
+        let managers = Managers::of(&mark);
+        assert!(!managers.own_sidecar() && managers.own_mark());
+    }
+
+    #[test]
+    fn who_writes_a_part_of_the_sidecar_has_not_rendered_it() {
+        let item = |fields: Value| serde_json::json!({"f:spec": {"f:initContainers": {"k:{\"name\":\"capstan\"}": fields}}});
+        for part in [
+            serde_json::json!({"f:image": {}}),
+            serde_json::json!({".": {}, "f:name": {}, "f:livenessProbe": {}}),
+        ] {
+            assert!(!Managers::of(&meta("other", &item(part.clone()))).others_own_sidecar(), "{part}");
+        }
+    }
+}

@@ -3,6 +3,8 @@
 mod client;
 mod dev;
 mod failure;
+mod files;
+mod inject;
 mod output;
 
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum Command {
     Retry(client::RetryArgs),
     Peek(client::PeekArgs),
     Queues(client::QueuesArgs),
+    Inject(inject::InjectArgs),
+    Uninject(inject::UninjectArgs),
 }
 
 #[tokio::main]
@@ -54,6 +58,8 @@ async fn main() -> ExitCode {
         Command::Retry(args) => client::retry(args).await,
         Command::Peek(args) => client::peek(args).await,
         Command::Queues(args) => client::queues(args).await,
+        Command::Inject(args) => inject::inject(&args),
+        Command::Uninject(args) => inject::uninject(&args),
     };
     result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ mod container;
 mod fields;
 mod identity;
 mod managers;
+pub mod manifest;
 mod manual;
 mod plan;
 pub mod pod;

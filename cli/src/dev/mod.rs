@@ -6,7 +6,6 @@
 mod app;
 mod args;
 mod broker;
-mod files;
 mod gateway;
 mod happening;
 mod intro;

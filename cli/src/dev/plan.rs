@@ -9,8 +9,8 @@ use capstan_crds::{
     Consumer, ConsumerFinding, Key, Object, Queue, QueueFinding, Resolution, parse_all, resolve,
 };
 
-use super::files::Document;
 use crate::failure::Failure;
+use crate::files::Document;
 
 /// Problems that are said one by one.
 const PROBLEMS_MAX: usize = 100;

@@ -3,10 +3,11 @@
 use tokio::sync::oneshot;
 
 use super::args::DevArgs;
-use super::files;
+
 use super::plan::{self, Plan};
 use super::seed::{self, Seed};
 use crate::failure::Failure;
+use crate::files;
 
 /// The plan and the messages to send.
 ///

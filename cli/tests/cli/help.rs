@@ -4,7 +4,7 @@ use crate::support::run;
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["dev", "send", "pull", "ack", "retry", "peek", "queues"] {
+    for command in ["dev", "send", "pull", "ack", "retry", "peek", "queues", "inject", "uninject"] {
         let done = run(&[command, "--help"]);
         assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{command}");
         assert!(

@@ -5,5 +5,6 @@ mod application;
 mod client;
 mod dev;
 mod help;
+mod inject;
 mod refused;
 mod support;

@@ -13,13 +13,13 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A YAML text and where it comes from.
 #[derive(Debug)]
-pub(super) struct Document {
-    pub(super) file: String,
-    pub(super) text: String,
+pub(crate) struct Document {
+    pub(crate) file: String,
+    pub(crate) text: String,
 }
 
 /// Reads all of them, folders by name.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
     let mut documents = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {

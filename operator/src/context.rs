@@ -9,6 +9,7 @@ use capstan_crds::Key;
 use kube::Client;
 
 use crate::applied::Applied;
+use crate::broker::Upgrades;
 use crate::config::Config;
 use crate::contest::Contests;
 use crate::events::Events;
@@ -27,6 +28,8 @@ const COUNT_WRITES_PER_SECOND: u32 = 20;
 pub(crate) enum Object {
     StatefulSet(Key),
     Service(Key),
+    ServiceAccount(Key),
+    NetworkPolicy(Key),
     /// The sidecar in a workload of a namespace.
     Sidecar(String, Reference),
 }
@@ -46,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) rollouts: Rollouts,
     pub(crate) complete: Complete,
     pub(crate) reaches: Reaches,
+    pub(crate) upgrades: Upgrades,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
 
@@ -71,6 +75,7 @@ impl Context {
             rollouts: Rollouts::default(),
             complete: Complete::default(),
             reaches: Reaches::default(),
+            upgrades: Upgrades::default(),
             controls: Mutex::default(),
         }
     }
@@ -91,9 +96,13 @@ impl Context {
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
         self.reaches.forget(broker);
         let names = crate::names::names(&broker.name);
+        self.upgrades.forget(broker);
         let own = [&names.stateful_set, &names.service, &names.pods_service];
         self.applied.forget(|object| match object {
-            Object::StatefulSet(key) | Object::Service(key) => {
+            Object::StatefulSet(key)
+            | Object::Service(key)
+            | Object::ServiceAccount(key)
+            | Object::NetworkPolicy(key) => {
                 key.namespace == broker.namespace && own.iter().any(|name| **name == key.name)
             }
             Object::Sidecar(..) => false,

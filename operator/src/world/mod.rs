@@ -1,6 +1,8 @@
 //! What the cluster has, kept up to date by watches.
 
+mod broker_set;
 mod objects;
+mod policy;
 mod units;
 mod watch;
 
@@ -9,10 +11,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use capstan_api::workload::WorkloadKind;
 use capstan_crds::{Broker, Consumer, Key, Queue, Resolution, resolve};
 pub use capstan_inject::Workload;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use kube::ResourceExt;
 
+pub use broker_set::{BrokerSet, Set};
 pub use objects::Objects;
+pub use policy::Policy;
 pub use units::{Unit, units_of_consumers};
 pub use watch::watch_all;
 
@@ -23,9 +27,13 @@ pub struct State {
     pub queues: Objects<Queue>,
     pub consumers: Objects<Consumer>,
     pub deployments: Objects<Workload>,
-    pub stateful_sets: Objects<Workload>,
+    pub stateful_sets: Objects<Set>,
     /// Only the operator's own.
     pub services: Objects<Service>,
+    /// Only the operator's own.
+    pub service_accounts: Objects<ServiceAccount>,
+    /// All NetworkPolicies.
+    pub policies: Objects<Policy>,
 }
 
 impl State {
@@ -34,7 +42,7 @@ impl State {
     pub fn workload(&self, kind: WorkloadKind, key: &Key) -> Option<Arc<Workload>> {
         match kind {
             WorkloadKind::Deployment => self.deployments.get(key),
-            WorkloadKind::StatefulSet => self.stateful_sets.get(key),
+            WorkloadKind::StatefulSet => self.stateful_sets.get(key).map(|set| Arc::clone(&set.workload)),
         }
     }
 

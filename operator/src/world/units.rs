@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use capstan_api::workload::{Workload as Reference, WorkloadKind};
 use capstan_crds::{Broker, Consumer, Key, Queue, label};
-use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 
-use super::{State, Workload};
+use super::{Policy, Set, State, Workload};
 
 /// What is reconciled as a whole, by one worker at a time. None of it needs to exist.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,18 +66,29 @@ pub(super) fn of_deployment(state: &State, workload: &Workload) -> Vec<Unit> {
 }
 
 /// A change of a StatefulSet: a target, or a Broker's own.
-pub(super) fn of_stateful_set(state: &State, workload: &Workload) -> Vec<Unit> {
-    let mut units = of_target(state, WorkloadKind::StatefulSet, workload);
-    let owner = workload.controller.as_deref().and_then(|owner| owner.strip_prefix("Broker/"));
-    units.extend(owner.map(|broker| Unit::Broker(workload.key.sibling(broker))));
+pub(super) fn of_stateful_set(state: &State, set: &Set) -> Vec<Unit> {
+    let mut units = of_target(state, WorkloadKind::StatefulSet, set);
+    let owner = set.controller.as_deref().and_then(|owner| owner.strip_prefix("Broker/"));
+    units.extend(owner.map(|broker| Unit::Broker(set.key.sibling(broker))));
     units
 }
 
-/// A change of a Service of the operator.
-pub(super) fn of_service(_: &State, service: &Service) -> Vec<Unit> {
-    let broker = service.labels().get(label::BROKER);
-    let unit = |broker: &String| Unit::Broker(Key::of(&service.metadata).sibling(broker));
+/// A change of an object that the operator made for a Broker.
+pub(super) fn of_labelled<K: ResourceExt>(_: &State, object: &K) -> Vec<Unit> {
+    let broker = object.labels().get(label::BROKER);
+    let unit = |broker: &String| Unit::Broker(Key::of(object.meta()).sibling(broker));
     broker.map(unit).into_iter().collect()
+}
+
+/// A change of a NetworkPolicy: a Broker's own, or one that may guard Brokers' pods.
+pub(super) fn of_policy(state: &State, policy: &Policy) -> Vec<Unit> {
+    match &policy.broker {
+        Some(broker) => vec![Unit::Broker(policy.key.sibling(broker))],
+        None => {
+            let brokers = state.brokers.of(&policy.key.namespace);
+            brokers.iter().map(|broker| Unit::Broker(Key::of(&broker.metadata))).collect()
+        }
+    }
 }
 
 /// Most workloads of a cluster are none of our business.
@@ -219,9 +229,10 @@ mod tests {
         assert_eq!(of_deployment(&state, &workload("unknown", false)), []);
         let left = Unit::Workload("shop".into(), "Deployment/left".parse().unwrap());
         assert_eq!(of_deployment(&state, &workload("left", true)), [left]);
-        assert_eq!(of_stateful_set(&state, &workload("web", false)), [], "another kind");
+        let set = |workload| Set { workload: Arc::new(workload), broker: None };
+        assert_eq!(of_stateful_set(&state, &set(workload("web", false))), [], "another kind");
         let own = Workload { controller: Some("Broker/main".into()), ..workload("capstan-main", false) };
-        assert_eq!(of_stateful_set(&state, &own), [Unit::Broker(key("main"))]);
+        assert_eq!(of_stateful_set(&state, &set(own)), [Unit::Broker(key("main"))]);
     }
 
     #[test]

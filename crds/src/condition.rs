@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_remedy_in_the_documentation() {
-        let document = include_str!("../../docs/install.md");
+        let document = include_str!("../../docs/troubleshooting.md");
         let source = include_str!("condition.rs").split("pub mod reason").nth(1).unwrap();
         let source = source.split("cfg(test)").next().unwrap();
         let reasons: Vec<&str> =
@@ -174,6 +174,6 @@ mod tests {
             .iter()
             .filter(|reason| !GOOD.contains(reason) && !document.contains(&format!("`{reason}`")))
             .collect();
-        assert!(missing.is_empty(), "docs/install.md does not say what to do about {missing:?}");
+        assert!(missing.is_empty(), "docs/troubleshooting.md does not say what to do about {missing:?}");
     }
 }

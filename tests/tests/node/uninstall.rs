@@ -57,7 +57,7 @@ async fn uninstalling_ends_and_takes_no_messages_along() {
     .await;
 }
 
-/// docs/install.md: the order in which nothing of Capstan stays but volumes.
+/// docs/uninstall.md: the order in which nothing of Capstan stays but volumes.
 #[tokio::test]
 async fn tidying_up_leaves_the_volumes_alone() {
     let cluster = Cluster::connect().await;

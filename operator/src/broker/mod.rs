@@ -76,7 +76,7 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
     tell_consumers(context, scene, &control);
     let found = Found::Exists { refused };
     queue::write_all(context, scene, &found, &control).await?;
-    status::write(context, broker, &found, &control).await?;
+    status::write(context, broker, &found, &control, &scene.queues).await?;
     Ok(Outcome::Again(Duration::from_millis(context.config.poll_ms.max(1))))
 }
 

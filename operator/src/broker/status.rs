@@ -1,14 +1,18 @@
 //! The status of a Broker.
 
+use std::sync::Arc;
+
 use capstan_api::control::{BrokerState, QueueState, StorageState};
 use capstan_crds::broker::{Queues, RetainedQueue, StorageStatus};
 use capstan_crds::condition::{AVAILABLE, READY, reason};
-use capstan_crds::{Broker, BrokerStatus, ByteSize, Key};
+use capstan_crds::queue::ReplacedStore;
+use capstan_crds::{Broker, BrokerStatus, ByteSize, Key, Queue};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 
 use super::Found;
 use super::control::Control;
+use super::queue::lost;
 use crate::api::ApiError;
 use crate::condition::{Conditions, Verdict};
 use crate::context::Context;
@@ -26,9 +30,12 @@ pub(super) async fn write(
     broker: &Broker,
     found: &Found,
     control: &Control,
+    queues: &[Arc<Queue>],
 ) -> Result<(), ApiError> {
     let old = broker.status.clone().unwrap_or_default();
-    let new = status(broker, &old, found, control, &status::now());
+    let now = status::now();
+    let lost = lost::of_broker(broker, queues.iter().map(AsRef::as_ref), control.state.as_ref(), &now);
+    let new = status(broker, &old, found, control, lost, &now);
     if new == old {
         return Ok(());
     }
@@ -38,10 +45,17 @@ pub(super) async fn write(
 }
 
 /// What is to be said of a Broker. Pure.
-fn status(broker: &Broker, old: &BrokerStatus, found: &Found, control: &Control, now: &Time) -> BrokerStatus {
+fn status(
+    broker: &Broker,
+    old: &BrokerStatus,
+    found: &Found,
+    control: &Control,
+    lost: Option<ReplacedStore>,
+    now: &Time,
+) -> BrokerStatus {
     let key = Key::of(&broker.metadata);
     let state = control.state.as_ref();
-    let available = available(&key, control);
+    let available = available(&key, control, lost.as_ref());
     let ready = ready(found, control, &available);
     let conditions = Conditions::new(&old.conditions, broker.metadata.generation, now)
         .set(READY, &ready)
@@ -56,19 +70,35 @@ fn status(broker: &Broker, old: &BrokerStatus, found: &Found, control: &Control,
         storage: state.map_or(old.storage.clone(), |state| storage(old.storage.as_ref(), state.storage)),
         queues: state.map(queues).or_else(|| old.queues.clone()),
         retained_queues: state.map_or_else(|| old.retained_queues.clone(), |state| retained(&key, state)),
+        replaced_store: lost,
         conditions,
     }
 }
 
-fn available(key: &Key, control: &Control) -> Verdict {
-    if control.state.is_some() {
-        return Verdict::yes(reason::SERVING, "");
+fn available(key: &Key, control: &Control, lost: Option<&ReplacedStore>) -> Verdict {
+    match (&control.state, lost) {
+        (Some(_), None) => return Verdict::yes(reason::SERVING, ""),
+        (Some(_), Some(lost)) => return replaced(lost),
+        (None, _) => {}
     }
     let pod = format!("{}-0", names(&key.name).stateful_set);
     let problem = control.problem.as_deref().unwrap_or("not asked yet");
     Verdict::no(
         reason::NOT_SERVING,
         format!("pod {pod} does not answer; see kubectl describe pod {pod}: {problem}"),
+    )
+}
+
+/// It serves, but not from the store that had messages.
+fn replaced(lost: &ReplacedStore) -> Verdict {
+    let ReplacedStore { incarnation, messages, noticed_at } = lost;
+    Verdict::yes(
+        reason::STORE_REPLACED,
+        format!(
+            "it serves, from a store that was new and empty at {}: {messages} of its messages were last seen in the one \
+             before, {incarnation}. If nobody replaced the volume on purpose, keep the old one",
+            noticed_at.0
+        ),
     )
 }
 
@@ -110,8 +140,15 @@ fn retained(key: &Key, state: &BrokerState) -> Vec<RetainedQueue> {
         name: queue.name.as_str().to_owned(),
         messages: messages(queue),
         bytes: queue.bytes,
+        empty_by: queue.empty_by_ms.and_then(time),
     });
     listed.collect()
+}
+
+/// In whole seconds, as the others of a status; not before it is so.
+fn time(millis: u64) -> Option<Time> {
+    let seconds = i64::try_from(millis.div_ceil(1000)).ok()?;
+    jiff::Timestamp::from_second(seconds).ok().map(Time)
 }
 
 /// Whether a queue is retained for anyone to see: one without messages is kept a while for its idempotency keys alone.
@@ -132,7 +169,7 @@ mod tests {
     fn state(queues: usize, retained: usize, available: u64) -> BrokerState {
         let queue = |i: usize| {
             serde_json::json!({"namespace": "shop", "name": format!("q{i:03}"), "retained": i < retained, "ready": 1,
-                "delayed": 2, "leased": 3, "dead": 4, "bytes": 5})
+                "delayed": 2, "leased": 3, "dead": 4, "bytes": 5, "empty_by_ms": 1_500})
         };
         let queues: Vec<_> = (0..queues).map(queue).collect();
         serde_json::from_value(serde_json::json!({
@@ -143,7 +180,7 @@ mod tests {
     }
 
     fn of(old: &BrokerStatus, found: &Found, control: &Control) -> BrokerStatus {
-        status(&broker("{}"), old, found, control, &status::now())
+        status(&broker("{}"), old, found, control, None, &status::now())
     }
 
     fn exists() -> Found {
@@ -163,7 +200,10 @@ mod tests {
         assert_eq!(reason_of(&status, AVAILABLE), ("True", "Serving"));
         assert_eq!(status.endpoint.as_deref(), Some("http://capstan-main.shop.svc"));
         assert_eq!(status.queues, Some(Queues { active: 2, retained: 1 }));
-        assert_eq!(status.retained_queues, [RetainedQueue { name: "q000".into(), messages: 10, bytes: 5 }]);
+        assert_eq!(
+            status.retained_queues,
+            [RetainedQueue { name: "q000".into(), messages: 10, bytes: 5, empty_by: time(1_500) }]
+        );
         let storage = status.storage.unwrap();
         assert_eq!((storage.capacity.as_str(), storage.used.as_str()), ("10Gi", "1Gi"));
     }

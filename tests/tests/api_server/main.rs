@@ -11,6 +11,7 @@ mod definitions;
 mod election;
 mod fixture;
 mod matrix;
+mod queues;
 mod quickstart;
 mod reach;
 mod restart;

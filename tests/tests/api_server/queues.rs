@@ -95,7 +95,7 @@ async fn messages_of_a_deleted_queue_go_only_if_it_says_so() {
     on_stage("deletion", async |stage, namespace| {
         namespace.apply(QUEUE).await;
         let queue = until_told(namespace).await;
-        assert_eq!(serde_json::to_value(&queue.spec.deletion_policy).unwrap(), "Retain", "the default");
+        assert_eq!(serde_json::to_value(queue.spec.deletion_policy).unwrap(), "Retain", "the default");
         send(stage, namespace, "orders", 3).await;
         namespace.kubectl(&["delete", "queue.capstan.dev", "orders"]).await;
         let broker = namespace

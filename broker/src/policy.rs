@@ -6,7 +6,8 @@ use capstan_core as core;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 86_400_000;
-const REVISION_BYTES_MAX: usize = 128;
+/// Of a revision, a declarer and the mark of a resource.
+const MARK_BYTES_MAX: usize = 128;
 const ENDPOINT_PATH_BYTES_MAX: usize = 1024;
 
 /// A policy that is out of bounds, or a declaration that contradicts itself.
@@ -38,9 +39,8 @@ pub(crate) fn label(namespace: &str, queue: &str) -> String {
 /// [`InvalidPolicy`] for the first field that is wrong.
 pub(crate) fn declaration(declaration: &Declaration) -> Result<core::Declaration, InvalidPolicy> {
     let wrong = |field: String, problem: &str| Err(InvalidPolicy { field, problem: problem.to_owned() });
-    if declaration.revision.len() > REVISION_BYTES_MAX {
-        return wrong("revision".to_owned(), "is longer than 128 bytes");
-    }
+    mark("revision", &declaration.revision)?;
+    mark("declarer", &declaration.declarer)?;
     if declaration.queues.len() > limits::QUEUES_MAX {
         return wrong("queues".to_owned(), "holds more than 10000 queues");
     }
@@ -56,7 +56,8 @@ pub(crate) fn declaration(declaration: &Declaration) -> Result<core::Declaration
             .map_err(|e| InvalidPolicy { field: format!("queues[{index}]"), problem: e.to_string() })?;
         queues.push(core::DeclaredQueue { label, policy: translate(policy), document });
     }
-    Ok(core::Declaration { revision: declaration.revision.clone(), queues })
+    let (revision, declarer) = (declaration.revision.clone(), declaration.declarer.clone());
+    Ok(core::Declaration { revision, declarer, queues })
 }
 
 /// Reads a policy as it was declared.
@@ -75,6 +76,8 @@ pub(crate) fn translate(policy: &QueuePolicy) -> core::Policy {
         max_bytes: policy.max_bytes,
         max_messages: policy.max_messages,
         consumer: policy.consumer.as_ref().map(|consumer| translate_consumer(policy, consumer)),
+        resource: policy.resource.clone(),
+        purged_by: policy.purged_by.clone(),
     }
 }
 
@@ -98,6 +101,8 @@ fn check(policy: &QueuePolicy) -> Result<(), InvalidPolicy> {
     within("delivery_delay_ms", policy.delivery_delay_ms, 0, DAY_MS)?;
     within("retention_ms", policy.retention_ms, MINUTE_MS, 14 * DAY_MS)?;
     within("max_message_bytes", policy.max_message_bytes.into(), 1, limits::MESSAGE_BYTES_MAX.into())?;
+    mark("resource", &policy.resource)?;
+    mark("purged_by", policy.purged_by.as_deref().unwrap_or_default())?;
     let Some(consumer) = &policy.consumer else {
         return Ok(());
     };
@@ -137,6 +142,13 @@ fn check_push(push: &PushPolicy) -> Result<(), InvalidPolicy> {
     within("consumer.push.max_batch_size", push.max_batch_size.into(), 1, limits::BATCH_COUNT_MAX as u64)?;
     within("consumer.push.max_wait_ms", push.max_wait_ms, 0, limits::WAIT_MS_MAX)?;
     within("consumer.push.concurrency_per_pod", push.concurrency_per_pod.into(), 1, limits::CONCURRENCY_MAX)
+}
+
+fn mark(field: &str, text: &str) -> Result<(), InvalidPolicy> {
+    if text.len() <= MARK_BYTES_MAX {
+        return Ok(());
+    }
+    Err(InvalidPolicy { field: field.to_owned(), problem: format!("is longer than {MARK_BYTES_MAX} bytes") })
 }
 
 fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(), InvalidPolicy> {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::queue::ReplacedStore;
 use crate::resources::Resources;
 use crate::rule::{between, growing_size, rule};
 use crate::{ByteSize, Duration};
@@ -259,6 +260,9 @@ pub struct BrokerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 50, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["name"])))]
     pub retained_queues: Vec<RetainedQueue>,
+    /// The store that was lost with messages, for 14 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_store: Option<ReplacedStore>,
     /// Ready, Available, StorageHealthy, Resizing, Updated.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
@@ -316,4 +320,7 @@ pub struct RetainedQueue {
     pub messages: u64,
     /// Bytes kept.
     pub bytes: u64,
+    /// When messageRetention has removed the last of them; later by the time of an outage of more than an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_by: Option<Time>,
 }

@@ -8,6 +8,8 @@ pub const ACCEPTED: &str = "Accepted";
 pub const BROKER_RESOLVED: &str = "BrokerResolved";
 /// Queue: messages are being handed out to its Consumer.
 pub const DELIVERING: &str = "Delivering";
+/// Queue: messages whose retries are used up wait, because their dead-letter queue cannot take them.
+pub const DEAD_LETTER_BLOCKED: &str = "DeadLetterBlocked";
 /// Consumer: the workload of `targetRef` exists and can be injected.
 pub const TARGET_RESOLVED: &str = "TargetResolved";
 /// Consumer: every pod of the target has the sidecar.
@@ -70,6 +72,18 @@ pub mod reason {
     pub const DEAD_LETTER_QUEUE_ELSEWHERE: &str = "DeadLetterQueueElsewhere";
     /// `brokerRef` names no Broker.
     pub const BROKER_NOT_FOUND: &str = "BrokerNotFound";
+    /// The Broker's store is new and empty; there were messages in the one before.
+    pub const STORE_REPLACED: &str = "StoreReplaced";
+    /// The Broker's volume is nearly full: sends are refused.
+    pub const STORAGE_FULL: &str = "StorageFull";
+    /// The Queue holds as much as its limits allow: sends are refused.
+    pub const QUEUE_FULL: &str = "QueueFull";
+    /// No message waits for its dead-letter queue.
+    pub const NOT_BLOCKED: &str = "NotBlocked";
+    /// The dead-letter queue holds as much as its limits allow.
+    pub const DEAD_LETTER_QUEUE_FULL: &str = "DeadLetterQueueFull";
+    /// The dead-letter queue has no resource (any more).
+    pub const DEAD_LETTER_QUEUE_RETAINED: &str = "DeadLetterQueueRetained";
     /// The Broker does not serve yet, or no longer.
     pub const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
     /// The Broker was not told of the newest change yet.
@@ -147,7 +161,7 @@ pub mod reason {
 #[cfg(test)]
 mod tests {
     /// What needs no remedy.
-    const GOOD: [&str; 12] = [
+    const GOOD: [&str; 13] = [
         "AsDeclared",
         "Accepted",
         "Resolved",
@@ -160,6 +174,7 @@ mod tests {
         "Serving",
         "Healthy",
         "VolumeAdopted",
+        "NotBlocked",
     ];
 
     #[test]

@@ -8,7 +8,9 @@ use crate::queue::Delivery;
 use crate::{ConsumerSpec, QueueSpec};
 
 /// The policy of a queue that nobody consumes.
-pub(crate) fn queue(namespace: Name, name: Name, spec: &QueueSpec) -> QueuePolicy {
+///
+/// `uid` is the resource's, empty when there is none. That its messages go with it is added with the declarer.
+pub(crate) fn queue(namespace: Name, name: Name, uid: &str, spec: &QueueSpec) -> QueuePolicy {
     QueuePolicy {
         namespace,
         name,
@@ -19,6 +21,8 @@ pub(crate) fn queue(namespace: Name, name: Name, spec: &QueueSpec) -> QueuePolic
         max_bytes: Some(spec.limits.max_bytes.bytes()),
         max_messages: spec.limits.max_messages,
         consumer: None,
+        resource: uid.to_owned(),
+        purged_by: None,
     }
 }
 

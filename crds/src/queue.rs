@@ -60,6 +60,10 @@ pub struct QueueSpec {
     pub message_retention: Duration,
     /// How much the queue holds.
     pub limits: Limits,
+    /// `Retain` or `Delete`: what becomes of the messages when this resource is deleted. Retained ones stay in the Broker
+    /// until messageRetention ends, and a Queue of the same name has them again; with Delete they are purged, and a Queue
+    /// of the same name begins empty. Default Retain.
+    pub deletion_policy: DeletionPolicy,
 }
 
 impl Default for QueueSpec {
@@ -70,6 +74,7 @@ impl Default for QueueSpec {
             delivery_delay: Duration::literal("0s"),
             message_retention: Duration::literal("96h"),
             limits: Limits::default(),
+            deletion_policy: DeletionPolicy::Retain,
         }
     }
 }
@@ -96,6 +101,15 @@ pub enum Delivery {
     #[default]
     Active,
     Paused,
+}
+
+/// What becomes of the messages of a Queue that is deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum DeletionPolicy {
+    #[default]
+    Retain,
+    Delete,
 }
 
 /// How much a queue holds.
@@ -142,7 +156,10 @@ pub struct QueueStatus {
     /// The dead-letter queue of the active Consumer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetter>,
-    /// Ready, Accepted, BrokerResolved, Delivering.
+    /// The store that was lost with messages of this queue, for as long as messageRetention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_store: Option<ReplacedStore>,
+    /// Ready, Accepted, BrokerResolved, Delivering, DeadLetterBlocked.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,
@@ -161,6 +178,18 @@ pub struct QueueBroker {
     pub incarnation: Option<String>,
     /// Base URL for producers and clients.
     pub endpoint: String,
+}
+
+/// A store that had messages, and in whose place there is another, empty one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacedStore {
+    /// Its incarnation: names it in logs and on its volume.
+    pub incarnation: String,
+    /// Messages that were last seen in it.
+    pub messages: u64,
+    /// When it was noticed.
+    pub noticed_at: Time,
 }
 
 /// The Consumer that has a Queue.

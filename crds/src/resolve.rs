@@ -9,9 +9,11 @@ use capstan_api::control::{Declaration, QueuePolicy};
 use kube_core::ResourceExt;
 use kube_core::metadata::ObjectMeta;
 
-use crate::queue::BrokerRef;
+use crate::queue::{BrokerRef, DeletionPolicy};
 use crate::{Consumer, Queue, QueueSpec, label, policy};
 
+/// Who declares without a cluster.
+const LOCAL: &str = "capstan dev";
 /// The namespace of objects that name none.
 const NAMESPACE_DEFAULT: &str = "default";
 
@@ -80,8 +82,10 @@ pub struct ResolvedQueue {
     pub claim: Option<Claim>,
     /// The dead-letter queue of that Consumer.
     pub dead_letter_queue: Option<Key>,
-    /// What the broker is told; nothing of a queue whose name cannot be used.
+    /// What the broker is told; nothing of a queue whose name cannot be used. Who purges it is in the declaration.
     pub policy: Option<QueuePolicy>,
+    /// What becomes of the messages when the resource is deleted.
+    pub deletion: DeletionPolicy,
 }
 
 /// What is to be said of a Consumer.
@@ -165,16 +169,23 @@ impl Resolution {
         }
     }
 
-    /// The declaration of one Broker.
+    /// The declaration of one Broker. `uid` is that of its resource: what a new Broker does not have yet, such as one that
+    /// is restored from a backup piece by piece, was not deleted.
     #[must_use]
-    pub fn declaration(&self, broker: &Key) -> Declaration {
-        declaration(self.queues.values().filter(|queue| queue.broker == *broker))
+    pub fn declaration(&self, broker: &Key, uid: &str) -> Declaration {
+        declaration(self.queues.values().filter(|queue| queue.broker == *broker), uid)
     }
 
-    /// The declaration of a broker that stores every queue, whatever Broker each names: local mode.
+    /// The declaration of a broker that stores every queue, whatever Broker each names: local mode. A queue is the same as
+    /// long as some file has its name.
     #[must_use]
     pub fn declaration_of_all(&self) -> Declaration {
-        declaration(self.queues.values())
+        let unnamed = |queue: &ResolvedQueue| {
+            let policy = queue.policy.clone().map(|policy| QueuePolicy { resource: String::new(), ..policy });
+            ResolvedQueue { policy, ..queue.clone() }
+        };
+        let queues: Vec<ResolvedQueue> = self.queues.values().map(unnamed).collect();
+        declaration(queues.iter(), LOCAL)
     }
 
     /// Dead-letter queues that have no resource, as the objects to create: they belong to nobody, so that
@@ -195,8 +206,10 @@ fn is_alive(meta: &ObjectMeta) -> bool {
 
 fn resolved_queue(queue: &Queue) -> ResolvedQueue {
     let key = Key::of(&queue.metadata);
-    let policy = names(&key).map(|(namespace, name)| policy::queue(namespace, name, &queue.spec));
+    let uid = queue.metadata.uid.as_deref().unwrap_or_default();
+    let policy = names(&key).map(|(namespace, name)| policy::queue(namespace, name, uid, &queue.spec));
     ResolvedQueue {
+        deletion: queue.spec.deletion_policy,
         broker: key.sibling(&queue.spec.broker_ref.name),
         finding: if policy.is_some() { QueueFinding::Accepted } else { QueueFinding::InvalidName },
         key,
@@ -297,7 +310,8 @@ fn dead_letter_broker(resolution: &mut Resolution, target: &Key, broker: &Key, c
             finding: QueueFinding::Missing { consumer: consumer.name_any() },
             claim: None,
             dead_letter_queue: None,
-            policy: names(target).map(|(namespace, name)| policy::queue(namespace, name, &spec)),
+            policy: names(target).map(|(namespace, name)| policy::queue(namespace, name, "", &spec)),
+            deletion: spec.deletion_policy,
         }
     };
     resolution.queues.entry(target.clone()).or_insert_with(added).broker.clone()
@@ -313,9 +327,13 @@ fn implicit_queue(queue: &ResolvedQueue, consumer: &str) -> Queue {
     object
 }
 
-fn declaration<'a>(queues: impl Iterator<Item = &'a ResolvedQueue>) -> Declaration {
-    let queues: Vec<QueuePolicy> = queues.filter_map(|queue| queue.policy.clone()).collect();
-    Declaration { revision: revision(&queues), queues }
+fn declaration<'a>(queues: impl Iterator<Item = &'a ResolvedQueue>, declarer: &str) -> Declaration {
+    let told = |queue: &ResolvedQueue| {
+        let goes = queue.deletion == DeletionPolicy::Delete && !declarer.is_empty();
+        Some(QueuePolicy { purged_by: goes.then(|| declarer.to_owned()), ..queue.policy.clone()? })
+    };
+    let queues: Vec<QueuePolicy> = queues.filter_map(told).collect();
+    Declaration { revision: revision(&queues), declarer: declarer.to_owned(), queues }
 }
 
 /// A hash of the content, the same on every machine.

@@ -33,7 +33,7 @@ fn key(name: &str) -> Key {
 
 /// `name of the consumer in the declaration, its dead-letter queue` per queue of the Broker `default`.
 fn declared(resolution: &Resolution) -> Vec<(String, Option<String>, Option<String>)> {
-    let queues = resolution.declaration(&key("default")).queues;
+    let queues = resolution.declaration(&key("default"), "uid").queues;
     let consumer = |q: &capstan_api::control::QueuePolicy| q.consumer.as_ref().map(|c| c.name.to_string());
     let dead = |q: &capstan_api::control::QueuePolicy| {
         let target = q.consumer.as_ref().and_then(|c| c.dead_letter_queue.as_ref());
@@ -70,10 +70,10 @@ fn the_order_of_the_lists_does_not_matter() {
     queues.reverse();
     consumers.reverse();
     assert_eq!(first, resolve(&queues, &consumers));
-    let revision = first.declaration(&key("default")).revision;
+    let revision = first.declaration(&key("default"), "uid").revision;
     assert_eq!(revision.len(), 32);
     queues[0].spec.limits.max_messages = Some(1);
-    assert_ne!(revision, resolve(&queues, &consumers).declaration(&key("default")).revision);
+    assert_ne!(revision, resolve(&queues, &consumers).declaration(&key("default"), "uid").revision);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_missing_dead_letter_queue_is_added_beside_its_source() {
     ]);
     assert!(declared(&resolution).is_empty(), "the Broker `default` has no queue");
     let names: Vec<String> =
-        resolution.declaration(&key("main")).queues.iter().map(|q| q.name.to_string()).collect();
+        resolution.declaration(&key("main"), "uid").queues.iter().map(|q| q.name.to_string()).collect();
     assert_eq!(names, ["a-dlq", "last", "q"]);
     assert_eq!(found(&resolution, "d"), ConsumerFinding::Accepted);
     let missing = resolution.missing();
@@ -145,19 +145,48 @@ fn deleted_objects_count_as_gone() {
     assert!(resolution.consumers.is_empty());
 }
 
+/// Messages go with a resource at the word of its Broker alone, and a resource that was made anew is told apart.
+#[test]
+fn a_declaration_says_whose_messages_go() {
+    let lines = [
+        "Queue kept",
+        "Queue gone deletionPolicy: Delete",
+        "Consumer c queueRef: {name: gone}, deadLetterQueueRef: {name: dlq}",
+    ];
+    let marks = |declaration: capstan_api::control::Declaration| {
+        let of = |queue: capstan_api::control::QueuePolicy| {
+            (queue.name.to_string(), queue.resource, queue.purged_by)
+        };
+        declaration.queues.into_iter().map(of).collect::<Vec<_>>()
+    };
+    let mark = |name: &str, resource: &str, by: Option<&str>| {
+        (name.to_owned(), resource.to_owned(), by.map(str::to_owned))
+    };
+    let resolution = resolved(&lines);
+    let expected =
+        [mark("dlq", "", None), mark("gone", "uid-gone", Some("uid")), mark("kept", "uid-kept", None)];
+    assert_eq!(marks(resolution.declaration(&key("default"), "uid")), expected);
+    let nobody = [mark("dlq", "", None), mark("gone", "uid-gone", None), mark("kept", "uid-kept", None)];
+    assert_eq!(marks(resolution.declaration(&key("default"), "")), nobody, "a Broker that is not known");
+    let local = [mark("dlq", "", None), mark("gone", "", Some("capstan dev")), mark("kept", "", None)];
+    assert_eq!(marks(resolution.declaration_of_all()), local, "files have no resources");
+}
+
 /// The whole policy, field by field.
 #[test]
 fn policies_carry_every_field() {
     let resolution = resolved(&[
-        "Queue q delivery: Paused, deliveryDelay: 5s, messageRetention: 60s, limits: {maxMessageBytes: 7, maxBytes: 1Ki, maxMessages: 9}",
+        "Queue q deletionPolicy: Delete, delivery: Paused, deliveryDelay: 5s, messageRetention: 60s, limits: {maxMessageBytes: 7, maxBytes: 1Ki, maxMessages: 9}",
         "Consumer c queueRef: {name: q}, targetRef: {kind: StatefulSet, name: app}, endpoint: {port: 81, path: /x, timeout: 2s}, \
          maxBatchSize: 3, maxBatchBytes: 4, maxWaitTime: 5ms, concurrencyPerPod: 6, maxRetries: 7, retryDelay: 8s, \
          retryBackoff: {factor: 9, maxDelay: 10s}, deadLetterQueueRef: {name: d}, visibilityTimeout: 11s, maxConcurrency: 12, paused: true",
     ]);
-    let policy = serde_json::to_value(&resolution.declaration_of_all().queues[1]).unwrap();
+    let declaration = resolution.declaration(&key("default"), "uid");
+    assert_eq!(declaration.declarer, "uid");
+    let policy = serde_json::to_value(&declaration.queues[1]).unwrap();
     let expected = serde_json::json!({
         "namespace": "shop", "name": "q", "delivery_paused": true, "delivery_delay_ms": 5000, "retention_ms": 60_000,
-        "max_message_bytes": 7, "max_bytes": 1024, "max_messages": 9,
+        "max_message_bytes": 7, "max_bytes": 1024, "max_messages": 9, "resource": "uid-q", "purged_by": "uid",
         "consumer": {
             "name": "c", "max_retries": 7, "retry_delay_ms": 8000, "retry_backoff": { "factor": 9, "max_delay_ms": 10_000 },
             "dead_letter_queue": "d", "visibility_timeout_ms": 11_000, "max_concurrency": 12, "paused": true,

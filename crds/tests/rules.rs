@@ -32,7 +32,7 @@ fn good_objects_are_accepted() {
         queue(""),
         queue("brokerRef: {name: main}, delivery: Paused, deliveryDelay: 24h, messageRetention: 336h"),
         queue("deliveryDelay: 1h30m, limits: {maxMessageBytes: 1048576, maxBytes: 1.5Gi, maxMessages: 0}"),
-        queue("limits: {maxBytes: 1073741824}, messageRetention: 60s"),
+        queue("limits: {maxBytes: 1073741824}, messageRetention: 60s, deletionPolicy: Delete"),
         consumer(""),
         consumer(
             "targetRef: {kind: Deployment, name: shop.v2}, endpoint: {port: 1, path: /a?b=c, timeout: 12h}",
@@ -77,6 +77,7 @@ fn bad_objects_are_refused_with_a_message() {
         (queue("messageRetention: 337h"), "messageRetention", "at most 336h"),
         (queue("deliveryDelay: 2m, messageRetention: 60s"), "deliveryDelay", "shorter than messageRetention"),
         (queue("delivery: paused"), "spec.delivery", "Active, Paused"),
+        (queue("deletionPolicy: Keep"), "spec.deletionPolicy", "Retain, Delete"),
         (queue("limits: {maxMessageBytes: 0}"), "spec.limits.maxMessageBytes", "at least 1"),
         (queue("limits: {maxMessageBytes: 1048577}"), "spec.limits.maxMessageBytes", "at most 1048576"),
         (queue("limits: {maxBytes: 100m}"), "spec.limits.maxBytes", "form"),

@@ -86,7 +86,8 @@ fn changes(old: &[Condition], new: &[Condition], bad_when_true: &[&str]) -> Vec<
     for condition in new {
         // Of what is unknown nobody knows that it is bad.
         let is_bad = condition.status != "Unknown"
-            && (condition.status == "True") == bad_when_true.contains(&condition.type_.as_str());
+            && (condition.status == "True") == bad_when_true.contains(&condition.type_.as_str())
+            || condition.reason == reason::STORE_REPLACED;
         let before = find(old, &condition.type_);
         let is_same =
             before.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
@@ -172,6 +173,19 @@ mod tests {
     fn what_passes_is_no_warning() {
         let events = changes(&[], &conditions(&[("SidecarsInjected", false, "RollingOut")]), &[]);
         assert!(!events[0].is_warning);
+    }
+
+    #[test]
+    fn a_lost_store_is_a_warning_although_the_broker_is_there() {
+        let before = conditions(&[("BrokerResolved", true, "Resolved")]);
+        let lost = conditions(&[("BrokerResolved", true, "StoreReplaced")]);
+        let events = changes(&before, &lost, &[]);
+        assert!(
+            matches!(&events[..], [one] if one.is_warning && one.reason == "StoreReplaced"),
+            "{events:?}"
+        );
+        assert_eq!(changes(&lost, &lost, &[]), []);
+        assert!(!changes(&lost, &before, &[])[0].is_warning);
     }
 
     #[test]

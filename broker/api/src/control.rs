@@ -1,7 +1,8 @@
 //! The control API on the broker's admin port: a declaration of all policies, and what the broker knows.
 //!
 //! A declaration is the whole truth and replaces the last one: a queue that is missing from it becomes *retained*
-//! (it keeps its messages; peek works, sends and pulls do not) and is adopted again when it is declared again.
+//! (it keeps its messages; peek works, sends and pulls do not) and is adopted again when it is declared again. One
+//! with [`QueuePolicy::purged_by`] is purged instead, if it is that declarer who leaves it out.
 //! Declaring the same twice changes nothing. All durations are milliseconds.
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub const CHANGES_WAIT_MS_MAX: u64 = 60_000;
 pub struct Declaration {
     /// The declarer's own mark of this content, at most 128 bytes; [`BrokerState::revision`] gives it back.
     pub revision: String,
+    /// Who declares, at most 128 bytes; empty when nobody says. See [`QueuePolicy::purged_by`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub declarer: String,
     /// At most 10,000, each (namespace, name) once.
     pub queues: Vec<QueuePolicy>,
 }
@@ -53,6 +57,14 @@ pub struct QueuePolicy {
     /// The one active consumer.
     #[serde(default)]
     pub consumer: Option<ConsumerPolicy>,
+    /// Tells the resource that the queue comes from from a later one of its name; at most 128 bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resource: String,
+    /// The messages go with the resource: when this declarer's next declaration does not have the queue, or has it from
+    /// another resource. Anybody else's word retains them, such as that of a new declarer who was not told of
+    /// everything yet. At most 128 bytes; absent, they are retained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purged_by: Option<String>,
 }
 
 const fn default_message_bytes() -> u32 {
@@ -159,6 +171,9 @@ pub struct StorageState {
     /// What the store takes, its ballast not counted; 0 from a broker that does not say.
     #[serde(default)]
     pub used_bytes: u64,
+    /// Sends are refused since less than the reserve was available, until somewhat more than it is.
+    #[serde(default)]
+    pub sends_refused: bool,
 }
 
 /// What a broker knows about a queue. Counts are exact.
@@ -173,10 +188,16 @@ pub struct QueueState {
     pub leased: u64,
     /// Waiting for a dead-letter queue that cannot take them.
     pub dead: u64,
+    /// Why they wait; absent while there are none, or they are on their way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_blocked: Option<DeadBlocked>,
     pub bytes: u64,
     /// Age of the oldest message.
     #[serde(default)]
     pub oldest_age_ms: Option<u64>,
+    /// When the retention has removed everything, milliseconds since 1970; of retained queues that have messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_by_ms: Option<u64>,
     /// Events since the broker's start.
     #[serde(default)]
     pub totals: QueueTotals,
@@ -184,6 +205,27 @@ pub struct QueueState {
     /// of queues that changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationState>,
+}
+
+/// Why messages whose retries are used up do not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadBlocked {
+    /// Nobody consumes the queue any more, so nobody says where they go.
+    NoConsumer,
+    /// The broker has no dead-letter queue of that name.
+    TargetMissing,
+    /// The dead-letter queue is retained.
+    TargetRetained,
+    /// The dead-letter queue holds as many bytes as it may.
+    TargetBytesFull,
+    /// The dead-letter queue holds as many messages as it may.
+    TargetMessagesFull,
+    /// The message alone is more than the dead-letter queue may hold.
+    TargetTooSmall,
+    /// What a newer broker knows.
+    #[serde(other)]
+    Other,
 }
 
 /// How many pods of a push consumer have an application that takes batches, by what their sidecars said in the last

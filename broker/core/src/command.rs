@@ -25,6 +25,8 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
     pub revision: String,
+    /// Who declares, of [`Policy::purged_by`]; empty when nobody says.
+    pub declarer: String,
     pub queues: Vec<DeclaredQueue>,
 }
 

@@ -64,6 +64,8 @@ pub struct QueueView<'a> {
     pub remembered: u64,
     /// Whether records of purged messages are still to be removed.
     pub purging: bool,
+    /// Why dead messages do not go on, as of the last trial; `None` when there are none or they are on their way.
+    pub blocked: Option<Refusal>,
     /// How many more pulls may lease messages at once; `None` when there is no limit.
     pub pulls_left: Option<usize>,
 }
@@ -160,9 +162,8 @@ impl Core {
     /// Takes up the time since the last commit: leases end later by it, and retention stands still over a long outage.
     fn resume<S: Store>(&mut self, store: &mut S, now: Millis) -> Result<(), Fault<S::Error>> {
         let downtime = now.saturating_sub(self.clock.committed);
-        if downtime > limits::OUTAGE_MIN_MS {
-            self.clock.outage += downtime;
-        }
+        let outage = if downtime > limits::OUTAGE_MIN_MS { downtime } else { 0 };
+        self.clock.outage += outage;
         self.clock.committed = self.clock.committed.max(now);
         let ids: Vec<QueueId> = self.queues.keys().copied().collect();
         self.unmarked.extend(&ids);
@@ -170,6 +171,9 @@ impl Core {
             self.look_at(id, Some(0));
             if self.queues.get(&id).is_some_and(|queue| queue.state.dead > 0) {
                 self.dead.insert(id);
+            }
+            if outage > 0 {
+                self.resume_retained(id, outage, store);
             }
             self.resume_leases(store, id, downtime)?;
             self.resume_sends(store, id, downtime)?;
@@ -395,6 +399,7 @@ fn view(id: QueueId, queue: &Queue) -> QueueView<'_> {
         totals: queue.totals,
         remembered: queue.sends.count(),
         purging: queue.purge.is_some(),
+        blocked: queue.blocked.filter(|_| queue.state.dead > 0),
         pulls_left: queue.pulls_left(),
     }
 }

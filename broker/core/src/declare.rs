@@ -2,26 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use crate::command::{Declaration, DeclaredQueue, Reply};
+use crate::command::{Declaration, DeclaredQueue, Purge, Reply};
 use crate::core::Core;
 use crate::gaps::Gaps;
-use crate::id::QueueId;
+use crate::id::{Millis, QueueId};
 use crate::key::Key;
 use crate::queue::Queue;
 use crate::record::{QueueRecord, Record, State, Times};
 use crate::store::Store;
 
 impl Core {
-    /// Takes every declared queue, and retains those that are missing; empty ones of these go.
+    /// Takes every declared queue, and retains those that are missing; empty ones of these go. Of a queue that is to go
+    /// with its resource, the messages go when its own declarer no longer has it, or has it from another resource.
     pub(crate) fn declare<S: Store>(&mut self, declaration: Declaration, store: &mut S) -> Reply {
         let declared: BTreeSet<String> = declaration.queues.iter().map(|queue| queue.label.clone()).collect();
+        let declarer = declaration.declarer;
         for queue in declaration.queues {
-            self.declare_queue(queue, store);
+            self.declare_queue(queue, &declarer, store);
         }
         let missing: Vec<QueueId> =
             self.labels.iter().filter(|(label, _)| !declared.contains(*label)).map(|(_, id)| *id).collect();
         for id in missing {
-            self.retain(id, store);
+            self.retain(id, &declarer, store);
         }
         // A target may have come, or have room now.
         self.dead_retry = 0;
@@ -30,12 +32,20 @@ impl Core {
         Reply::Declared
     }
 
-    fn declare_queue<S: Store>(&mut self, declared: DeclaredQueue, store: &mut S) {
+    fn declare_queue<S: Store>(&mut self, declared: DeclaredQueue, declarer: &str, store: &mut S) {
         let now = self.now();
         let id = match self.labels.get(&declared.label) {
             Some(id) => *id,
             None => self.new_queue(&declared, store),
         };
+        // A retained queue was kept when its resource went: it is adopted, whoever declares it now.
+        let is_replaced = |queue: &Queue| {
+            let is_other = queue.policy.resource != declared.policy.resource;
+            !queue.retained && is_other && queue.policy.goes_at_the_word_of(declarer)
+        };
+        if self.queues.get(&id).is_some_and(is_replaced) {
+            self.purge_rest(id, store);
+        }
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
@@ -76,15 +86,47 @@ impl Core {
         id
     }
 
-    fn retain<S: Store>(&mut self, id: QueueId, store: &mut S) {
+    fn retain<S: Store>(&mut self, id: QueueId, declarer: &str, store: &mut S) {
+        let now = self.now();
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
         if !queue.retained {
             queue.retained = true;
+            queue.times.modified_at = now;
+            let is_purged = queue.policy.goes_at_the_word_of(declarer);
             put_queue(id, queue, store);
+            if is_purged {
+                self.purge_rest(id, store);
+            }
         }
         self.forget_if_over(id, store);
+    }
+
+    /// Purges what a queue has, if it has anything.
+    fn purge_rest<S: Store>(&mut self, id: QueueId, store: &mut S) {
+        if self.queues.get(&id).is_some_and(|queue| queue.state.count() > 0) {
+            self.purge(Purge { queue: id }, store);
+        }
+    }
+
+    /// When the retention has removed all messages of a retained queue: nothing came since it is retained. `None` of others.
+    #[must_use]
+    pub fn empty_by(&self, id: QueueId) -> Option<Millis> {
+        let queue = self.queues.get(&id).filter(|queue| queue.retained && queue.state.count() > 0)?;
+        let last = queue.times.modified_at.saturating_add(queue.policy.retention);
+        // A queue that an earlier version retained does not tell since when.
+        let next = queue.look_at.map_or(0, |at| at.saturating_add(self.clock.outage));
+        Some(last.max(next))
+    }
+
+    /// A long outage does not count towards retention, so what is kept is kept longer by it.
+    pub(crate) fn resume_retained<S: Store>(&mut self, id: QueueId, outage: Millis, store: &mut S) {
+        let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.retained) else {
+            return;
+        };
+        queue.times.modified_at = queue.times.modified_at.saturating_add(outage);
+        put_queue(id, queue, store);
     }
 
     /// Removes a queue that is retained and empty, with nothing left of a purge, and no send that may be repeated when it is

@@ -112,7 +112,7 @@ impl Core {
         Ok(())
     }
 
-    /// Moves a dead message on, and says whether it went.
+    /// Moves a dead message on, and says whether it went; its queue knows why not.
     pub(crate) fn try_move<S: Store>(
         &mut self,
         id: QueueId,
@@ -120,25 +120,42 @@ impl Core {
         delivery: &Delivery,
         store: &mut S,
     ) -> Result<bool, Fault<S::Error>> {
-        let Some(queue) = self.queues.get(&id) else {
-            return Ok(false);
-        };
-        let Some(consumer) = queue.policy.consumer.as_ref() else {
-            return Ok(false);
-        };
-        let Some(label) = consumer.dead_letter.as_ref() else {
-            self.remove_delivered(id, seq, delivery, store);
-            self.total(id, |totals| totals.dropped += 1);
-            return Ok(true);
-        };
-        let Some(target) = self.labels.get(label).copied() else {
-            return Ok(false);
-        };
-        if self.may_take(target, delivery.bytes).is_err() {
-            return Ok(false);
+        let way = self.way_on(id, delivery.bytes);
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.blocked = way.err();
         }
+        match way {
+            Err(_) => return Ok(false),
+            Ok(None) => {
+                self.remove_delivered(id, seq, delivery, store);
+                self.total(id, |totals| totals.dropped += 1);
+            }
+            Ok(Some(target)) => self.move_on((id, seq), target, delivery, store)?,
+        }
+        Ok(true)
+    }
+
+    /// Where a dead message of so many bytes goes: to a dead-letter queue that takes it, or, with `None`, away.
+    fn way_on(&self, id: QueueId, bytes: u64) -> Result<Option<QueueId>, Refusal> {
+        let queue = self.queues.get(&id).ok_or(Refusal::QueueUnknown)?;
+        let consumer = queue.policy.consumer.as_ref().ok_or(Refusal::NoConsumer)?;
+        let Some(label) = consumer.dead_letter.as_ref() else {
+            return Ok(None);
+        };
+        let target = self.labels.get(label).copied().ok_or(Refusal::QueueUnknown)?;
+        self.may_take(target, bytes)?;
+        Ok(Some(target))
+    }
+
+    fn move_on<S: Store>(
+        &mut self,
+        (id, seq): (QueueId, Seq),
+        target: QueueId,
+        delivery: &Delivery,
+        store: &mut S,
+    ) -> Result<(), Fault<S::Error>> {
         let origin = Origin {
-            label: queue.label.clone(),
+            label: self.queues.get(&id).map(|queue| queue.label.clone()).unwrap_or_default(),
             attempts: delivery.attempts,
             reason: delivery.reason.clone(),
             moved_at: self.now(),
@@ -147,11 +164,11 @@ impl Core {
         let message = store.message(delivery.table, id, seq)?;
         let moved = Message { stored_at: self.age_now(), due: 0, origin: Some(origin), ..*message };
         self.remove_delivered(id, seq, delivery, store);
-        // The target was looked up above, so it takes the message.
+        // It was looked up before, so it takes the message.
         let taken = self.store_message(target, moved, store);
         debug_assert!(taken.is_ok(), "a dead letter was lost");
         self.total(id, |totals| totals.dead_lettered += 1);
-        Ok(true)
+        Ok(())
     }
 
     fn may_take(&self, target: QueueId, bytes: u64) -> Result<(), Refusal> {

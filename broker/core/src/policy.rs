@@ -15,6 +15,17 @@ pub struct Policy {
     /// Sends beyond so many messages are refused.
     pub max_messages: Option<u64>,
     pub consumer: Option<Consumer>,
+    /// Tells what the queue comes from from a later one of the same label.
+    pub resource: String,
+    /// Whose word that the resource is gone purges the messages; they are retained when `None`.
+    pub purged_by: Option<String>,
+}
+
+impl Policy {
+    /// Whether messages go when `declarer` says that the resource is gone. From nobody is nobody's word.
+    pub(crate) fn goes_at_the_word_of(&self, declarer: &str) -> bool {
+        !declarer.is_empty() && self.purged_by.as_deref() == Some(declarer)
+    }
 }
 
 /// How a queue is consumed.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::command::Refusal;
 use crate::gaps::Gaps;
 use crate::id::{Millis, Seq};
 use crate::policy::Policy;
@@ -28,6 +29,8 @@ pub(crate) struct Queue {
     pub(crate) gaps: [Gaps; 2],
     /// The same of what purges have left to remove, and of its deliveries.
     pub(crate) swept: Option<Box<[Gaps; 3]>>,
+    /// Why the last trial to move a dead message on failed.
+    pub(crate) blocked: Option<Refusal>,
     /// Sends that may be repeated.
     pub(crate) sends: Remembered,
     /// The oldest message of each table, while it is known.
@@ -61,6 +64,7 @@ impl Queue {
             batches: BTreeMap::new(),
             leased: BTreeMap::new(),
             purge: None,
+            blocked: None,
             sends: Remembered::default(),
             oldest: [None; 2],
             look_at: None,

@@ -45,7 +45,7 @@ fn leases_are_bounded_over_all_queues() {
         document: Vec::new(),
     };
     let queues = (0..QUEUES).map(declared).collect();
-    let declare = Command::Declare(Declaration { revision: String::new(), queues });
+    let declare = Command::Declare(Declaration { revision: String::new(), declarer: String::new(), queues });
     core.apply(declare, 1, &mut store).unwrap();
     let ids: Vec<QueueId> = core.views().map(|view| view.id).collect();
     let each = usize::try_from(limits::LEASED_ALL_MAX).unwrap() / QUEUES / limits::BATCH_MAX + 1;

@@ -6,8 +6,8 @@ mod support;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, ContentType, Core, Declaration, DeclaredQueue, Peek, Policy, Pull, QueueId, Reply, Retry, Send,
-    SendItem, Settle,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Peek, Policy, Pull, QueueId, Refusal, Reply,
+    Retry, Send, SendItem, Settle,
 };
 
 const LETTERS: usize = 150;
@@ -24,7 +24,7 @@ fn declaration(dead_letters: bool) -> Command {
     };
     let mut queues = vec![declared("main", Some("dead"))];
     queues.extend(dead_letters.then(|| declared("dead", None)));
-    Command::Declare(Declaration { revision: String::new(), queues })
+    Command::Declare(Declaration { revision: String::new(), declarer: String::new(), queues })
 }
 
 struct Run {
@@ -82,12 +82,47 @@ fn dead_letters_move_on_while_the_broker_is_busy() {
     let (mut run, main) = run_with_dead();
     run.busy_second(main);
     assert_eq!(run.dead(main), LETTERS as u64);
+    assert_eq!(run.core.view(main).unwrap().blocked, Some(Refusal::QueueUnknown));
     run.apply(declaration(true));
     run.busy_second(main);
     run.busy_second(main);
     assert_eq!(run.dead(main), 0);
     let letters = run.core.find("dead").unwrap();
     assert_eq!(run.core.view(letters).unwrap().state.ready, LETTERS as u64);
+    assert_eq!(run.core.view(main).unwrap().blocked, None);
+}
+
+#[test]
+fn dead_letters_that_wait_say_why() {
+    let why = |consumer: bool, target: Option<Policy>, retained: bool| {
+        let (mut run, main) = run_with_dead();
+        let declared =
+            |label: &str, policy| DeclaredQueue { label: label.to_owned(), policy, document: Vec::new() };
+        let consumer = policy(Some("dead")).consumer.filter(|_| consumer);
+        let mut queues = vec![declared("main", Policy { consumer, ..policy(None) })];
+        if retained {
+            // It has a message, so that it stays.
+            run.apply(of(vec![declared("dead", policy(None))]));
+            let dead = run.core.find("dead").unwrap();
+            run.send(dead, 1);
+        }
+        queues.extend(target.map(|policy| declared("dead", policy)));
+        run.apply(of(queues));
+        run.busy_second(main);
+        run.core.view(main).unwrap().blocked
+    };
+    let limited = |max_bytes, max_messages| Some(Policy { max_bytes, max_messages, ..policy(None) });
+    assert_eq!(why(false, None, false), Some(Refusal::NoConsumer));
+    assert_eq!(why(true, None, false), Some(Refusal::QueueUnknown));
+    assert_eq!(why(true, None, true), Some(Refusal::QueueRetained));
+    assert_eq!(why(true, limited(Some(10), None), false), Some(Refusal::QueueBytesFull));
+    assert_eq!(why(true, limited(None, Some(10)), false), Some(Refusal::QueueMessagesFull));
+    assert_eq!(why(true, limited(Some(0), None), false), Some(Refusal::BeyondQueue));
+    assert_eq!(why(true, limited(None, None), false), None);
+}
+
+fn of(queues: Vec<DeclaredQueue>) -> Command {
+    Command::Declare(Declaration { revision: String::new(), declarer: String::new(), queues })
 }
 
 /// One verdict on 20 messages of a mebibyte each: moved at once they would be held in memory together.

@@ -92,7 +92,11 @@ impl Run {
             document: document.to_vec(),
         };
         let queues = queues.iter().map(declared).collect();
-        self.apply(Command::Declare(Declaration { revision: String::new(), queues }));
+        self.apply(Command::Declare(Declaration {
+            revision: String::new(),
+            declarer: String::new(),
+            queues,
+        }));
     }
 
     fn queue(&self, label: &str) -> QueueId {
@@ -169,7 +173,11 @@ fn a_refusal_is_not_remembered_and_a_full_queue_answers_what_it_took() {
     run.sent("q", 2);
     let paused = Policy { paused: true, ..policy(&[1]).unwrap() };
     let queue = DeclaredQueue { label: "q".to_owned(), policy: paused, document: vec![1] };
-    run.apply(Command::Declare(Declaration { revision: String::new(), queues: vec![queue] }));
+    run.apply(Command::Declare(Declaration {
+        revision: String::new(),
+        declarer: String::new(),
+        queues: vec![queue],
+    }));
     assert_eq!(run.send("q", once(1)), Reply::Sent(ids), "it takes less now, and delivers nothing");
     assert_eq!(run.send("q", once(3)), full);
 }

@@ -32,6 +32,7 @@ const BOUNDS: limits::Bounds = limits::Bounds {
     sends_all: SENDS_MAX[1] as u64,
     ..limits::Bounds::USUAL
 };
+const DECLARER: &str = "us";
 /// Of the queue `other`; `main` has no limit.
 const MAX_CONCURRENCY: usize = 2;
 
@@ -52,25 +53,28 @@ fn policy(dead_letter: Option<&str>, max_concurrency: Option<usize>) -> Policy {
         max_bytes: None,
         max_messages: None,
         consumer: Some(consumer),
+        resource: String::new(),
+        purged_by: None,
     }
 }
 
-/// The policy travels as its first letter: `m` for the main queue, `o` for the other, `d` for the dead letters'.
+/// The policy travels as its first letter: `m` for the main queue, `o` for the other, `d` for the dead letters',
+/// or `p` where these go with their declaration.
 fn read_policy(document: &[u8]) -> Option<Policy> {
     match document.first()? {
         b'm' => Some(policy(Some("dead"), None)),
         b'o' => Some(policy(Some("dead"), Some(MAX_CONCURRENCY))),
         b'd' => Some(policy(None, None)),
+        b'p' => Some(Policy { purged_by: Some(DECLARER.to_owned()), ..policy(None, None) }),
         _ => None,
     }
 }
 
-fn declaration(dead_letters: bool) -> Command {
+fn declaration(dead_letters: Option<&[u8]>) -> Command {
     let mut queues = vec![declared("main", b"m"), declared("other", b"o")];
-    if dead_letters {
-        queues.push(declared("dead", b"d"));
-    }
-    Command::Declare(Declaration { revision: format!("{dead_letters}"), queues })
+    queues.extend(dead_letters.map(|document| declared("dead", document)));
+    let revision = format!("{dead_letters:?}");
+    Command::Declare(Declaration { revision, declarer: DECLARER.to_owned(), queues })
 }
 
 fn declared(label: &str, document: &[u8]) -> DeclaredQueue {
@@ -96,7 +100,7 @@ impl Run {
         let core = Core::open_with(&mut store, now, 7, read_policy, BOUNDS).unwrap();
         let (model, leases, held) = Default::default();
         let mut run = Self { core, store, model, now, leases, pulls: 0, held };
-        run.apply(declaration(true));
+        run.apply(declaration(Some(b"d")));
         run
     }
 
@@ -130,9 +134,7 @@ impl Run {
             Operation::Remove { queue, seq } => self.remove(self.queue(queue), Seq(seq)),
             Operation::Pass { millis } => self.now += millis,
             Operation::Reopen { down } => self.reopen(down),
-            Operation::DeclareDeadLetters { present } => {
-                self.apply(declaration(present));
-            }
+            Operation::DeclareDeadLetters { present, purged } => self.declare_dead_letters(present, purged),
         }
         while self.apply(Command::Tick) == (Reply::Ticked { more: true }) {}
         self.model.pass(self.now, self.dead_letters_taken(), MAX_RETRIES, RETENTION);
@@ -228,6 +230,15 @@ impl Run {
         self.model.purged(queue);
         if reopen {
             self.reopen(0);
+        }
+    }
+
+    fn declare_dead_letters(&mut self, present: bool, purged: bool) {
+        let declared = self.core.find("dead").and_then(|id| self.core.view(id)).filter(|view| !view.retained);
+        let goes = declared.filter(|view| view.document == b"p").map(|view| view.id);
+        self.apply(declaration(present.then_some(if purged { b"p" } else { b"d" })));
+        if let Some(id) = goes.filter(|_| !present) {
+            self.model.purged(id);
         }
     }
 
@@ -390,7 +401,7 @@ proptest! {
 fn records_of(commands: &[(usize, u64)], cut: impl Fn(usize) -> bool) -> MemoryStore {
     let mut store = MemoryStore::default();
     let mut core = Core::open_with(&mut store, 1, 7, read_policy, BOUNDS).unwrap();
-    core.apply(declaration(true), 1, &mut store).unwrap();
+    core.apply(declaration(Some(b"d")), 1, &mut store).unwrap();
     let queue = core.find("main").unwrap();
     let (mut now, mut leases) = (1, Vec::new());
     for (index, (kind, number)) in commands.iter().enumerate() {
@@ -444,7 +455,11 @@ fn backoff_delays_are_the_same_in_every_run() {
         let mut core = Core::open(&mut store, seed, 7, backoff).unwrap();
         let queue =
             DeclaredQueue { label: "q".to_owned(), policy: backoff(b"").unwrap(), document: Vec::new() };
-        let declare = Command::Declare(Declaration { revision: String::new(), queues: vec![queue] });
+        let declare = Command::Declare(Declaration {
+            revision: String::new(),
+            declarer: String::new(),
+            queues: vec![queue],
+        });
         core.apply(declare, seed, &mut store).unwrap();
         let queue = core.find("q").unwrap();
         core.apply(command_of(0, 1, queue, None), seed, &mut store).unwrap();

@@ -100,7 +100,7 @@ fn declaration(labels: &[&str]) -> Command {
         document: Vec::new(),
     };
     let queues = labels.iter().map(queue).collect();
-    Command::Declare(Declaration { revision: String::new(), queues })
+    Command::Declare(Declaration { revision: String::new(), declarer: String::new(), queues })
 }
 
 fn settle(queue: QueueId, acks: Vec<Lease>, retries: Vec<Retry>) -> Command {

@@ -26,7 +26,11 @@ impl Run {
         let core = Core::open(&mut store, 1000, 7, move |_| Some(policy())).unwrap();
         let mut run = Self { core, store, queue: QueueId(0), now: 1000 };
         let queue = DeclaredQueue { label: "main".to_owned(), policy: policy(), document: Vec::new() };
-        run.apply(Command::Declare(Declaration { revision: String::new(), queues: vec![queue] }));
+        run.apply(Command::Declare(Declaration {
+            revision: String::new(),
+            declarer: String::new(),
+            queues: vec![queue],
+        }));
         run.queue = run.core.find("main").unwrap();
         run
     }

@@ -90,7 +90,11 @@ impl Run {
         let mut core = Core::open(&mut store, 1, 7, policy).unwrap();
         let queue =
             DeclaredQueue { label: "q".to_owned(), policy: policy(b"").unwrap(), document: Vec::new() };
-        let declare = Command::Declare(Declaration { revision: String::new(), queues: vec![queue] });
+        let declare = Command::Declare(Declaration {
+            revision: String::new(),
+            declarer: String::new(),
+            queues: vec![queue],
+        });
         core.apply(declare, 1, &mut store).unwrap();
         let queue = core.find("q").unwrap();
         Self { core, store, queue, now: 1 }

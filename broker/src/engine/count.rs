@@ -1,6 +1,6 @@
 //! What the engine counts: for answers, for the operator, for metrics.
 
-use capstan_core::{Core, QueueId};
+use capstan_core::{Core, QueueId, Refusal};
 
 use super::{EngineError, Version};
 use crate::store::Transaction;
@@ -58,6 +58,10 @@ pub(crate) struct QueueSnapshot {
     pub(crate) dead: u64,
     pub(crate) bytes: u64,
     pub(crate) oldest_age_ms: Option<u64>,
+    /// When the retention has removed all of a retained queue, milliseconds since 1970.
+    pub(crate) empty_by_ms: Option<u64>,
+    /// Why dead messages do not go on.
+    pub(crate) blocked: Option<Refusal>,
     /// Sends with idempotency keys that are remembered.
     pub(crate) remembered: u64,
     pub(crate) totals: capstan_core::Totals,
@@ -93,6 +97,8 @@ pub(super) fn queues(
             dead: view.state.dead,
             bytes: view.state.bytes,
             oldest_age_ms: oldest.map(|sent_at| now.saturating_sub(sent_at)),
+            empty_by_ms: core.empty_by(id),
+            blocked: view.blocked,
             remembered: view.remembered,
             totals: view.totals,
         });

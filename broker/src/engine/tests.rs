@@ -100,7 +100,8 @@ impl Running {
             policy: Policy { consumer: policy.consumer.map(|c| Consumer { max_retries: 1, ..c }), ..policy },
             document: serde_json::to_vec(&document()).unwrap(),
         };
-        let declaration = Declaration { revision: "1".to_owned(), queues: vec![queue] };
+        let declaration =
+            Declaration { revision: "1".to_owned(), declarer: String::new(), queues: vec![queue] };
         engine.apply(Command::Declare(declaration), None).await.unwrap();
         let queue = engine.directory().find("shop", "orders").unwrap().id;
         Self { engine, ended, gate, queue, _folder: folder }
@@ -282,7 +283,7 @@ async fn at_the_end_waiting_pulls_are_answered_and_later_ones_do_not_wait() {
 async fn a_retained_queue_is_forgotten_by_all_when_it_is_empty() {
     let run = Running::start_with(NO_WAIT, 2_000).await;
     run.send(1).await.unwrap().unwrap();
-    let nothing = Declaration { revision: "2".to_owned(), queues: Vec::new() };
+    let nothing = Declaration { revision: "2".to_owned(), declarer: String::new(), queues: Vec::new() };
     run.engine.apply(Command::Declare(nothing), None).await.unwrap();
     assert!(run.engine.directory().find("shop", "orders").unwrap().retained);
     assert_eq!(run.look().await.ready, 1);

@@ -8,10 +8,11 @@ use axum::{Extension, Json};
 use capstan_api::ErrorCode;
 use capstan_api::Name;
 use capstan_api::control::{
-    BrokerState, CHANGES_WAIT_MS_MAX, Changes, Declaration, Declared, QueueState, QueueTotals, StorageState,
+    BrokerState, CHANGES_WAIT_MS_MAX, Changes, DeadBlocked, Declaration, Declared, QueueState, QueueTotals,
+    StorageState,
 };
 use capstan_api::limits;
-use capstan_core::Command;
+use capstan_core::{Command, Refusal};
 use capstan_port::connections::Connection;
 use capstan_port::path::InQuery;
 
@@ -127,8 +128,10 @@ fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
         delayed: snapshot.delayed,
         leased: snapshot.leased,
         dead: snapshot.dead,
+        dead_blocked: snapshot.blocked.map(dead_blocked),
         bytes: snapshot.bytes,
         oldest_age_ms: snapshot.oldest_age_ms,
+        empty_by_ms: snapshot.empty_by_ms,
         totals: QueueTotals {
             sent: totals.sent,
             delivered: totals.delivered,
@@ -145,6 +148,20 @@ fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
     })
 }
 
+const fn dead_blocked(refusal: Refusal) -> DeadBlocked {
+    match refusal {
+        Refusal::NoConsumer => DeadBlocked::NoConsumer,
+        Refusal::QueueUnknown => DeadBlocked::TargetMissing,
+        Refusal::QueueRetained => DeadBlocked::TargetRetained,
+        Refusal::QueueBytesFull => DeadBlocked::TargetBytesFull,
+        Refusal::QueueMessagesFull => DeadBlocked::TargetMessagesFull,
+        Refusal::BeyondQueue => DeadBlocked::TargetTooSmall,
+        Refusal::DeliveryPaused | Refusal::KeyReused | Refusal::KeysFull | Refusal::NotSent => {
+            DeadBlocked::Other
+        }
+    }
+}
+
 fn storage(state: &AppState) -> Option<StorageState> {
     let usage = state.engine.volume().usage()?;
     Some(StorageState {
@@ -152,5 +169,6 @@ fn storage(state: &AppState) -> Option<StorageState> {
         available_bytes: usage.available,
         reserve_bytes: usage.reserve,
         used_bytes: usage.used,
+        sends_refused: usage.nearly_full,
     })
 }

@@ -80,7 +80,8 @@ fn write(
 
 /// The volume. Nothing of it where the file system does not tell its size.
 fn storage(usage: Usage, registry: &Registry) -> prometheus::Result<()> {
-    let Usage { capacity, available, reserve, used, ballast, refused } = usage;
+    // Whether sends are refused follows from free and reserve, to whom watches.
+    let Usage { capacity, available, reserve, used, ballast, refused, nearly_full: _ } = usage;
     for (name, help, bytes) in [
         ("capstan_store_volume_bytes", "Size of the volume.", capacity),
         ("capstan_store_available_bytes", "Bytes that are free on the volume.", available),

@@ -130,6 +130,8 @@ pub(crate) struct Usage {
     pub(crate) ballast: u64,
     /// Sends refused since the start because of the volume.
     pub(crate) refused: u64,
+    /// Sends are refused, as less than the reserve is free.
+    pub(crate) nearly_full: bool,
 }
 
 impl Volume {
@@ -260,6 +262,7 @@ impl Volume {
             used: read(&self.used),
             ballast: read(&self.ballast),
             refused: read(&self.refused),
+            nearly_full: self.is_nearly_full(),
         };
         (usage.capacity > 0).then_some(usage)
     }

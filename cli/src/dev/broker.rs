@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Mutex;
 
-use capstan_api::control::Declaration;
+use capstan_api::control::{Declaration, QueueState};
 use capstan_api::{Client, ControlClient};
 use capstan_broker::{Broker, BrokerError};
 use tokio::sync::watch;
@@ -21,6 +21,8 @@ pub(super) struct Embedded {
     control: ControlClient,
     stop: CancellationToken,
     running: Mutex<Option<JoinHandle<()>>>,
+    /// What was there before this start's files were declared.
+    before: Vec<QueueState>,
     /// Why it ended by itself.
     failure: watch::Receiver<Option<String>>,
 }
@@ -47,7 +49,10 @@ impl Embedded {
                 failed.send_replace(Some(format!("the broker ended: {error}")));
             }
         });
-        let embedded = Self { url, client, control, stop, running: Mutex::new(Some(running)), failure };
+        let running = Mutex::new(Some(running));
+        let mut embedded = Self { url, client, control, stop, running, before: Vec::new(), failure };
+        let state = embedded.control.state().await.map_err(|error| Failure::Refused(error.to_string()))?;
+        embedded.before = state.queues;
         let declared = embedded.control.declare(declaration).await;
         declared
             .map_err(|error| Failure::Refused(format!("the broker does not take these queues: {error}")))?;
@@ -61,6 +66,10 @@ impl Embedded {
 
     pub(super) const fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(super) fn before(&self) -> &[QueueState] {
+        &self.before
     }
 
     pub(super) const fn control(&self) -> &ControlClient {

@@ -1,14 +1,15 @@
 //! What is said at the start: what runs, where the data lies, how to send more.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use capstan_api::control::{ConsumerPolicy, PushPolicy, QueuePolicy};
+use capstan_api::control::{ConsumerPolicy, PushPolicy, QueuePolicy, QueueState};
 use console::style;
 
 use super::args::DevArgs;
 use super::broker::Embedded;
 use super::gateway;
-use super::plan::Plan;
+use super::plan::{Plan, listed};
 use super::ports::Ports;
 use super::view::Labels;
 use crate::failure::Failure;
@@ -51,15 +52,39 @@ async fn kept(plan: &Plan, broker: &Embedded) -> Result<String, Failure> {
     let state = broker.control().state().await.map_err(|error| Failure::Refused(error.to_string()))?;
     let labels = Labels::of(&plan.declaration);
     let mut parts = Vec::new();
+    let mut left = BTreeSet::new();
     for queue in &state.queues {
-        let count = queue.ready + queue.delayed + queue.leased + queue.dead;
+        let count = count(queue);
         if count > 0 {
+            left.insert((&queue.namespace, &queue.name));
             let label = labels.label(&queue.namespace, &queue.name);
             let gone = if queue.retained { ", which no file has any more" } else { "" };
             parts.push(format!("{} in {label}{gone}", messages(count)));
         }
     }
-    Ok(if parts.is_empty() { String::new() } else { format!("  (from before: {})", parts.join("; ")) })
+    let mut text = String::new();
+    if !parts.is_empty() {
+        text.push_str(&format!("  (from before: {})", parts.join("; ")));
+    }
+    let declared: BTreeSet<_> =
+        plan.declaration.queues.iter().map(|queue| (&queue.namespace, &queue.name)).collect();
+    let purged = |queue: &&QueueState| {
+        let key = (&queue.namespace, &queue.name);
+        count(queue) > 0 && !left.contains(&key) && !declared.contains(&key)
+    };
+    let purged = broker.before().iter().filter(purged).map(|queue| {
+        format!("{} of {}", messages(count(queue)), labels.label(&queue.namespace, &queue.name))
+    });
+    let purged: Vec<String> = purged.collect();
+    if !purged.is_empty() {
+        let why = "no file has it any more, and deletionPolicy was Delete";
+        text.push_str(&format!("  (purged: {}; {why})", listed(&purged)));
+    }
+    Ok(text)
+}
+
+const fn count(queue: &QueueState) -> u64 {
+    queue.ready + queue.delayed + queue.leased + queue.dead
 }
 
 fn queues(plan: &Plan) -> String {

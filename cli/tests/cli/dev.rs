@@ -130,6 +130,29 @@ fn without_push_consumers_it_is_simply_a_broker() {
     dev.interrupt();
 }
 
+/// It has none of a queue whose file says so.
+#[test]
+fn messages_of_queues_without_file_go_where_they_are_to_be_deleted() {
+    let queue = |name: &str, uid: &str| {
+        yaml(&format!(
+            "{{apiVersion: capstan.dev/v1alpha1, kind: Queue, metadata: {{name: {name}, uid: {uid}}}, spec: {{deletionPolicy: Delete}}}}"
+        ))
+    };
+    let data = tempfile::tempdir().unwrap();
+    let (old, same, new) = (queue("old", "a"), queue("old", "b"), queue("new", "c"));
+    let dev = Dev::start(old.path(), data.path(), &["--send", "old", "1"]);
+    dev.wait(&["old", "sent"]);
+    dev.interrupt();
+    // A file of that name is the same queue, wherever its object came from.
+    let dev = Dev::start(same.path(), data.path(), &[]);
+    dev.wait(&["from before: 1 message in old"]);
+    dev.interrupt();
+    let dev = Dev::start(new.path(), data.path(), &[]);
+    dev.wait(&["purged: 1 message of old; no file has it any more, and deletionPolicy was Delete"]);
+    let lines = dev.interrupt();
+    assert!(lines.last().unwrap().ends_with("nothing is left"), "{lines:?}");
+}
+
 /// A queue that no file has any more keeps its messages.
 #[test]
 fn messages_of_queues_without_file_are_kept() {

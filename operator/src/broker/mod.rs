@@ -108,6 +108,12 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
         },
         updated: rollout::verdict(&decision, scene.stateful_set.as_deref(), crate::status::now().0),
         volume,
+        lost: queue::lost::of_broker(
+            broker,
+            scene.queues.iter().map(AsRef::as_ref),
+            control.state.as_ref(),
+            &crate::status::now(),
+        ),
     };
     status::write(context, broker, &found, &control, &looks).await?;
     Ok(Outcome::Again(Duration::from_millis(context.config.poll_ms.max(1))))

@@ -3,6 +3,7 @@
 use capstan_api::control::{BrokerState, QueueState, StorageState};
 use capstan_crds::broker::{Queues, Resize, RetainedQueue, StorageStatus};
 use capstan_crds::condition::{AVAILABLE, READY, RESIZING, STORAGE_HEALTHY, UPDATED, reason};
+use capstan_crds::queue::ReplacedStore;
 use capstan_crds::{Broker, BrokerStatus, ByteSize, Key};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
@@ -30,6 +31,8 @@ pub(super) struct Looks {
     pub(super) updated: Verdict,
     /// Why it does not answer, when it does not.
     pub(super) outage: Option<Verdict>,
+    /// The store that was lost with messages.
+    pub(super) lost: Option<ReplacedStore>,
 }
 
 /// Writes the status when it differs.
@@ -61,7 +64,7 @@ fn status(
 ) -> BrokerStatus {
     let key = Key::of(&broker.metadata);
     let state = control.state.as_ref();
-    let available = looks.outage.clone().unwrap_or_else(|| Verdict::yes(reason::SERVING, ""));
+    let available = looks.outage.clone().unwrap_or_else(|| serving(looks.lost.as_ref()));
     let growth = looks.volume.growth.as_ref();
     let ready = ready(found, control, &available, growth.or(refused(old).as_ref()));
     let conditions = Conditions::new(&old.conditions, broker.metadata.generation, now)
@@ -81,8 +84,26 @@ fn status(
         storage: storage(old.storage.as_ref(), state.and_then(|state| state.storage), &looks.volume),
         queues: state.map(queues).or_else(|| old.queues.clone()),
         retained_queues: state.map_or_else(|| old.retained_queues.clone(), |state| retained(&key, state)),
+        replaced_store: looks.lost.clone(),
         conditions: conditions.set(UPDATED, &looks.updated).finish(),
     }
+}
+
+fn serving(lost: Option<&ReplacedStore>) -> Verdict {
+    lost.map_or_else(|| Verdict::yes(reason::SERVING, ""), replaced)
+}
+
+/// It serves, but not from the store that had messages.
+fn replaced(lost: &ReplacedStore) -> Verdict {
+    let ReplacedStore { incarnation, messages, noticed_at } = lost;
+    Verdict::yes(
+        reason::STORE_REPLACED,
+        format!(
+            "it serves, from a store that was new and empty at {}: {messages} of its messages were last seen in the one \
+             before, {incarnation}. If nobody replaced the volume on purpose, keep the old one",
+            noticed_at.0
+        ),
+    )
 }
 
 /// The refusal of a growth that was said last.
@@ -192,8 +213,15 @@ fn retained(key: &Key, state: &BrokerState) -> Vec<RetainedQueue> {
         name: queue.name.as_str().to_owned(),
         messages: messages(queue),
         bytes: queue.bytes,
+        empty_by: queue.empty_by_ms.and_then(time),
     });
     listed.collect()
+}
+
+/// In whole seconds, as the others of a status; not before it is so.
+fn time(millis: u64) -> Option<Time> {
+    let seconds = i64::try_from(millis.div_ceil(1000)).ok()?;
+    jiff::Timestamp::from_second(seconds).ok().map(Time)
 }
 
 /// Whether a queue is retained for anyone to see: one without messages is kept a while for its idempotency keys alone.
@@ -214,7 +242,7 @@ mod tests {
     fn state(queues: usize, retained: usize, available: u64) -> BrokerState {
         let queue = |i: usize| {
             serde_json::json!({"namespace": "shop", "name": format!("q{i:03}"), "retained": i < retained, "ready": 1,
-                "delayed": 2, "leased": 3, "dead": 4, "bytes": 5})
+                "delayed": 2, "leased": 3, "dead": 4, "bytes": 5, "empty_by_ms": 1_500})
         };
         let queues: Vec<_> = (0..queues).map(queue).collect();
         serde_json::from_value(serde_json::json!({
@@ -230,6 +258,7 @@ mod tests {
             volume: Volume { claim: None, growth, template, is_template_old: false },
             updated: Verdict::yes(reason::AS_DECLARED, ""),
             outage: None,
+            lost: None,
         }
     }
 
@@ -261,7 +290,10 @@ mod tests {
         assert_eq!(reason_of(&status, AVAILABLE), ("True", "Serving"));
         assert_eq!(status.endpoint.as_deref(), Some("http://capstan-main.shop.svc"));
         assert_eq!(status.queues, Some(Queues { active: 2, retained: 1 }));
-        assert_eq!(status.retained_queues, [RetainedQueue { name: "q000".into(), messages: 10, bytes: 5 }]);
+        assert_eq!(
+            status.retained_queues,
+            [RetainedQueue { name: "q000".into(), messages: 10, bytes: 5, empty_by: time(1_500) }]
+        );
         let storage = status.storage.unwrap();
         assert_eq!((storage.capacity.as_str(), storage.used.as_str()), ("10Gi", "1Gi"));
         assert_eq!((storage.reserve.unwrap().as_str(), storage.resize), ("1Gi", Resize::None));

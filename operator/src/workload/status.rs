@@ -19,6 +19,9 @@ use crate::world::Workload;
 /// Conditions that are bad news when they hold.
 pub(super) const BAD_WHEN_TRUE: &[&str] = &[INJECTION_CONTESTED];
 
+/// Why a Queue takes no sends, and delivers all the same.
+const FULL: [&str; 2] = [reason::QUEUE_FULL, reason::STORAGE_FULL];
+
 /// What is known of the workload of a push consumer.
 pub(super) struct Target<'a> {
     pub(super) plan: &'a Plan,
@@ -247,7 +250,8 @@ fn ready(verdicts: &[&Verdict], queue: Option<&Queue>) -> Verdict {
     let conditions =
         queue.and_then(|queue| queue.status.as_ref()).map_or(&[][..], |status| &status.conditions);
     match find(conditions, READY) {
-        Some(condition) if condition.status == "True" => {
+        // A full queue is one for its Consumer to empty.
+        Some(condition) if condition.status == "True" || FULL.contains(&condition.reason.as_str()) => {
             Verdict::yes(reason::AS_DECLARED, "everything the Consumer asks for is in force")
         }
         Some(condition) => {

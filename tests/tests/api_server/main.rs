@@ -12,6 +12,7 @@ mod definitions;
 mod election;
 mod fixture;
 mod matrix;
+mod queues;
 mod quickstart;
 mod reach;
 mod restart;

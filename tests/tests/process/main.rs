@@ -10,6 +10,7 @@ mod conformance;
 mod connections;
 mod crash;
 mod damage;
+mod deletion;
 mod durable;
 mod examples;
 mod fixture;

@@ -44,7 +44,7 @@ pub(super) async fn declare(
 ) -> Result<()> {
     let admin = admin.context("no admin port")?;
     let queues: Result<Vec<QueuePolicy>> = (0..queues).map(|queue| policy(queue, push.clone())).collect();
-    let declaration = Declaration { revision: "bench".to_owned(), queues: queues? };
+    let declaration = Declaration { revision: "bench".to_owned(), declarer: String::new(), queues: queues? };
     ControlClient::new(&format!("http://{admin}"))?.declare(&declaration).await?;
     Ok(())
 }
@@ -71,6 +71,8 @@ fn policy(queue: usize, push: Option<PushPolicy>) -> Result<QueuePolicy> {
         max_bytes: None,
         max_messages: None,
         consumer: Some(consumer),
+        resource: String::new(),
+        purged_by: None,
     })
 }
 

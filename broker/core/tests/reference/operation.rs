@@ -56,9 +56,10 @@ pub(crate) enum Operation {
     Reopen {
         down: u64,
     },
-    /// The dead-letter queue's declaration comes or goes.
+    /// The dead-letter queue's declaration comes or goes; `purged` ones take their messages with them.
     DeclareDeadLetters {
         present: bool,
+        purged: bool,
     },
 }
 
@@ -86,6 +87,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         2 => (0..2usize, 1..60u64).prop_map(|(queue, seq)| Operation::Remove { queue, seq }),
         3 => prop_oneof![1..300u64, 1_000..9_000u64, Just(RETENTION / 2)].prop_map(|millis| Operation::Pass { millis }),
         1 => (0..20_000u64).prop_map(|down| Operation::Reopen { down }),
-        1 => any::<bool>().prop_map(|present| Operation::DeclareDeadLetters { present }),
+        1 => (any::<bool>(), any::<bool>())
+            .prop_map(|(present, purged)| Operation::DeclareDeadLetters { present, purged }),
     ]
 }

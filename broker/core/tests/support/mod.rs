@@ -14,5 +14,7 @@ pub(crate) fn policy(max_retries: u32, dead_letter: Option<&str>) -> Policy {
         visibility_timeout: 1_000_000,
     };
     let (max_bytes, max_messages, consumer) = (None, None, Some(consumer));
-    Policy { paused: false, delivery_delay: 0, retention: 100_000_000, max_bytes, max_messages, consumer }
+    let (resource, purged_by) = (String::new(), None);
+    let (paused, delivery_delay, retention) = (false, 0, 100_000_000);
+    Policy { paused, delivery_delay, retention, max_bytes, max_messages, consumer, resource, purged_by }
 }

@@ -16,7 +16,7 @@ impl Running {
             }
         };
         let queues = vec![queue("orders"), queue("others")];
-        let declaration = Declaration { revision: "2".to_owned(), queues };
+        let declaration = Declaration { revision: "2".to_owned(), declarer: String::new(), queues };
         self.engine.apply(Command::Declare(declaration), None).await.unwrap();
         self.engine.directory().find("shop", "others").unwrap().id
     }

@@ -32,6 +32,9 @@ const FIELDS: &[&str] = &[
     "ref",
     "delete_messages_permanently",
     "revision",
+    "declarer",
+    "resource",
+    "purged_by",
     "queues",
     "namespace",
     "name",
@@ -71,8 +74,8 @@ const TAKEN: &[&str] = &[
     r#"{"messages":[{"body":"x","content_type":"text"},{"body":1}],"delay_seconds":0}"#,
     r#"{"batch_size":10,"visibility_timeout_ms":30000,"wait_ms":100,"idle_ms":1,"batch_bytes":9}"#,
     r#"{"acks":[{"lease_id":"a"}],"retries":[{"lease_id":"b","delay_seconds":1,"reason":"x"}],"releases":[]}"#,
-    r#"{"revision":"1","queues":[{"namespace":"shop","name":"orders","retention_ms":345600000,
-        "consumer":{"name":"orders","max_retries":3,"visibility_timeout_ms":30000,
+    r#"{"revision":"1","declarer":"b","queues":[{"namespace":"shop","name":"orders","retention_ms":345600000,
+        "resource":"a","purged_by":"b","consumer":{"name":"orders","max_retries":3,"visibility_timeout_ms":30000,
         "retry_backoff":{"factor":2,"max_delay_ms":1000}}}]}"#,
 ];
 

@@ -72,7 +72,7 @@ impl Real {
     }
 
     pub(crate) async fn declare(&self, queues: Vec<QueuePolicy>) {
-        let declaration = Declaration { revision: "1".to_owned(), queues };
+        let declaration = Declaration { revision: "1".to_owned(), declarer: String::new(), queues };
         self.control().declare(&declaration).await.unwrap();
     }
 
@@ -133,6 +133,8 @@ pub(crate) fn queue(queue: &str) -> QueuePolicy {
         max_bytes: None,
         max_messages: None,
         consumer: None,
+        resource: String::new(),
+        purged_by: None,
     }
 }
 

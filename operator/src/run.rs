@@ -69,6 +69,8 @@ async fn work(
         Some(ended) = tasks.join_next() => return finished(ended),
     }
     info!("active");
+    // Brokers first: their Consumers show whether the Queues are ready.
+    context.queue.sort();
     let mut workers = JoinSet::new();
     for _ in 0..context.config.concurrency.max(1) {
         workers.spawn(worker(Arc::clone(context)));

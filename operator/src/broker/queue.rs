@@ -1,9 +1,12 @@
 //! The status of the Queues of a Broker.
 
+use std::sync::Arc;
+
 use capstan_api::control::{BrokerState, QueueState};
 use capstan_crds::condition::{ACCEPTED, BROKER_RESOLVED, DELIVERING, READY, reason};
 use capstan_crds::queue::{DeadLetter, Messages, QueueBroker, QueueConsumer};
 use capstan_crds::{Duration, Key, Queue, QueueFinding, QueueStatus, ResolvedQueue};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use tracing::warn;
@@ -18,6 +21,9 @@ use crate::counts::Counts;
 use crate::names::endpoint;
 use crate::status;
 
+/// Statuses of one Broker's Queues that are written at once.
+const WRITES_AT_ONCE: usize = 8;
+
 /// Writes the status of every Queue of the Broker whose status differs.
 pub(super) async fn write_all(
     context: &Context,
@@ -26,20 +32,34 @@ pub(super) async fn write_all(
     control: &Control,
 ) -> Result<(), ApiError> {
     let now = status::now();
-    for queue in &scene.queues {
-        let key = Key::of(queue.meta());
-        let Some(resolved) = scene.resolution.queues.get(&key) else { continue };
-        let old = queue.status.clone().unwrap_or_default();
-        let new = status(queue, resolved, found, control, &now);
-        match write(context, queue, &old, new).await {
-            // A Queue that is gone needs no status.
-            Ok(()) | Err(ApiError::NotFound(_) | ApiError::Stale(_)) => {}
-            // The others still do.
-            Err(ApiError::Refused(reason)) => warn!(queue = %key, reason, "status refused"),
-            Err(error) => return Err(error),
+    let one = |queue: Arc<Queue>| write_one(context, scene, queue, found, control, &now);
+    // A request takes milliseconds, and a Broker may have thousands of Queues.
+    let all = stream::iter(scene.queues.iter().map(Arc::clone)).map(Ok);
+    all.try_for_each_concurrent(WRITES_AT_ONCE, one).await
+}
+
+async fn write_one(
+    context: &Context,
+    scene: &Scene,
+    queue: Arc<Queue>,
+    found: &Found,
+    control: &Control,
+    now: &Time,
+) -> Result<(), ApiError> {
+    let key = Key::of(queue.meta());
+    let Some(resolved) = scene.resolution.queues.get(&key) else { return Ok(()) };
+    let old = queue.status.clone().unwrap_or_default();
+    let new = status(&queue, resolved, found, control, now);
+    match write(context, &queue, &old, new).await {
+        // A Queue that is gone needs no status.
+        Ok(()) | Err(ApiError::NotFound(_) | ApiError::Stale(_)) => Ok(()),
+        // The others still do.
+        Err(ApiError::Refused(reason)) => {
+            warn!(queue = %key, reason, "status refused");
+            Ok(())
         }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 async fn write(
@@ -51,7 +71,7 @@ async fn write(
     if !is_due(context, old, &new) {
         return Ok(());
     }
-    status::write(context, |state| &mut state.queues, queue, &new).await?;
+    status::write(context, queue, &new).await?;
     context.events.changed(&queue.object_ref(&()), &old.conditions, &new.conditions, &[]);
     if (&old.conditions, &old.consumer) != (&new.conditions, &new.consumer) {
         // Its Consumers show whether the Queue is ready; the watch sees no news in what the world knows already.
@@ -134,7 +154,9 @@ fn broker_resolved(broker: &Key, found: &Found) -> Verdict {
     let name = &broker.name;
     match found {
         Found::Exists { .. } => Verdict::yes(reason::RESOLVED, format!("stored by Broker {name}")),
-        Found::Coming => Verdict::no(reason::PENDING, format!("Broker {name} is being created")),
+        Found::Created | Found::Coming => {
+            Verdict::no(reason::PENDING, format!("Broker {name} is being created"))
+        }
         Found::Refused(text) => {
             Verdict::no(reason::APPLY_REFUSED, format!("Broker {name} cannot be created: {text}"))
         }
@@ -198,8 +220,11 @@ fn counts(old: &QueueStatus, resolved: &ResolvedQueue, state: Option<&BrokerStat
     let Some(state) = state else {
         return Counts { messages: old.messages.clone(), dead_letter: old.dead_letter.clone() };
     };
+    // They are ordered: looking at each would take the square of their number in all.
     let find = |key: &Key| {
-        state.queues.iter().find(|q| q.namespace.as_str() == key.namespace && q.name.as_str() == key.name)
+        let wanted = (key.namespace.as_str(), key.name.as_str());
+        let at = state.queues.binary_search_by_key(&wanted, |q| (q.namespace.as_str(), q.name.as_str()));
+        at.ok().map(|at| &state.queues[at])
     };
     let target = resolved.dead_letter_queue.as_ref();
     Counts {

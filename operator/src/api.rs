@@ -93,14 +93,15 @@ where
     bounded(api.patch(name, &params, &Patch::Apply(object))).await
 }
 
-/// Creates an object unless it exists.
-pub(crate) async fn create<K>(api: &Api<K>, object: &K) -> Result<(), ApiError>
+/// Creates an object unless it exists; whether it did.
+pub(crate) async fn create<K>(api: &Api<K>, object: &K) -> Result<bool, ApiError>
 where
     K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let params = PostParams { field_manager: Some(label::FIELD_MANAGER.to_owned()), ..PostParams::default() };
     match bounded(api.create(&params, object)).await {
-        Ok(_) | Err(ApiError::Stale(_)) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(ApiError::Stale(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

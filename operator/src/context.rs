@@ -7,6 +7,7 @@ use capstan_api::workload::Workload as Reference;
 use capstan_api::{ClientError, ControlClient};
 use capstan_crds::Key;
 use kube::Client;
+use tokio::sync::Semaphore;
 
 use crate::applied::Applied;
 use crate::broker::Upgrades;
@@ -22,6 +23,9 @@ use crate::world::{Unit, World};
 
 /// Writes of counts per second, in all.
 const COUNT_WRITES_PER_SECOND: u32 = 20;
+
+/// Writes of statuses that are under way at once, in all. The API server shares its capacity among its clients.
+const STATUS_WRITES_AT_ONCE: usize = 32;
 
 /// Which object was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) queue: Arc<WorkQueue<Unit>>,
     pub(crate) events: Events,
     pub(crate) count_writes: Limiter,
+    pub(crate) status_writes: Semaphore,
     pub(crate) applied: Applied<Object>,
     pub(crate) contests: Contests,
     pub(crate) mode: Modes,
@@ -68,6 +73,7 @@ impl Context {
             queue,
             events,
             count_writes: Limiter::new(COUNT_WRITES_PER_SECOND),
+            status_writes: Semaphore::new(STATUS_WRITES_AT_ONCE),
             applied: Applied::default(),
             contests: Contests::default(),
             mode: Modes::default(),

@@ -71,6 +71,8 @@ async fn work(
     info!("active");
     mode::look_first(context).await;
     tasks.spawn(mode::keep_looking(Arc::clone(context)));
+    // Brokers first: their Consumers show whether the Queues are ready.
+    context.queue.sort();
     let mut workers = JoinSet::new();
     for _ in 0..context.config.concurrency.max(1) {
         workers.spawn(worker(Arc::clone(context)));

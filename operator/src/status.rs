@@ -12,17 +12,16 @@ use serde_json::json;
 
 use crate::api::{ApiError, bounded};
 use crate::context::Context;
-use crate::world::{Objects, State};
+use crate::world::Learned;
 
-/// Writes the whole status of an object, and takes the answer into the world.
-pub(crate) async fn write<K, S>(
-    context: &Context,
-    slot: fn(&mut State) -> &mut Objects<K>,
-    object: &K,
-    status: &S,
-) -> Result<(), ApiError>
+/// Writes the whole status of an object, and takes the answer into the world. Waits while many others are written.
+pub(crate) async fn write<K, S>(context: &Context, object: &K, status: &S) -> Result<(), ApiError>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Learned
+        + Clone
+        + Debug
+        + DeserializeOwned,
     S: Serialize,
 {
     let key = Key::of(object.meta());
@@ -35,9 +34,11 @@ where
     });
     let api: Api<K> = Api::namespaced(context.client.clone(), &key.namespace);
     let params = PatchParams::apply(capstan_crds::label::FIELD_MANAGER).force();
+    // It is never closed, so that no permit is no limit.
+    let _permit = context.status_writes.acquire().await;
     let mut written = bounded(api.patch_status(&key.name, &params, &Patch::Apply(&patch))).await?;
     written.managed_fields_mut().clear();
-    context.world.learn(slot, written);
+    context.world.learn(written);
     Ok(())
 }
 

@@ -26,7 +26,7 @@ pub enum Outcome {
     Failed,
 }
 
-/// Units waiting for a worker. `U` is ordered only to make ties deterministic.
+/// Units waiting for a worker. The order of `U` decides between those that are due at once.
 #[derive(Debug)]
 pub struct WorkQueue<U> {
     state: Mutex<State<U>>,
@@ -63,6 +63,20 @@ impl<U: Clone + Ord + Hash> WorkQueue<U> {
     /// Something happened to a unit.
     pub fn add(&self, unit: U) {
         self.state().schedule(unit, Instant::now() + DEBOUNCE);
+        self.changed.notify_one();
+    }
+
+    /// Lets everything that is due come in the order of the units, in whichever order it was added: for the start, when
+    /// everything is added, and what others wait for should come first.
+    pub fn sort(&self) {
+        let (now, mut state) = (Instant::now(), self.state());
+        for (_, unit) in std::mem::take(&mut state.due) {
+            let at = state.at.entry(unit.clone()).or_insert(now);
+            *at = (*at).max(now);
+            let due = (*at, unit);
+            state.due.insert(due);
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -164,6 +178,18 @@ mod tests {
         queue.add(1);
         queue.add(2);
         assert_eq!((queue.next().await, queue.next().await), (1, 2));
+        assert!(is_idle(&queue, Duration::from_secs(3600)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_added_before_the_start_comes_in_the_order_of_the_units() {
+        let queue = WorkQueue::new();
+        for unit in [3, 1, 2] {
+            queue.add(unit);
+            tokio::time::advance(DEBOUNCE * 2).await;
+        }
+        queue.sort();
+        assert_eq!((queue.next().await, queue.next().await, queue.next().await), (1, 2, 3));
         assert!(is_idle(&queue, Duration::from_secs(3600)).await);
     }
 

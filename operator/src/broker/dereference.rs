@@ -17,7 +17,7 @@ pub(super) struct Scene {
     /// Whether it is being deleted.
     pub(super) is_ending: bool,
     /// Of its namespace.
-    pub(super) resolution: Resolution,
+    pub(super) resolution: Arc<Resolution>,
     /// The Queues that name it and are not being deleted.
     pub(super) queues: Vec<Arc<Queue>>,
     /// Dead-letter queues that are to be created in it.

@@ -43,6 +43,8 @@ const COMING: Duration = Duration::from_secs(30);
 pub(crate) enum Found {
     /// It exists, and its objects were applied, or the API server refused one with this text.
     Exists { refused: Option<String> },
+    /// It was created just now.
+    Created,
     /// It does not exist yet, but is being created.
     Coming,
     /// It does not exist, and the API server refused to create it with this text.
@@ -76,6 +78,10 @@ pub(crate) async fn reconcile(context: &Context, key: &Key) -> Outcome {
 async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiError> {
     let Some(broker) = &scene.broker else {
         let found = create_default(context, scene).await?;
+        if found == Found::Created {
+            // It is here at once, and its Queues have more to show then.
+            return Ok(Outcome::Again(COMING));
+        }
         queue::write_all(context, scene, &found, &Control::unasked()).await?;
         // A Broker that comes is an event; this is for one that could not be created.
         return Ok(if found == Found::Missing { Outcome::Done } else { Outcome::Again(COMING) });
@@ -183,7 +189,11 @@ async fn create_default(context: &Context, scene: &Scene) -> Result<Found, ApiEr
     broker.metadata.namespace = Some(scene.key.namespace.clone());
     let api: Api<Broker> = Api::namespaced(context.client.clone(), &scene.key.namespace);
     match api::create(&api, &broker).await {
-        Ok(()) => info!(broker = %scene.key, "created: a Queue uses it"),
+        Ok(true) => {
+            info!(broker = %scene.key, "created: a Queue uses it");
+            return Ok(Found::Created);
+        }
+        Ok(false) => {}
         // As in a namespace that is being deleted.
         Err(ApiError::Refused(reason) | ApiError::NotFound(reason)) => {
             info!(broker = %scene.key, reason, "not created");
@@ -199,7 +209,7 @@ async fn create_dead_letter_queues(context: &Context, scene: &Scene) -> Result<(
     let api = Api::namespaced(context.client.clone(), &scene.key.namespace);
     for queue in &scene.missing {
         match api::create(&api, queue).await {
-            Ok(()) => {
+            Ok(_) => {
                 info!(queue = %Key::of(&queue.metadata), "created: a Consumer names it as its dead-letter queue");
             }
             Err(ApiError::Refused(reason) | ApiError::NotFound(reason)) => {

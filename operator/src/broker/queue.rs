@@ -6,10 +6,13 @@ pub(super) mod lost;
 mod tests;
 mod verdicts;
 
+use std::sync::Arc;
+
 use capstan_api::control::{BrokerState, QueueState};
 use capstan_crds::condition::{ACCEPTED, BROKER_RESOLVED, DEAD_LETTER_BLOCKED, DELIVERING, READY, reason};
 use capstan_crds::queue::{DeadLetter, Messages, QueueBroker, QueueConsumer, ReplacedStore};
 use capstan_crds::{Duration, Key, Queue, QueueStatus, ResolvedQueue};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource;
 use tracing::warn;
@@ -26,6 +29,8 @@ use crate::status;
 
 /// Conditions that are bad news when they hold.
 const BAD_WHEN_TRUE: &[&str] = &[DEAD_LETTER_BLOCKED];
+/// Statuses of one Broker's Queues that are written at once.
+const WRITES_AT_ONCE: usize = 8;
 
 /// Writes the status of every Queue of the Broker whose status differs.
 pub(super) async fn write_all(
@@ -35,20 +40,34 @@ pub(super) async fn write_all(
     control: &Control,
 ) -> Result<(), ApiError> {
     let now = status::now();
-    for queue in &scene.queues {
-        let key = Key::of(queue.meta());
-        let Some(resolved) = scene.resolution.queues.get(&key) else { continue };
-        let old = queue.status.clone().unwrap_or_default();
-        let new = status(queue, resolved, found, control, &now);
-        match write(context, queue, &old, new).await {
-            // A Queue that is gone needs no status.
-            Ok(()) | Err(ApiError::NotFound(_) | ApiError::Stale(_)) => {}
-            // The others still do.
-            Err(ApiError::Refused(reason)) => warn!(queue = %key, reason, "status refused"),
-            Err(error) => return Err(error),
+    let one = |queue: Arc<Queue>| write_one(context, scene, queue, found, control, &now);
+    // A request takes milliseconds, and a Broker may have thousands of Queues.
+    let all = stream::iter(scene.queues.iter().map(Arc::clone)).map(Ok);
+    all.try_for_each_concurrent(WRITES_AT_ONCE, one).await
+}
+
+async fn write_one(
+    context: &Context,
+    scene: &Scene,
+    queue: Arc<Queue>,
+    found: &Found,
+    control: &Control,
+    now: &Time,
+) -> Result<(), ApiError> {
+    let key = Key::of(queue.meta());
+    let Some(resolved) = scene.resolution.queues.get(&key) else { return Ok(()) };
+    let old = queue.status.clone().unwrap_or_default();
+    let new = status(&queue, resolved, found, control, now);
+    match write(context, &queue, &old, new).await {
+        // A Queue that is gone needs no status.
+        Ok(()) | Err(ApiError::NotFound(_) | ApiError::Stale(_)) => Ok(()),
+        // The others still do.
+        Err(ApiError::Refused(reason)) => {
+            warn!(queue = %key, reason, "status refused");
+            Ok(())
         }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 async fn write(
@@ -60,7 +79,7 @@ async fn write(
     if !is_due(context, old, &new) {
         return Ok(());
     }
-    status::write(context, |state| &mut state.queues, queue, &new).await?;
+    status::write(context, queue, &new).await?;
     context.events.changed(&queue.object_ref(&()), &old.conditions, &new.conditions, BAD_WHEN_TRUE);
     if (&old.conditions, &old.consumer) != (&new.conditions, &new.consumer) {
         // Its Consumers show whether the Queue is ready; the watch sees no news in what the world knows already.
@@ -166,7 +185,10 @@ fn counts(old: &QueueStatus, resolved: &ResolvedQueue, state: Option<&BrokerStat
 }
 
 fn find_queue<'a>(state: &'a BrokerState, key: &Key) -> Option<&'a QueueState> {
-    state.queues.iter().find(|q| q.namespace.as_str() == key.namespace && q.name.as_str() == key.name)
+    // They are ordered: looking at each would take the square of their number in all.
+    let wanted = (key.namespace.as_str(), key.name.as_str());
+    let at = state.queues.binary_search_by_key(&wanted, |q| (q.namespace.as_str(), q.name.as_str()));
+    at.ok().map(|at| &state.queues[at])
 }
 
 fn messages(queue: &QueueState, now: &Time) -> Messages {

@@ -48,7 +48,7 @@ pub(super) async fn write(
     if new == old {
         return Ok(());
     }
-    status::write(context, |state| &mut state.brokers, broker, &new).await?;
+    status::write(context, broker, &new).await?;
     context.events.changed(&broker.object_ref(&()), &old.conditions, &new.conditions, &[RESIZING]);
     Ok(())
 }

@@ -34,6 +34,8 @@ pub(crate) use self::told::Told;
 
 /// Everything is looked at this often, even when nothing seems to happen.
 const RESYNC: Duration = Duration::from_secs(600);
+/// When to look again at what changed meanwhile.
+const STALE: Duration = Duration::from_secs(1);
 /// When to try again what the API server refused.
 const REFUSED: Duration = Duration::from_secs(60);
 
@@ -43,7 +45,7 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, reference: &Re
         Ok(outcome) => outcome,
         Err(ApiError::Stale(reason) | ApiError::NotFound(reason)) => {
             info!(namespace, workload = %reference, reason, "changed meanwhile; looking again");
-            Outcome::Again(Duration::from_secs(1))
+            Outcome::Again(STALE)
         }
         Err(error) => {
             warn!(namespace, workload = %reference, %error, "not reconciled; trying again");
@@ -207,7 +209,7 @@ pub(crate) async fn reconcile_pull(context: &Context, key: &Key) -> Outcome {
         let Some(consumer) = state.consumers.get(key).filter(|c| c.spec.target_ref.is_none()) else {
             return Outcome::Done;
         };
-        let Some(resolved) = state.resolve(&key.namespace).consumers.remove(key) else {
+        let Some(resolved) = state.resolve(&key.namespace).consumers.get(key).cloned() else {
             return Outcome::Done;
         };
         let queue: Option<Arc<Queue>> = state.queues.get(&resolved.queue);
@@ -216,6 +218,10 @@ pub(crate) async fn reconcile_pull(context: &Context, key: &Key) -> Outcome {
     let new = status::pull(&consumer, &resolved, queue.as_deref(), &crate::status::now());
     match write(context, &consumer, new).await {
         Ok(()) => Outcome::Again(RESYNC),
+        Err(ApiError::Stale(reason)) => {
+            info!(consumer = %key, reason, "changed meanwhile; looking again");
+            Outcome::Again(STALE)
+        }
         Err(error) => {
             warn!(consumer = %key, %error, "not reconciled; trying again");
             Outcome::Failed
@@ -229,10 +235,10 @@ async fn write(context: &Context, consumer: &Consumer, new: ConsumerStatus) -> R
     if old == new {
         return Ok(());
     }
-    match crate::status::write(context, |state| &mut state.consumers, consumer, &new).await {
+    match crate::status::write(context, consumer, &new).await {
         Ok(()) => {}
-        // One that is gone needs no status.
-        Err(ApiError::NotFound(_) | ApiError::Stale(_)) => return Ok(()),
+        // One that is gone needs no status. One that changed does, soon: the event that tells of it may have come already.
+        Err(ApiError::NotFound(_)) => return Ok(()),
         Err(error) => return Err(error),
     }
     let reference = consumer.object_ref(&());

@@ -42,6 +42,11 @@ impl<V> Objects<V> {
         self.namespaces.values().flat_map(BTreeMap::values)
     }
 
+    /// The namespaces that have some.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(String::as_str)
+    }
+
     /// Puts an object in, and gives back the one it replaces.
     pub fn insert(&mut self, key: Key, object: Arc<V>) -> Option<Arc<V>> {
         self.namespaces.entry(key.namespace).or_default().insert(key.name, object)

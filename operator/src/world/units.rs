@@ -8,7 +8,8 @@ use kube::ResourceExt;
 
 use super::{Policy, Set, State, Workload};
 
-/// What is reconciled as a whole, by one worker at a time. None of it needs to exist.
+/// What is reconciled as a whole, by one worker at a time. None of it needs to exist. Ordered so that what others wait for
+/// comes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
     /// A Broker, its objects, and the Queues that it stores.

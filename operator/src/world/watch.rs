@@ -1,9 +1,9 @@
-//! The watches: every change goes into the world, then to the units it concerns.
+//! The watches of all kinds, begun anew when they are interrupted.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use capstan_crds::{Broker, Consumer, Key, Queue, label};
+use capstan_crds::{Key, label};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
@@ -16,27 +16,21 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::keeper::{Keeper, Own};
 use super::units::{
     is_same_broker, is_same_consumer, is_same_queue, of_broker, of_consumer, of_deployment, of_labelled,
     of_policy, of_queue, of_stateful_set,
 };
-use super::{Objects, Policy, Set, State, Unit, Workload, World};
+use super::{Learned, Objects, Policy, Set, State, Unit, Workload, World};
 use crate::work::WorkQueue;
 
 /// How one kind is watched.
 struct Kind<K, V> {
     api: Api<K>,
     config: Config,
-    world: Arc<World>,
-    queue: Arc<WorkQueue<Unit>>,
     /// What is kept of an object.
     keep: fn(K) -> V,
-    /// Where it is kept.
-    slot: fn(&mut State) -> &mut Objects<V>,
-    /// What a change of it concerns.
-    units: fn(&State, &V) -> Vec<Unit>,
-    /// Whether a change is of no concern to anything.
-    is_same: fn(&V, &V) -> bool,
+    keeper: Keeper<V>,
 }
 
 /// Starts all watches. The future ends when each has listed once: before that, what is missing cannot be told from what
@@ -47,80 +41,27 @@ pub fn watch_all(
     queue: &Arc<WorkQueue<Unit>>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> impl Future<Output = ()> + use<> {
-    let brokers = kind::<Broker, _>(
-        client,
-        world,
-        queue,
-        without_managers,
-        |s| &mut s.brokers,
-        of_broker,
-        is_same_broker,
-    );
-    let queues =
-        kind::<Queue, _>(client, world, queue, without_managers, |s| &mut s.queues, of_queue, is_same_queue);
-    let consumers = kind::<Consumer, _>(
-        client,
-        world,
-        queue,
-        without_managers,
-        |s| &mut s.consumers,
-        of_consumer,
-        is_same_consumer,
-    );
-    let keep = |deployment| Workload::from(&deployment);
-    let deployments = kind::<Deployment, _>(
-        client,
-        world,
-        queue,
-        keep,
-        |s| &mut s.deployments,
-        of_deployment,
-        Workload::eq,
-    );
-    let keep = |stateful_set| Set::from(&stateful_set);
-    let stateful_sets = kind::<StatefulSet, _>(
-        client,
-        world,
-        queue,
-        keep,
-        |s| &mut s.stateful_sets,
-        of_stateful_set,
-        Set::eq,
-    );
-    let mut services = kind::<Service, _>(
-        client,
-        world,
-        queue,
-        without_managers,
-        |s| &mut s.services,
-        of_labelled,
-        Service::eq,
-    );
-    let mut accounts = kind::<ServiceAccount, _>(
-        client,
-        world,
-        queue,
-        without_managers,
-        |s| &mut s.service_accounts,
-        of_labelled,
-        ServiceAccount::eq,
-    );
-    let policies = kind::<NetworkPolicy, _>(
-        client,
-        world,
-        queue,
-        |policy| Policy::from(&policy),
-        |s| &mut s.policies,
-        of_policy,
-        Policy::eq,
-    );
+    let keeper = (Arc::clone(world), Arc::clone(queue));
+    let brokers = kind(client, &keeper, without_managers, |s| &mut s.brokers, of_broker, is_same_broker);
+    let queues = kind(client, &keeper, without_managers, |s| &mut s.queues, of_queue, is_same_queue);
+    let consumers =
+        kind(client, &keeper, without_managers, |s| &mut s.consumers, of_consumer, is_same_consumer);
+    let keep = |deployment: Deployment| Workload::from(&deployment);
+    let deployments = kind(client, &keeper, keep, |s| &mut s.deployments, of_deployment, Workload::eq);
+    let keep = |stateful_set: StatefulSet| Set::from(&stateful_set);
+    let stateful_sets = kind(client, &keeper, keep, |s| &mut s.stateful_sets, of_stateful_set, Set::eq);
+    let mut services = kind(client, &keeper, without_managers, |s| &mut s.services, of_labelled, Service::eq);
+    let mut accounts =
+        kind(client, &keeper, without_managers, |s| &mut s.service_accounts, of_labelled, ServiceAccount::eq);
+    let keep = |policy: NetworkPolicy| Policy::from(&policy);
+    let policies = kind(client, &keeper, keep, |s| &mut s.policies, of_policy, Policy::eq);
     let own = Config::default().labels(&format!("{}=capstan,{}", label::MANAGED_BY, label::BROKER));
     services.config = own.clone();
     accounts.config = own;
     let loaded = [
-        start(brokers, tasks),
-        start(queues, tasks),
-        start(consumers, tasks),
+        start(brokers.own(), tasks),
+        start(queues.own(), tasks),
+        start(consumers.own(), tasks),
         start(deployments, tasks),
         start(stateful_sets, tasks),
         start(services, tasks),
@@ -137,8 +78,7 @@ pub fn watch_all(
 
 fn kind<K, V>(
     client: &Client,
-    world: &Arc<World>,
-    queue: &Arc<WorkQueue<Unit>>,
+    (world, queue): &(Arc<World>, Arc<WorkQueue<Unit>>),
     keep: fn(K) -> V,
     slot: fn(&mut State) -> &mut Objects<V>,
     units: fn(&State, &V) -> Vec<Unit>,
@@ -147,15 +87,16 @@ fn kind<K, V>(
 where
     K: Resource<DynamicType = ()>,
 {
-    Kind {
-        api: Api::all(client.clone()),
-        config: Config::default(),
-        world: Arc::clone(world),
-        queue: Arc::clone(queue),
-        keep,
-        slot,
-        units,
-        is_same,
+    let (world, queue) = (Arc::clone(world), Arc::clone(queue));
+    let keeper = Keeper { world, queue, slot, units, is_same, own: None };
+    Kind { api: Api::all(client.clone()), config: Config::default(), keep, keeper }
+}
+
+impl<K, V: Learned> Kind<K, V> {
+    /// A kind whose statuses the operator writes.
+    fn own(mut self) -> Self {
+        self.keeper.own = Some(Own::new());
+        self
     }
 }
 
@@ -190,52 +131,18 @@ where
                 listed.insert(key, Arc::new((kind.keep)(object)));
             }
             Ok(Event::InitDone) => {
-                kind.replace(&std::mem::take(&mut listed));
+                kind.keeper.replace(&std::mem::take(&mut listed));
                 if let Some(loaded) = loaded.take() {
                     let _ = loaded.send(());
                 }
             }
-            Ok(Event::Apply(object)) => kind.apply(object),
-            Ok(Event::Delete(object)) => kind.delete(&Key::of(object.meta())),
+            Ok(Event::Apply(object)) => {
+                let key = Key::of(object.meta());
+                kind.keeper.apply(key, (kind.keep)(object));
+            }
+            Ok(Event::Delete(object)) => kind.keeper.delete(&Key::of(object.meta())),
             Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted; trying again"),
         }
     }
     anyhow::bail!("the watch of {} ended", K::kind(&()))
-}
-
-impl<K: ResourceExt, V> Kind<K, V> {
-    fn apply(&self, object: K) {
-        let key = Key::of(object.meta());
-        let object = Arc::new((self.keep)(object));
-        let mut state = self.world.write();
-        let old = (self.slot)(&mut state).insert(key, Arc::clone(&object));
-        if old.as_ref().is_some_and(|old| (self.is_same)(old, &object)) {
-            return;
-        }
-        // The old one too: it may have named another queue or workload.
-        for object in old.iter().chain([&object]) {
-            self.add_units(&state, object);
-        }
-    }
-
-    fn delete(&self, key: &Key) {
-        let mut state = self.world.write();
-        if let Some(old) = (self.slot)(&mut state).remove(key) {
-            self.add_units(&state, &old);
-        }
-    }
-
-    fn replace(&self, listed: &Objects<V>) {
-        let mut state = self.world.write();
-        let old = std::mem::replace((self.slot)(&mut state), listed.clone());
-        for object in old.all().chain(listed.all()) {
-            self.add_units(&state, object);
-        }
-    }
-
-    fn add_units(&self, state: &State, object: &V) {
-        for unit in (self.units)(state, object) {
-            self.queue.add(unit);
-        }
-    }
 }

@@ -43,7 +43,9 @@ impl Clock {
         self.folder.path().join("clock")
     }
 
-    pub(super) fn environment(&self) -> [(&'static str, OsString); 5] {
+    /// What a process is started with that is to have this clock.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, OsString); 5] {
         [
             ("LD_PRELOAD", self.library.clone().into()),
             ("FAKETIME_TIMESTAMP_FILE", self.file().into()),

@@ -1,8 +1,10 @@
 //! An operator and a broker, as processes, for one test at a time.
 
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use capstan_crds::{Broker as BrokerObject, Consumer, Queue};
 use e2e::cluster::{Cluster, Namespace, SHORT, chart, tool, until};
@@ -16,6 +18,12 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// Where the operator's account is.
 pub(crate) const SYSTEM: &str = "capstan-system";
+
+/// Fields of `/proc/PID/stat` behind the program's name.
+const USER_TIME: usize = 11;
+const SYSTEM_TIME: usize = 12;
+/// Linux says times to programs in hundredths of a second, whatever it has itself.
+const TICKS_PER_SECOND: u64 = 100;
 
 /// An operator works on the whole cluster: one test at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -90,12 +98,18 @@ async fn nothing_left() {
     .await;
 }
 
+/// Waits until no other test has an operator; the cluster, and the kubeconfig of operators.
+pub(crate) async fn turn() -> (MutexGuard<'static, ()>, Cluster, String) {
+    let turn = TURN.lock().await;
+    let cluster = Cluster::connect().await;
+    let kubeconfig = KUBECONFIG.get_or_init(async || prepare(&cluster).await).await;
+    nothing_left().await;
+    (turn, cluster, kubeconfig.clone())
+}
+
 impl Stage {
     async fn open(more: &[(&str, &str)]) -> Self {
-        let turn = TURN.lock().await;
-        let cluster = Cluster::connect().await;
-        let kubeconfig = KUBECONFIG.get_or_init(async || prepare(&cluster).await).await;
-        nothing_left().await;
+        let (turn, cluster, kubeconfig) = turn().await;
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
         let broker = Broker::start(&folder.path().join("store"));
@@ -142,19 +156,56 @@ pub(crate) struct Operator {
 
 impl Operator {
     async fn start(settings: &[(String, String)], more: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(name, value)| (name.as_str(), value.into()));
+        let more = more.iter().map(|(name, value)| (*name, value.into()));
+        let operator = Self::spawn(&settings.chain(more).collect::<Vec<_>>());
+        operator.until_logged("the cluster is known").await;
+        operator
+    }
+
+    /// Starts it with these settings and no others.
+    pub(crate) fn spawn(settings: &[(&str, OsString)]) -> Self {
         let mut command = Command::new(operator());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CAPSTAN_") {
                 command.env_remove(name);
             }
         }
-        command.envs(settings.iter().map(|(name, value)| (name, value))).envs(more.iter().copied());
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
         let mut child =
             command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("an operator starts");
         let (log, _) = Log::follow(child.stderr.take().expect("its stderr is a pipe"));
-        let operator = Self { child, log };
-        operator.until_logged("the cluster is known").await;
-        operator
+        Self { child, log }
+    }
+
+    /// Kills it (SIGKILL).
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Bytes of memory that it has now, and the most it ever had.
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kilobytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        (kilobytes("VmRSS:") << 10, kilobytes("VmHWM:") << 10)
+    }
+
+    /// How long it has computed.
+    pub(crate) fn computed(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The program's name, in parentheses, may have spaces.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
+        Duration::from_millis((ticks(USER_TIME) + ticks(SYSTEM_TIME)) * 1000 / TICKS_PER_SECOND)
+    }
+
+    /// What it logged last.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Waits until it logged a message.

@@ -111,6 +111,8 @@ async fn a_brokers_objects_are_written_once() {
         play::broker(namespace, "main", spec).await;
         until_condition::<Broker>(namespace, "main", ("Ready", "True", "AsDeclared")).await;
         until_condition::<Broker>(namespace, "main", ("Updated", "True", "AsDeclared")).await;
+        let broker: Broker = until_condition(namespace, "main", ("StorageHealthy", "True", "Healthy")).await;
+        assert!(broker.status.unwrap().storage.unwrap().reserve.unwrap().bytes() > 0);
         play::pod(namespace, "main", None).await;
         let writes = async || {
             let of = |fields: &kube::api::ObjectMeta| {

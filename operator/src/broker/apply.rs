@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::info;
 
-use super::build::{Findings, build};
+use super::build::{Findings, Objects, build};
 use super::dereference::Scene;
 use super::is_available;
 use super::rollout::Decision;
@@ -50,18 +50,33 @@ pub(super) async fn apply(
         pull_secrets: pull_secrets.clone().unwrap_or_default(),
     };
     let objects = build(broker, &context.config, &findings);
-    if pull_secrets.is_some() {
+    // A policy that is refused keeps no broker from running.
+    let policy = network_policy(context, scene, objects.network_policy.as_ref()).await;
+    if let Err(error) = needed(context, scene, volume, &objects, pull_secrets.is_some()).await {
+        // A turn that came to nothing is the next one's.
+        context.upgrades.forget(&scene.key);
+        return Err(error);
+    }
+    policy
+}
+
+/// Applies what a broker cannot run without.
+async fn needed(
+    context: &Context,
+    scene: &Scene,
+    volume: &Volume,
+    objects: &Objects,
+    with_account: bool,
+) -> Result<(), ApiError> {
+    if with_account {
         let known = scene.service_account.as_deref().map(known);
         one(context, Object::ServiceAccount, &objects.service_account, known, version).await?;
     }
-    // A policy that is refused keeps no broker from running.
-    let policy = network_policy(context, scene, objects.network_policy.as_ref()).await;
     let pods = scene.pods_service.as_deref().map(known);
     one(context, Object::Service, &objects.pods_service, pods, version).await?;
     let client = scene.service.as_deref().map(known);
     one(context, Object::Service, &objects.service, client, version).await?;
-    stateful_set(context, scene, volume, &objects.stateful_set).await?;
-    policy
+    stateful_set(context, scene, volume, &objects.stateful_set).await
 }
 
 fn known<K: ResourceExt>(object: &K) -> Known {

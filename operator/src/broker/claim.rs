@@ -108,7 +108,7 @@ impl Growth {
     /// For the condition Resizing.
     pub(super) fn verdict(&self, wanted: &ByteSize) -> Verdict {
         match self {
-            Self::Done => Verdict::no(reason::AS_DECLARED, ""),
+            Self::Done => Verdict::no(reason::AS_DECLARED, "the volume is as large as it is to be"),
             Self::Unbound => Verdict::yes(
                 reason::RESIZE_IN_PROGRESS,
                 format!("the claim is not bound yet: it is made {wanted} when it is"),

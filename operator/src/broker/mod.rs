@@ -90,14 +90,8 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
     let decision = decide(context, scene, broker, &volume);
     let refused = match apply::apply(context, scene, broker, &volume, &decision).await {
         Ok(()) => None,
-        Err(error) => {
-            // A turn that came to nothing is the next one's.
-            context.upgrades.forget(&scene.key);
-            match error {
-                ApiError::Refused(text) => Some(text),
-                error => return Err(error),
-            }
-        }
+        Err(ApiError::Refused(text)) => Some(text),
+        Err(error) => return Err(error),
     };
     tell_adoption(context, scene, broker, &volume);
     create_dead_letter_queues(context, scene).await?;

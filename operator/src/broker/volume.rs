@@ -31,14 +31,33 @@ pub(super) struct Volume {
     pub(super) is_template_old: bool,
 }
 
-/// Looks at the claim, and asks for more when more is wanted.
+/// Looks at the claim when there is reason to, and asks for more when more is wanted.
 pub(super) async fn look(context: &Context, scene: &Scene, broker: &Broker) -> Result<Volume, ApiError> {
     let storage = &broker.spec.storage;
     let set = scene.stateful_set.as_ref().and_then(|set| set.broker.as_ref());
-    if let Some(set) = set.filter(|set| !is_due(broker, set)) {
-        let template = Template::of_set(set, storage);
-        return Ok(Volume { claim: None, growth: None, template, is_template_old: false });
+    let unchanged = |growth| Volume {
+        claim: None,
+        growth,
+        template: set.map_or_else(|| Template::new(storage), |set| Template::of_set(set, storage)),
+        is_template_old: false,
+    };
+    if set.is_some_and(|set| !is_due(broker, set)) {
+        return Ok(unchanged(None));
     }
+    match found(context, scene, broker, set).await {
+        // Without the right to look, all else goes on.
+        Err(ApiError::Refused(why)) => Ok(unchanged(Some(Growth::Refused(why)))),
+        found => found,
+    }
+}
+
+async fn found(
+    context: &Context,
+    scene: &Scene,
+    broker: &Broker,
+    set: Option<&BrokerSet>,
+) -> Result<Volume, ApiError> {
+    let storage = &broker.spec.storage;
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &scene.key.namespace);
     let found = bounded(claims.get_opt(&names(&scene.key.name).claim)).await?;
     let claim = found.as_ref().map(Claim::from);
@@ -108,11 +127,17 @@ async fn may_grow(context: &Context, claim: &Claim) -> Result<Result<(), String>
         )));
     };
     let classes: Api<StorageClass> = Api::all(context.client.clone());
-    let Some(class) = bounded(classes.get_opt(name)).await? else {
-        return Ok(Err(format!(
-            "StorageClass {name} of claim {} does not exist any more: create it, with allowVolumeExpansion: true; {keeps}",
-            claim.name
-        )));
+    let class = match bounded(classes.get_opt(name)).await {
+        Ok(Some(class)) => class,
+        Ok(None) => {
+            return Ok(Err(format!(
+                "StorageClass {name} of claim {} does not exist any more: create it, with allowVolumeExpansion: true; {keeps}",
+                claim.name
+            )));
+        }
+        // Without the right to look, the API server decides.
+        Err(ApiError::Refused(_)) => return Ok(Ok(())),
+        Err(error) => return Err(error),
     };
     if class.allow_volume_expansion == Some(true) {
         return Ok(Ok(()));

@@ -1,7 +1,7 @@
 //! What surrounds a broker: its account, and who may reach it.
 
 use capstan_crds::Broker;
-use e2e::cluster::{Namespace, SHORT};
+use e2e::cluster::{Namespace, SHORT, tool};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -99,6 +99,42 @@ async fn a_brokers_account_has_no_token_and_the_namespaces_pull_secrets() {
     .await;
 }
 
+/// What these objects need, and nothing beside it. That the rights suffice show all other tests: they have no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn for_brokers_objects_the_operator_has_the_rights_it_needs_alone() {
+    on_stage("rights", async |_, namespace| {
+        let account = format!("--as=system:serviceaccount:{SYSTEM}:capstan");
+        let mut answers = Vec::new();
+        let cases = [
+            ("get", "persistentvolumeclaims", true),
+            ("patch", "persistentvolumeclaims", true),
+            ("list", "persistentvolumeclaims", false),
+            ("create", "persistentvolumeclaims", false),
+            ("delete", "persistentvolumeclaims", false),
+            ("patch", "persistentvolumes", false),
+            ("get", "storageclasses.storage.k8s.io", true),
+            ("patch", "storageclasses.storage.k8s.io", false),
+            ("get", "nodes", true),
+            ("list", "nodes", false),
+            ("patch", "nodes", false),
+            ("delete", "pods", false),
+            ("delete", "statefulsets.apps", true),
+            ("deletecollection", "statefulsets.apps", false),
+            ("delete", "networkpolicies.networking.k8s.io", true),
+            ("delete", "serviceaccounts", false),
+            ("impersonate", "serviceaccounts", false),
+            ("delete", "services", false),
+        ];
+        for (verb, resource, _) in cases {
+            let arguments = ["auth", "can-i", verb, resource, &account, "-n", &namespace.name];
+            let (Ok(answer) | Err(answer)) = tool::execute("kubectl", &arguments, None).await;
+            answers.push((verb, resource, answer.lines().any(|line| line.trim() == "yes")));
+        }
+        assert_eq!(answers, cases);
+    })
+    .await;
+}
+
 /// What the API server fills in is no difference that is applied again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_brokers_objects_are_written_once() {
@@ -111,6 +147,8 @@ async fn a_brokers_objects_are_written_once() {
         play::broker(namespace, "main", spec).await;
         until_condition::<Broker>(namespace, "main", ("Ready", "True", "AsDeclared")).await;
         until_condition::<Broker>(namespace, "main", ("Updated", "True", "AsDeclared")).await;
+        let broker: Broker = until_condition(namespace, "main", ("StorageHealthy", "True", "Healthy")).await;
+        assert!(broker.status.unwrap().storage.unwrap().reserve.unwrap().bytes() > 0);
         play::pod(namespace, "main", None).await;
         let writes = async || {
             let of = |fields: &kube::api::ObjectMeta| {

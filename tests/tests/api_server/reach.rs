@@ -2,7 +2,7 @@
 
 use capstan_api::Name;
 use capstan_api::workload::{ConsumerReport, PodReport};
-use capstan_crds::Consumer;
+use capstan_crds::{Consumer, Queue};
 use e2e::cluster::{SHORT, until};
 
 use crate::fixture::{APPLICATION, CONSUMER, QUEUE, message, until_condition};
@@ -15,6 +15,8 @@ async fn a_consumer_says_why_its_application_takes_nothing() {
         namespace.apply(&[QUEUE, CONSUMER, &application].join("---")).await;
         until_condition::<Consumer>(namespace, "orders", ("Accepted", "True", "Accepted")).await;
         until_condition::<Consumer>(namespace, "orders", ("AppReachable", "Unknown", "NotReported")).await;
+        // Of a Consumer that it was not told of yet, a broker keeps no report.
+        until_condition::<Queue>(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
         let account: Name = namespace.name.parse().unwrap();
         let say = async |pod: &str, unreachable: Option<&str>| {
             let consumer = "orders".parse().unwrap();

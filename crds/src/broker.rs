@@ -260,7 +260,8 @@ pub struct BrokerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 50, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["name"])))]
     pub retained_queues: Vec<RetainedQueue>,
-    /// The store that was lost with messages, for 14 days.
+    /// The store that the Broker had before, when messages were last seen in it and the one it has now began empty. Shown for
+    /// 14 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_store: Option<ReplacedStore>,
     /// Ready, Available, StorageHealthy, Resizing, Updated.
@@ -320,7 +321,7 @@ pub struct RetainedQueue {
     pub messages: u64,
     /// Bytes kept.
     pub bytes: u64,
-    /// When messageRetention has removed the last of them; later by the time of an outage of more than an hour.
+    /// When its messageRetention will have removed the last message. An outage of the Broker of more than an hour moves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_by: Option<Time>,
 }

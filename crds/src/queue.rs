@@ -47,18 +47,20 @@ use crate::{BROKER_DEFAULT, ByteSize, Duration};
     "deliveryDelay must be shorter than messageRetention, or delayed messages are dropped before they are due",
 )]))]
 pub struct QueueSpec {
-    /// The Broker that stores the messages. Immutable. Default: the Broker `default`, created on first use.
+    /// The Broker of this namespace that stores the messages. Immutable. Default: the Broker `default`, created on first use.
     #[schemars(extend("x-kubernetes-validations" = immutable("brokerRef", "create a new Queue and move the messages")))]
     pub broker_ref: BrokerRef,
     /// `Active` or `Paused`; while paused nothing is delivered and sends go on. Default Active. Cloudflare: delivery_paused.
     pub delivery: Delivery,
-    /// Delay of messages that name none, 0s to 24h. Default 0s. Cloudflare: delivery_delay.
+    /// How long a message that is sent without a delay of its own waits before it is delivered, 0s to 24h; shorter than
+    /// messageRetention. Default 0s. Cloudflare: delivery_delay.
     #[schemars(extend("x-kubernetes-validations" = between("deliveryDelay", "0s", "24h")))]
     pub delivery_delay: Duration,
-    /// Messages older than this are dropped, 60s to 336h (14 days). Default 96h. Cloudflare: message_retention_period.
+    /// Messages that are older are dropped, whatever their state, 60s to 336h (14 days). It counts from the send, and anew in a
+    /// dead-letter queue. Default 96h. Cloudflare: message_retention_period.
     #[schemars(extend("x-kubernetes-validations" = between("messageRetention", "60s", "336h")))]
     pub message_retention: Duration,
-    /// How much the queue holds.
+    /// How much the queue holds. Beyond it sends are refused with status 429, and nothing that is there goes.
     pub limits: Limits,
     /// `Retain` or `Delete`: what becomes of the messages when this resource is deleted. Retained ones stay in the Broker
     /// until messageRetention ends, and a Queue of the same name has them again; with Delete they are purged, and a Queue
@@ -119,9 +121,10 @@ pub struct Limits {
     /// Largest body of a message in bytes, 1 to 1048576. Default 128000.
     #[schemars(range(min = 1, max = 1_048_576))]
     pub max_message_bytes: u32,
-    /// Sends are refused beyond so many bytes, so that one queue cannot fill the volume; a quantity such as 500M. Default 1Gi.
+    /// Most bytes of bodies and attributes of all messages, so that one queue cannot fill the volume; a quantity such as 500M
+    /// or 2Gi. Default 1Gi.
     pub max_bytes: ByteSize,
-    /// Sends are refused beyond so many messages. Default: no limit.
+    /// Most messages in any state; with 0 every send is refused. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub max_messages: Option<u64>,
@@ -147,19 +150,22 @@ pub struct QueueStatus {
     /// Where the messages are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broker: Option<QueueBroker>,
-    /// The active Consumer: the first that came, until it is gone.
+    /// The active Consumer: the first that came, until it is gone. Others wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<QueueConsumer>,
-    /// Counts, refreshed when they change much.
+    /// How many messages there are in each state: written at once when a count comes from or to 0, doubles or halves, and
+    /// smaller changes after 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Messages>,
     /// The dead-letter queue of the active Consumer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetter>,
-    /// The store that was lost with messages of this queue, for as long as messageRetention.
+    /// The store that the Broker had before, when messages of this queue were last seen in it and the one it has now began
+    /// empty. Shown for as long as messageRetention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_store: Option<ReplacedStore>,
-    /// Ready, Accepted, BrokerResolved, Delivering, DeadLetterBlocked.
+    /// Ready: producers can send. Accepted: the name can be used. BrokerResolved: the Broker exists. Delivering: messages go
+    /// to a Consumer. DeadLetterBlocked: messages whose retries are used up wait for their dead-letter queue. Each says what to do.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,
@@ -173,7 +179,7 @@ pub struct QueueBroker {
     pub name: String,
     /// The Broker's namespace.
     pub namespace: String,
-    /// Changes when the Broker's store is new and empty.
+    /// Names the Broker's store: another value means another store, which began empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,
     /// Base URL for producers and clients.
@@ -184,11 +190,11 @@ pub struct QueueBroker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplacedStore {
-    /// Its incarnation: names it in logs and on its volume.
+    /// Its incarnation, as in the logs of operator and broker.
     pub incarnation: String,
     /// Messages that were last seen in it.
     pub messages: u64,
-    /// When it was noticed.
+    /// When the other store was noticed.
     pub noticed_at: Time,
 }
 
@@ -208,15 +214,15 @@ pub struct QueueConsumer {
 pub struct Messages {
     /// Messages that can be delivered now.
     pub ready: u64,
-    /// Messages out for processing.
+    /// Messages that a consumer has and has not settled.
     pub leased: u64,
-    /// Messages that are due later.
+    /// Messages that are due later: sent or retried with a delay.
     pub delayed: u64,
-    /// Messages waiting for a dead-letter queue that cannot take them.
+    /// Messages whose retries are used up and whose dead-letter queue cannot take them; see DeadLetterBlocked.
     pub dead: u64,
-    /// Bytes of all messages.
+    /// Bytes of bodies and attributes of all messages.
     pub bytes: u64,
-    /// Age of the oldest message.
+    /// Age of the oldest message, whatever its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_age: Option<Duration>,
     /// When the counts were taken.

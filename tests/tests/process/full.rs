@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use capstan_api::ClientError;
-use capstan_api::control::QueueState;
+use capstan_api::control::{QueueState, StorageState};
 use capstan_api::message::{Lease, Peek, Pull, SendBatch, Settle};
 use capstan_api::number::Whole;
 use e2e::process::{Broker, progress};
@@ -97,6 +97,10 @@ impl Full {
     async fn queue(&self, wanted: &str) -> QueueState {
         let state = self.broker.control().state().await.unwrap();
         state.queues.into_iter().find(|one| one.name.as_str() == wanted).unwrap()
+    }
+
+    async fn storage(&self) -> StorageState {
+        self.broker.control().state().await.unwrap().storage.unwrap()
     }
 
     /// What is there is what was answered: nothing is lost, and only acks without an answer may be undone or not.
@@ -197,6 +201,7 @@ async fn a_full_volume_refuses_sends_serves_verdicts_and_comes_back() {
     full.check().await;
     full.refuses().await;
     assert_eq!(full.send_once().await.unwrap(), first, "what is stored needs no room");
+    assert!(full.storage().await.sends_refused, "whoever asks for its state learns it too");
     while full.consume().await.unwrap() > 0 {}
     full.check().await;
     step(&format!("everything is consumed, {} MiB are free", volume.free() >> 20));
@@ -210,8 +215,9 @@ async fn a_full_volume_refuses_sends_serves_verdicts_and_comes_back() {
     .await;
     until("there is a ballast again", async || volume.data().join("ballast").exists().then_some(())).await;
     until("space comes back", async || {
-        let storage = full.broker.control().state().await.unwrap().storage.unwrap();
-        (storage.used_bytes < LEFT_MAX && storage.available_bytes > storage.capacity_bytes / 2).then_some(())
+        let storage = full.storage().await;
+        let is_back = storage.used_bytes < LEFT_MAX && storage.available_bytes > storage.capacity_bytes / 2;
+        (is_back && !storage.sends_refused).then_some(())
     })
     .await;
     step(&format!("{} MiB are free", volume.free() >> 20));

@@ -18,6 +18,12 @@ pub const APPLICATION_IMAGE: &str = concat!("capstan/e2e-app:", env!("CARGO_PKG_
 /// The ledger's Deployment and Service.
 #[must_use]
 pub fn ledger() -> String {
+    ledger_with("")
+}
+
+/// The same with more of its pod's spec, as YAML in one line.
+#[must_use]
+pub fn ledger_with(pod: &str) -> String {
     format!(
         "
 apiVersion: v1
@@ -35,6 +41,7 @@ spec:
   template:
     metadata: {{labels: {{app: ledger}}}}
     spec:
+      {pod}
       securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
       containers:
       - name: ledger

@@ -114,6 +114,17 @@ impl Entries {
         assert!(later.is_empty(), "attempts were spent: {later:?}");
     }
 
+    /// Panics unless so many messages were handled in their second attempt alone, and all others in their first.
+    ///
+    /// # Panics
+    /// When others were.
+    pub fn assert_second_attempts(&self, expected: u64) {
+        let later: Vec<_> =
+            self.0.iter().filter(|(_, attempts)| attempts.iter().any(|attempt| *attempt != 1)).collect();
+        assert!(later.iter().all(|(_, attempts)| *attempts == &[2]), "handled in other attempts: {later:?}");
+        assert_eq!(later.len() as u64, expected, "handled in their second attempt: {later:?}");
+    }
+
     /// How many messages were handled.
     #[must_use]
     pub fn len(&self) -> usize {

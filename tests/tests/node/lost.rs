@@ -1,20 +1,21 @@
 //! A node is lost: what is said of it, what the documentation tells the user to do, and that every message is there afterwards.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use capstan_crds::{Broker, Consumer, Queue};
 use e2e::cluster::{
     BrokerAccess, Cluster, Entries, LONG, Namespace, OUT_OF_SERVICE, Outage, SHORT, Turn, Undone, condition,
-    until,
+    is_local, tool, until,
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::sync::Mutex;
 
-use crate::fixture::PODS;
+use crate::fixture::{PODS, REFUNDS};
 use crate::moves::{BROKER, node, until_another_serves};
 use crate::subject::{
-    LEDGER_STAYS, Subject, broker_may_leave, broker_stays, expendable_nodes, orders, producer,
+    ON_THE_FIRST_NODE, Subject, broker_may_leave, broker_stays, expendable_nodes, orders, producer,
     until_in_flight,
 };
 use crate::timeline::Timeline;
@@ -30,7 +31,7 @@ async fn a_broker_whose_node_is_lost_comes_back_elsewhere_with_every_message() {
         let _mark = expendable_nodes().await;
         namespace.apply(&broker_may_leave()).await;
         // Consumers, and with them the producers' gateways, are on the node that is not lost.
-        let subject = Subject { pod: LEDGER_STAYS, ledger: LEDGER_STAYS, ..Subject::DEFAULT };
+        let subject = Subject { pod: ON_THE_FIRST_NODE, ledger: ON_THE_FIRST_NODE, ..Subject::DEFAULT };
         subject.run(namespace).await;
         let mut sent = BrokerAccess::of(namespace).send("orders", &orders(WAITING, 500)).await;
         let before = namespace.api::<Pod>().get(BROKER).await.unwrap();
@@ -102,6 +103,42 @@ fn restarts(pod: &Pod) -> i32 {
     statuses.map(|status| status.restart_count).sum()
 }
 
+/// A user who does not wait until the node is surely off: even where both reach one disk, there is never a second writer.
+#[tokio::test]
+async fn a_broker_that_is_replaced_too_early_waits_until_the_old_one_has_ended() {
+    let cluster = Cluster::connect().await;
+    let _turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "broker-forced", async |namespace| {
+        let _mark = expendable_nodes().await;
+        namespace.apply(&[&broker_may_leave(), REFUNDS].join("---")).await;
+        let broker = BrokerAccess::of(namespace);
+        let sent: BTreeSet<_> = broker.send("refunds", &orders(90, 0)).await.into_iter().collect();
+        let before = namespace.api::<Pod>().get(BROKER).await.unwrap();
+        let mut outage = Outage::cut(&cluster, &node(&before));
+        outage.until_noticed().await;
+        namespace.kubectl(&["delete", "pod", BROKER, "--grace-period=0", "--force"]).await;
+        until("the new broker finds its store in use", LONG, async || {
+            let log = tool::execute("kubectl", &["-n", &namespace.name, "logs", BROKER], None).await?;
+            if log.contains("in use by another broker") {
+                Ok(())
+            } else {
+                Err("its log has no such line".to_owned())
+            }
+        })
+        .await;
+        let uid = before.metadata.uid.as_deref().unwrap();
+        assert!(is_local(uid, "capstan-broker"), "the old broker lives");
+
+        outage.power_off();
+        until_another_serves(namespace, &before).await;
+        let kept =
+            until("the messages are handed out", SHORT, async || broker.pull("refunds", 100).await).await;
+        assert_eq!(kept.into_iter().map(|message| message.id).collect::<BTreeSet<_>>(), sent);
+        outage.end().await;
+    })
+    .await;
+}
+
 /// A consumer of each node, and a broker and a ledger on the first.
 #[tokio::test]
 async fn what_a_lost_node_was_handling_is_handled_elsewhere_after_its_lease() {
@@ -110,7 +147,7 @@ async fn what_a_lost_node_was_handling_is_handled_elsewhere_after_its_lease() {
         consumer: "visibilityTimeout: 10s",
         pod: "topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, \
               labelSelector: {matchLabels: {app: orders}}, matchLabelKeys: [pod-template-hash]}]",
-        ledger: LEDGER_STAYS,
+        ledger: ON_THE_FIRST_NODE,
         ..Subject::DEFAULT
     };
     let cluster = Cluster::connect().await;
@@ -120,7 +157,7 @@ async fn what_a_lost_node_was_handling_is_handled_elsewhere_after_its_lease() {
         namespace.apply(&broker_stays()).await;
         subject.run(namespace).await;
         let broker = BrokerAccess::of(namespace);
-        let mut sent = broker.send("orders", &orders(90, 5000)).await;
+        let mut sent = broker.send("orders", &orders(90, 8000)).await;
         // A batch of ten in each of three pods.
         until_in_flight(&broker, 30).await;
         let pods = namespace.pods(PODS).await;
@@ -131,7 +168,9 @@ async fn what_a_lost_node_was_handling_is_handled_elsewhere_after_its_lease() {
         // One attempt of each that was being handled there, for nobody knows how far it had got.
         assert!((1..=10).contains(&totals.lease_expired), "{totals:?}");
         assert_eq!((totals.retried, totals.dead_lettered), (0, 0), "{totals:?}");
-        until("the ledger is read", SHORT, async || Entries::read(namespace).await).await.assert_all(&sent);
+        let entries = until("the ledger is read", SHORT, async || Entries::read(namespace).await).await;
+        entries.assert_all(&sent);
+        entries.assert_second_attempts(totals.lease_expired);
         outage.until_noticed().await;
         until_ready_replicas(namespace, 2).await;
 

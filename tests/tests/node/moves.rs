@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{EvictParams, ListParams};
 
-use crate::subject::{LEDGER_STAYS, Subject, broker_may_leave, expendable_nodes, orders, producer};
+use crate::subject::{ON_THE_FIRST_NODE, Subject, broker_may_leave, expendable_nodes, orders, producer};
 
 /// The broker's pod.
 pub(crate) const BROKER: &str = "capstan-default-0";
@@ -34,7 +34,7 @@ async fn a_drained_node_moves_the_broker_and_no_message_notices() {
     Namespace::run(&cluster, "moved", async |namespace| {
         let _mark = expendable_nodes().await;
         namespace.apply(&broker_may_leave()).await;
-        Subject { ledger: LEDGER_STAYS, ..SPREAD }.run(namespace).await;
+        Subject { ledger: ON_THE_FIRST_NODE, ..SPREAD }.run(namespace).await;
         let before = namespace.api::<Pod>().get(BROKER).await.unwrap();
         let node = node(&before);
         let drained = async {
@@ -72,13 +72,13 @@ async fn an_evicted_broker_is_back_and_no_message_notices() {
     .await;
 }
 
-/// With everything that can hold a namespace back: messages that wait, are being handled and are delayed.
+/// With messages that wait and others that are being handled, for longer than their pods have to end.
 #[tokio::test]
 async fn a_namespace_goes_with_the_messages_in_it() {
     let cluster = Cluster::connect().await;
     let _turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "gone", async |namespace| {
-        Subject { consumer: "retryDelay: 1h", ..Subject::DEFAULT }.run(namespace).await;
+        Subject { grace_seconds: 10, ..Subject::DEFAULT }.run(namespace).await;
         let broker = BrokerAccess::of(namespace);
         broker.send("orders", &orders(500, 60_000)).await;
         until("messages wait and others are being handled", SHORT, async || {

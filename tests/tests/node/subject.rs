@@ -108,8 +108,8 @@ spec:
 
 /// The label of nodes that a test may take away or empty. The first is none: the control plane and the tests are there.
 const MAY_LEAVE: &str = "capstan.test/node=expendable";
-/// Keeps the ledger, which remembers while it lives, on the first node.
-pub(crate) const LEDGER_STAYS: &str = "nodeSelector: {kubernetes.io/hostname: node-0}";
+/// Keeps pods where no test takes their node away: the ledger, for one, which remembers only while it lives.
+pub(crate) const ON_THE_FIRST_NODE: &str = "nodeSelector: {kubernetes.io/hostname: node-0}";
 
 /// Sees to it that there are three nodes, of which two have that label while the result lives.
 pub(crate) async fn expendable_nodes() -> Undone {

@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::ListParams;
 
-use crate::fixture::{PODS, QUEUE, apply_all, is_rolled_out, sidecar, until_consuming};
+use crate::fixture::{PODS, QUEUE, REFUNDS, apply_all, is_rolled_out, sidecar, until_consuming};
 use crate::subject::orders;
 
 #[tokio::test]
@@ -55,18 +55,6 @@ async fn uninstalling_ends_and_takes_no_messages_along() {
     })
     .await;
 }
-
-/// The Queue `refunds`, with a pull consumer.
-const REFUNDS: &str = "
-apiVersion: capstan.dev/v1alpha1
-kind: Queue
-metadata: {name: refunds}
----
-apiVersion: capstan.dev/v1alpha1
-kind: Consumer
-metadata: {name: refunds}
-spec: {queueRef: {name: refunds}, maxRetries: 10}
-";
 
 /// docs/install.md: the order in which nothing of Capstan stays but volumes; and what is installed later has all that is in
 /// them.

@@ -97,3 +97,13 @@ fn compile_program(source: &Path, target: &Path, program: &str, progress: &mut P
     let found = built.into_iter().find(|built| built.target == program);
     found.map(|built| built.path).with_context(|| format!("{program} was not built"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_before_is_named_without_doubt() {
+        assert!(COMMIT.len() == 40 && COMMIT.bytes().all(|digit| digit.is_ascii_hexdigit()), "{COMMIT}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::CustomResource;
 use schemars::JsonSchema;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::resources::Resources;
-use crate::rule::{between, fixed_size, rule};
+use crate::rule::{between, growing_size, rule};
 use crate::{ByteSize, Duration};
 
 /// Where queues are stored: a pod with a volume, and how clients reach it.
@@ -55,13 +56,21 @@ pub struct BrokerSpec {
     pub storage: Storage,
     /// The Service that producers and clients use.
     pub service: Service,
+    /// Who may reach the pod, where the cluster's network enforces NetworkPolicy.
+    pub network_policy: NetworkPolicy,
     /// The pod.
     pub pod: Pod,
 }
 
 impl Default for BrokerSpec {
     fn default() -> Self {
-        Self { replicas: 1, storage: Storage::default(), service: Service::default(), pod: Pod::default() }
+        Self {
+            replicas: 1,
+            storage: Storage::default(),
+            service: Service::default(),
+            network_policy: NetworkPolicy::default(),
+            pod: Pod::default(),
+        }
     }
 }
 
@@ -73,20 +82,54 @@ impl Default for BrokerSpec {
     "storage.className is immutable; create a new Broker",
 )]))]
 pub struct Storage {
-    /// Its size, at least 1Gi. It cannot change. Default 10Gi.
-    #[schemars(extend("x-kubernetes-validations" = fixed_size("storage.size", "1Gi")))]
+    /// Its size, at least 1Gi. It can only grow, which needs a StorageClass with allowVolumeExpansion and restarts nothing.
+    /// Default 10Gi.
+    #[schemars(extend("x-kubernetes-validations" = growing_size("storage.size", "1Gi")))]
     pub size: ByteSize,
     /// The StorageClass, at most 253 characters. Immutable. Default: the cluster's default class.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub class_name: Option<String>,
+    /// How the volume may be mounted: by one pod of the cluster (`ReadWriteOncePod`), or by one node (`ReadWriteOnce`),
+    /// for drivers that know no other. A volume that is bound keeps its mode. Default ReadWriteOncePod.
+    pub access_mode: AccessMode,
     /// Whether the volume is kept (`Retain`) or goes (`Delete`) when the Broker is deleted. Default Retain.
     pub volumes: Volumes,
+    /// Percent of the volume that sends leave free, for acks and compaction, 5 to 50; at most 10 GiB are kept. Default 10.
+    #[schemars(range(min = 5, max = 50))]
+    pub reserve_percent: u8,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { size: ByteSize::literal("10Gi"), class_name: None, volumes: Volumes::Retain }
+        Self {
+            size: ByteSize::literal("10Gi"),
+            class_name: None,
+            access_mode: AccessMode::ReadWriteOncePod,
+            volumes: Volumes::Retain,
+            reserve_percent: 10,
+        }
+    }
+}
+
+/// How a volume may be mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[allow(clippy::enum_variant_names, reason = "as Kubernetes names them")]
+pub enum AccessMode {
+    #[default]
+    ReadWriteOncePod,
+    ReadWriteOnce,
+}
+
+impl AccessMode {
+    /// As Kubernetes writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
+            Self::ReadWriteOnce => "ReadWriteOnce",
+        }
     }
 }
 
@@ -121,6 +164,38 @@ pub enum ServiceType {
     #[serde(rename = "ClusterIP")]
     ClusterIp,
     LoadBalancer,
+}
+
+/// Who may reach a Broker's pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkPolicy {
+    /// Whether the operator makes the NetworkPolicy `capstan-NAME`. Default true.
+    pub enabled: bool,
+    /// Who may reach the data port 9796 beside the pods of this namespace, at most 16 peers. Empty: whoever may reach it
+    /// by the other policies of the namespace, which is everyone where there are none. Default empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = peers("networkPolicy.from")))]
+    pub from: Vec<NetworkPolicyPeer>,
+    /// Who may reach the admin port 9795 beside the operator, such as a scraper of metrics, at most 16 peers. They may
+    /// change what the Broker does, too. Default empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = peers("networkPolicy.adminFrom")))]
+    pub admin_from: Vec<NetworkPolicyPeer>,
+}
+
+impl Default for NetworkPolicy {
+    fn default() -> Self {
+        Self { enabled: true, from: Vec::new(), admin_from: Vec::new() }
+    }
+}
+
+/// What the API server asks of each peer of a NetworkPolicy, said where the peer was written.
+fn peers(field: &str) -> serde_json::Value {
+    json!([rule(
+        "self.all(peer, has(peer.ipBlock) != (has(peer.podSelector) || has(peer.namespaceSelector)))",
+        &format!("each peer of {field} is either an ipBlock, or a podSelector, a namespaceSelector or both"),
+    )])
 }
 
 /// The pod of a Broker.
@@ -184,7 +259,7 @@ pub struct BrokerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 50, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["name"])))]
     pub retained_queues: Vec<RetainedQueue>,
-    /// Ready, Available.
+    /// Ready, Available, StorageHealthy, Resizing, Updated.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,
@@ -198,6 +273,27 @@ pub struct StorageStatus {
     pub capacity: ByteSize,
     /// What is used of it.
     pub used: ByteSize,
+    /// What sends leave free of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<ByteSize>,
+    /// Whether the volume is growing to `spec.storage.size`.
+    #[serde(default)]
+    pub resize: Resize,
+}
+
+/// How far the growth of a volume is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Resize {
+    /// It is as large as asked for.
+    #[default]
+    None,
+    /// The volume's driver was asked.
+    InProgress,
+    /// The volume has grown, its file system not yet.
+    FileSystemPending,
+    /// It cannot grow; the condition Resizing says why.
+    Refused,
 }
 
 /// How many queues a Broker stores.

@@ -18,6 +18,12 @@ pub const INJECTION_CONTESTED: &str = "InjectionContested";
 pub const APP_REACHABLE: &str = "AppReachable";
 /// Broker: its pod serves.
 pub const AVAILABLE: &str = "Available";
+/// Broker: its volume has room, so that sends are taken.
+pub const STORAGE_HEALTHY: &str = "StorageHealthy";
+/// Broker: its volume is not as large as it is to be. Bad only when it cannot grow.
+pub const RESIZING: &str = "Resizing";
+/// Broker: its pod is made as the operator's version makes it.
+pub const UPDATED: &str = "Updated";
 
 /// Reasons, as CamelCase words.
 pub mod reason {
@@ -85,12 +91,32 @@ pub mod reason {
     pub const NOT_SERVING: &str = "NotServing";
     /// The API server refused an object of the Broker.
     pub const APPLY_REFUSED: &str = "ApplyRefused";
+    /// The node of the pod does not report, or is gone.
+    pub const NODE_LOST: &str = "NodeLost";
+    /// The volume has room.
+    pub const HEALTHY: &str = "Healthy";
+    /// Less of the volume is free than is kept for acks and compaction: sends are refused.
+    pub const NEARLY_FULL: &str = "NearlyFull";
+    /// The volume's driver was asked for a larger volume.
+    pub const RESIZE_IN_PROGRESS: &str = "ResizeInProgress";
+    /// The volume has grown, its file system not yet.
+    pub const FILE_SYSTEM_RESIZE_PENDING: &str = "FileSystemResizePending";
+    /// The volume cannot grow.
+    pub const RESIZE_REFUSED: &str = "ResizeRefused";
+    /// The pod was restarted for a new version, and is awaited.
+    pub const UPGRADING: &str = "Upgrading";
+    /// A new version waits for the pods of other Brokers to come back.
+    pub const UPGRADE_WAITING: &str = "UpgradeWaiting";
+    /// A new version waits, because another Broker's pod has not come back with it for long.
+    pub const UPGRADE_STOPPED: &str = "UpgradeStopped";
+    /// A Broker found the volume of an earlier one of its name.
+    pub const VOLUME_ADOPTED: &str = "VolumeAdopted";
 }
 
 #[cfg(test)]
 mod tests {
     /// What needs no remedy.
-    const GOOD: [&str; 9] = [
+    const GOOD: [&str; 11] = [
         "AsDeclared",
         "Accepted",
         "Resolved",
@@ -100,6 +126,8 @@ mod tests {
         "Uncontested",
         "Reachable",
         "Serving",
+        "Healthy",
+        "VolumeAdopted",
     ];
 
     #[test]

@@ -10,6 +10,13 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const BROKER: &str = "capstan.dev/broker";
 /// On an object that the operator created on its own, without owner: why.
 pub const CREATED_FOR: &str = "capstan.dev/created-for";
+/// On a Broker's StatefulSet: a hash of the pod template that was applied.
+pub const TEMPLATE: &str = "capstan.dev/template";
+/// On a Broker's StatefulSet: a hash of what the operator's version made of that template, whatever the Broker asks for.
+pub const VERSION_TEMPLATE: &str = "capstan.dev/version-template";
+/// On a Broker's StatefulSet: since when its pod is being restarted for a new version, as RFC 3339; empty
+/// while it is not.
+pub const UPGRADING_SINCE: &str = "capstan.dev/upgrading-since";
 
 /// The name of the injected container.
 pub const SIDECAR: &str = "capstan";

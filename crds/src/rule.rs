@@ -27,16 +27,18 @@ pub(crate) fn immutable(field: &str, remedy: &str) -> Value {
     json!([rule("self == oldSelf", &format!("{field} is immutable; {remedy}"))])
 }
 
-/// A quantity that is not too small and never changes.
-pub(crate) fn fixed_size(field: &str, least: &str) -> Value {
+/// A quantity that is not too small and never shrinks.
+pub(crate) fn growing_size(field: &str, least: &str) -> Value {
     json!([
         rule(
             &format!("quantity(string(self)).compareTo(quantity('{least}')) >= 0"),
             &format!("{field} must be at least {least}"),
         ),
         rule(
-            "quantity(string(self)).compareTo(quantity(string(oldSelf))) == 0",
-            &format!("{field} cannot change; create a new Broker of the size you need"),
+            "quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
+            &format!(
+                "{field} can only grow; for a smaller volume create a new Broker and consume the old one's messages"
+            ),
         )
     ])
 }

@@ -38,6 +38,9 @@ pub struct Config {
     /// How often brokers are looked at, in milliseconds.
     #[arg(long, env = "CAPSTAN_POLL_MS", default_value_t = 5000)]
     pub poll_ms: u64,
+    /// Brokers whose pods may be away at once, over the whole cluster, because of a new version.
+    #[arg(long, env = "CAPSTAN_BROKER_UPGRADES", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub broker_upgrades: u16,
     /// Units reconciled at once.
     #[arg(long, env = "CAPSTAN_CONCURRENCY", default_value_t = 16)]
     pub concurrency: u16,

@@ -9,6 +9,7 @@ use capstan_crds::Key;
 use kube::Client;
 
 use crate::applied::Applied;
+use crate::broker::Upgrades;
 use crate::config::Config;
 use crate::contest::Contests;
 use crate::events::Events;
@@ -25,6 +26,8 @@ const COUNT_WRITES_PER_SECOND: u32 = 20;
 pub(crate) enum Object {
     StatefulSet(Key),
     Service(Key),
+    ServiceAccount(Key),
+    NetworkPolicy(Key),
     /// The sidecar in a workload of a namespace.
     Sidecar(String, Reference),
 }
@@ -40,6 +43,7 @@ pub(crate) struct Context {
     pub(crate) applied: Applied<Object>,
     pub(crate) contests: Contests,
     pub(crate) reaches: Reaches,
+    pub(crate) upgrades: Upgrades,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
 
@@ -61,6 +65,7 @@ impl Context {
             applied: Applied::default(),
             contests: Contests::default(),
             reaches: Reaches::default(),
+            upgrades: Upgrades::default(),
             controls: Mutex::default(),
         }
     }
@@ -81,9 +86,13 @@ impl Context {
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
         self.reaches.forget(broker);
         let names = crate::names::names(&broker.name);
+        self.upgrades.forget(broker);
         let own = [&names.stateful_set, &names.service, &names.pods_service];
         self.applied.forget(|object| match object {
-            Object::StatefulSet(key) | Object::Service(key) => {
+            Object::StatefulSet(key)
+            | Object::Service(key)
+            | Object::ServiceAccount(key)
+            | Object::NetworkPolicy(key) => {
                 key.namespace == broker.namespace && own.iter().any(|name| **name == key.name)
             }
             Object::Sidecar(..) => false,

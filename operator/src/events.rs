@@ -20,8 +20,17 @@ const PER_SECOND: u32 = 5;
 const NOTE_BYTES_MAX: usize = 1024;
 
 /// Reasons that are no cause for worry: they pass, or somebody wants it so.
-const PASSING: [&str; 5] =
-    [reason::PENDING, reason::NOT_DECLARED, reason::ROLLING_OUT, reason::NO_CONSUMER, reason::PAUSED];
+const PASSING: [&str; 9] = [
+    reason::PENDING,
+    reason::NOT_DECLARED,
+    reason::ROLLING_OUT,
+    reason::NO_CONSUMER,
+    reason::PAUSED,
+    reason::RESIZE_IN_PROGRESS,
+    reason::FILE_SYSTEM_RESIZE_PENDING,
+    reason::UPGRADING,
+    reason::UPGRADE_WAITING,
+];
 
 /// Publishes events in the background.
 #[derive(Debug, Clone)]
@@ -42,6 +51,18 @@ impl Events {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let reporter = Reporter { controller: "capstan-operator".to_owned(), instance: Some(identity) };
         (Self(sender), publish(Recorder::new(client, reporter), receiver))
+    }
+
+    /// Tells what happened to an object, and is no cause for worry.
+    pub(crate) fn tell(&self, object: &ObjectReference, action: &str, reason: &str, note: &str) {
+        let event = Change {
+            is_warning: false,
+            action: action.to_owned(),
+            reason: reason.to_owned(),
+            note: shortened(note),
+        };
+        // A full channel drops it.
+        let _ = self.0.try_send((event, object.clone()));
     }
 
     /// Tells what changed between the conditions of an object.

@@ -5,18 +5,27 @@ use std::fmt::Debug;
 use capstan_crds::{API_VERSION, Broker, Key, label};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{LocalObjectReference, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::info;
 
-use super::build::{Objects, build};
+use super::build::{Findings, build};
 use super::dereference::Scene;
+use super::is_available;
+use super::rollout::Decision;
+use super::volume::Volume;
 use crate::api::{ApiError, apply_own, bounded};
 use crate::applied::{Mark, content};
 use crate::context::{Context, Object};
+use crate::names::names;
+
+/// The account of pods that name none.
+const ACCOUNT_DEFAULT: &str = "default";
 
 /// What is known of an object that exists.
 struct Known {
@@ -25,26 +34,128 @@ struct Known {
     is_ours: bool,
 }
 
-/// Applies all objects. Services first: a pod's name is known when the pod starts.
-pub(super) async fn apply(context: &Context, scene: &Scene, broker: &Broker) -> Result<(), ApiError> {
-    let Objects { stateful_set, service, pods_service } = build(broker, &context.config);
-    let known = |service: &Service| Known {
-        uid: service.uid().unwrap_or_default(),
-        version: service.resource_version().unwrap_or_default(),
-        is_ours: is_ours(service),
+/// Applies all objects: the StatefulSet last, because its pods need the others.
+pub(super) async fn apply(
+    context: &Context,
+    scene: &Scene,
+    broker: &Broker,
+    volume: &Volume,
+    decision: &Decision,
+) -> Result<(), ApiError> {
+    let pull_secrets = pull_secrets(context, scene, broker).await?;
+    let findings = Findings {
+        claim: volume.template.clone(),
+        hold: decision.hold.clone(),
+        is_guarded: scene.is_guarded,
+        pull_secrets: pull_secrets.clone().unwrap_or_default(),
     };
+    let objects = build(broker, &context.config, &findings);
+    if pull_secrets.is_some() {
+        let known = scene.service_account.as_deref().map(known);
+        one(context, Object::ServiceAccount, &objects.service_account, known, version).await?;
+    }
+    // A policy that is refused keeps no broker from running.
+    let policy = network_policy(context, scene, objects.network_policy.as_ref()).await;
     let pods = scene.pods_service.as_deref().map(known);
-    one(context, Object::Service, &pods_service, pods, Service::resource_version).await?;
+    one(context, Object::Service, &objects.pods_service, pods, version).await?;
     let client = scene.service.as_deref().map(known);
-    one(context, Object::Service, &service, client, Service::resource_version).await?;
+    one(context, Object::Service, &objects.service, client, version).await?;
+    stateful_set(context, scene, volume, &objects.stateful_set).await?;
+    policy
+}
+
+fn known<K: ResourceExt>(object: &K) -> Known {
+    Known {
+        uid: object.uid().unwrap_or_default(),
+        version: object.resource_version().unwrap_or_default(),
+        is_ours: is_ours(object),
+    }
+}
+
+fn version<K: ResourceExt>(object: &K) -> Option<String> {
+    object.resource_version()
+}
+
+/// With what pods without an account of their own are pulled in the namespace. Nobody asks while the account is as it
+/// was applied and the broker serves.
+async fn pull_secrets(
+    context: &Context,
+    scene: &Scene,
+    broker: &Broker,
+) -> Result<Option<Vec<LocalObjectReference>>, ApiError> {
+    let key = scene.key.sibling(&names(&scene.key.name).service_account);
+    let mark = context.applied.get(&Object::ServiceAccount(key));
+    let known = scene.service_account.as_deref().and_then(ResourceExt::resource_version);
+    let is_known = mark.is_some_and(|mark| Some(mark.version) == known);
+    if is_known && is_available(broker) {
+        return Ok(None);
+    }
+    let accounts: Api<ServiceAccount> = Api::namespaced(context.client.clone(), &scene.key.namespace);
+    let account = bounded(accounts.get_opt(ACCOUNT_DEFAULT)).await?;
+    Ok(Some(account.and_then(|account| account.image_pull_secrets).unwrap_or_default()))
+}
+
+async fn network_policy(
+    context: &Context,
+    scene: &Scene,
+    desired: Option<&NetworkPolicy>,
+) -> Result<(), ApiError> {
+    let found = scene.network_policy.as_deref();
+    if let Some(desired) = desired {
+        let known = found.map(|policy| Known {
+            uid: policy.uid.clone(),
+            version: policy.version.clone(),
+            is_ours: policy.broker.is_some(),
+        });
+        return one(context, Object::NetworkPolicy, desired, known, version).await;
+    }
+    let Some(policy) = found.filter(|policy| policy.broker.as_ref() == Some(&scene.key.name)) else {
+        return Ok(());
+    };
+    let policies: Api<NetworkPolicy> = Api::namespaced(context.client.clone(), &policy.key.namespace);
+    info!(object = %policy.key, "deleting the NetworkPolicy that nobody wants any more");
+    delete(&policies, &policy.key.name, &policy.uid, DeleteParams::background()).await
+}
+
+/// Its claim template can never change: for another one it goes, without its pod, and comes again.
+async fn stateful_set(
+    context: &Context,
+    scene: &Scene,
+    volume: &Volume,
+    desired: &StatefulSet,
+) -> Result<(), ApiError> {
     let owner = format!("Broker/{}", scene.key.name);
-    let known = scene.stateful_set.as_deref().map(|set| Known {
+    let found = scene.stateful_set.as_deref();
+    let set = found.and_then(|found| found.broker.as_deref());
+    if set.is_some_and(|set| set.is_ending) {
+        // When it is gone, that is an event.
+        return Ok(());
+    }
+    if let Some(found) = found.filter(|_| volume.is_template_old) {
+        let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &scene.key.namespace);
+        info!(object = %found.key, "making the StatefulSet anew: its claim template changed");
+        return delete(&sets, &found.key.name, &found.uid, DeleteParams::orphan()).await;
+    }
+    let known = found.map(|set| Known {
         uid: set.uid.clone(),
         version: set.generation.to_string(),
         is_ours: set.controller.as_deref() == Some(&owner),
     });
     let generation = |set: &StatefulSet| set.metadata.generation.map(|generation| generation.to_string());
-    one(context, Object::StatefulSet, &stateful_set, known, generation).await
+    one(context, Object::StatefulSet, desired, known, generation).await
+}
+
+/// Deletes the object that has this UID, if it is still there.
+async fn delete<K>(api: &Api<K>, name: &str, uid: &str, params: DeleteParams) -> Result<(), ApiError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..params };
+    match bounded(api.delete(name, &params)).await {
+        Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn one<K>(

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use capstan_crds::{Broker, Key, Queue, Resolution};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use kube::Resource;
 
-use crate::world::{State, Workload};
+use crate::world::{Policy, State, Workload};
 
 /// A Broker and what is around it.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub(super) struct Scene {
     pub(super) stateful_set: Option<Arc<Workload>>,
     pub(super) service: Option<Arc<Service>>,
     pub(super) pods_service: Option<Arc<Service>>,
+    pub(super) service_account: Option<Arc<ServiceAccount>>,
+    pub(super) network_policy: Option<Arc<Policy>>,
+    /// Whether a NetworkPolicy that is not the operator's says who may reach the pod.
+    pub(super) is_guarded: bool,
 }
 
 impl Scene {
@@ -45,6 +49,7 @@ pub(super) fn dereference(state: &State, key: &Key) -> Scene {
     let missing =
         resolution.missing().into_iter().filter(|queue| queue.spec.broker_ref.name == key.name).collect();
     let names = crate::names::names(&key.name);
+    let (policies, labels) = (state.policies.of(&key.namespace), super::build::labels(&key.name));
     Scene {
         broker: broker.filter(|_| !is_ending),
         is_ending,
@@ -53,6 +58,9 @@ pub(super) fn dereference(state: &State, key: &Key) -> Scene {
         stateful_set: state.stateful_sets.get(&key.sibling(&names.stateful_set)),
         service: state.services.get(&key.sibling(&names.service)),
         pods_service: state.services.get(&key.sibling(&names.pods_service)),
+        service_account: state.service_accounts.get(&key.sibling(&names.service_account)),
+        network_policy: state.policies.get(&key.sibling(&names.network_policy)),
+        is_guarded: policies.iter().any(|policy| policy.broker.is_none() && policy.guards(&labels)),
         resolution,
         key: key.clone(),
     }

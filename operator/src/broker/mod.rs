@@ -2,21 +2,35 @@
 
 mod apply;
 mod build;
+mod claim;
 mod control;
 mod dereference;
+#[cfg(test)]
+mod golden;
+mod network_policy;
+mod node;
 mod queue;
+mod rollout;
 mod stateful_set;
 mod status;
+mod volume;
 
 use std::time::{Duration, Instant};
 
+use capstan_crds::condition::{AVAILABLE, reason};
 use capstan_crds::{BROKER_DEFAULT, Broker, BrokerSpec, Key};
-use kube::Api;
+use kube::{Api, Resource};
 use tracing::{info, warn};
+
+pub(crate) use self::rollout::Upgrades;
 
 use self::control::Control;
 use self::dereference::{Scene, dereference};
+use self::rollout::Decision;
+use self::status::Looks;
+use self::volume::Volume;
 use crate::api::{self, ApiError};
+use crate::condition::holds;
 use crate::context::Context;
 use crate::work::Outcome;
 use crate::world::units_of_consumers;
@@ -66,18 +80,78 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
         // A Broker that comes is an event; this is for one that could not be created.
         return Ok(if found == Found::Missing { Outcome::Done } else { Outcome::Again(COMING) });
     };
-    let refused = match apply::apply(context, scene, broker).await {
+    let volume = volume::look(context, scene, broker).await?;
+    let decision = decide(context, scene, broker, &volume);
+    let refused = match apply::apply(context, scene, broker, &volume, &decision).await {
         Ok(()) => None,
-        Err(ApiError::Refused(text)) => Some(text),
-        Err(error) => return Err(error),
+        Err(error) => {
+            // A turn that came to nothing is the next one's.
+            context.upgrades.forget(&scene.key);
+            match error {
+                ApiError::Refused(text) => Some(text),
+                error => return Err(error),
+            }
+        }
     };
+    tell_adoption(context, scene, broker, &volume);
     create_dead_letter_queues(context, scene).await?;
     let control = control::declare(context, scene).await;
     tell_consumers(context, scene, &control);
     let found = Found::Exists { refused };
     queue::write_all(context, scene, &found, &control).await?;
-    status::write(context, broker, &found, &control).await?;
+    let looks = Looks {
+        outage: match &control.state {
+            Some(_) => None,
+            None => {
+                Some(node::look(context, scene, control.problem.as_deref().unwrap_or("not asked yet")).await)
+            }
+        },
+        updated: rollout::verdict(&decision, scene.stateful_set.as_deref(), crate::status::now().0),
+        volume,
+    };
+    status::write(context, broker, &found, &control, &looks).await?;
     Ok(Outcome::Again(Duration::from_millis(context.config.poll_ms.max(1))))
+}
+
+/// Whether the broker served at the last look.
+fn is_available(broker: &Broker) -> bool {
+    broker.status.as_ref().is_some_and(|status| holds(&status.conditions, AVAILABLE))
+}
+
+/// Whether a changed template may restart the pod now.
+fn decide(context: &Context, scene: &Scene, broker: &Broker, volume: &Volume) -> Decision {
+    let (now, marks) = (crate::status::now().0, stateful_set::marks(broker, &context.config));
+    let limit = usize::from(context.config.broker_upgrades);
+    let mut has_asked = false;
+    let turn = |needs_turn| {
+        has_asked = true;
+        context.upgrades.take(&context.world.read(), &scene.key, limit, needs_turn, now)
+    };
+    let known = scene.stateful_set.as_deref();
+    let has_claim = volume.claim.is_some();
+    let decision = rollout::decide(known, has_claim, &marks, is_available(broker), now, turn);
+    if !has_asked {
+        // Its StatefulSet shows the turn, or shows that it is over.
+        context.upgrades.forget(&scene.key);
+    }
+    decision
+}
+
+/// A Broker that comes into being, and finds the volume of an earlier one of its name.
+fn tell_adoption(context: &Context, scene: &Scene, broker: &Broker, volume: &Volume) {
+    let (Some(claim), None) = (&volume.claim, &scene.stateful_set) else { return };
+    let created = broker.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    // In whole seconds.
+    let is_older = claim.created.zip(created).is_some_and(|(claim, broker)| claim <= broker);
+    if !is_older || broker.status.is_some() {
+        return;
+    }
+    let note = format!(
+        "the volume of claim {} is used again, with the messages it has: create Queues of the same names to have them delivered",
+        claim.name
+    );
+    info!(broker = %scene.key, claim = claim.name, "an earlier Broker's volume is used again");
+    context.events.tell(&broker.object_ref(&()), "Adopt", reason::VOLUME_ADOPTED, &note);
 }
 
 /// Has the Consumers looked at of whose applications the broker says something new.

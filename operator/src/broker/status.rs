@@ -1,18 +1,20 @@
 //! The status of a Broker.
 
 use capstan_api::control::{BrokerState, QueueState, StorageState};
-use capstan_crds::broker::{Queues, RetainedQueue, StorageStatus};
-use capstan_crds::condition::{AVAILABLE, READY, reason};
+use capstan_crds::broker::{Queues, Resize, RetainedQueue, StorageStatus};
+use capstan_crds::condition::{AVAILABLE, READY, RESIZING, STORAGE_HEALTHY, UPDATED, reason};
 use capstan_crds::{Broker, BrokerStatus, ByteSize, Key};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 
 use super::Found;
+use super::claim::Growth;
 use super::control::Control;
+use super::volume::Volume;
 use crate::api::ApiError;
-use crate::condition::{Conditions, Verdict};
+use crate::condition::{Conditions, Verdict, find};
 use crate::context::Context;
-use crate::names::{endpoint, names};
+use crate::names::endpoint;
 use crate::status;
 
 /// Retained queues that are listed.
@@ -20,59 +22,76 @@ const RETAINED_MAX: usize = 50;
 /// The use of the volume is written when it moved by this part of the volume.
 const USE_STEP: u64 = 100;
 
+/// What was seen beside the answers of the broker.
+#[derive(Debug, Clone)]
+pub(super) struct Looks {
+    pub(super) volume: Volume,
+    /// Whether its pod is as this version makes it.
+    pub(super) updated: Verdict,
+    /// Why it does not answer, when it does not.
+    pub(super) outage: Option<Verdict>,
+}
+
 /// Writes the status when it differs.
 pub(super) async fn write(
     context: &Context,
     broker: &Broker,
     found: &Found,
     control: &Control,
+    looks: &Looks,
 ) -> Result<(), ApiError> {
     let old = broker.status.clone().unwrap_or_default();
-    let new = status(broker, &old, found, control, &status::now());
+    let new = status(broker, &old, found, control, looks, &status::now());
     if new == old {
         return Ok(());
     }
     status::write(context, |state| &mut state.brokers, broker, &new).await?;
-    context.events.changed(&broker.object_ref(&()), &old.conditions, &new.conditions, &[]);
+    context.events.changed(&broker.object_ref(&()), &old.conditions, &new.conditions, &[RESIZING]);
     Ok(())
 }
 
 /// What is to be said of a Broker. Pure.
-fn status(broker: &Broker, old: &BrokerStatus, found: &Found, control: &Control, now: &Time) -> BrokerStatus {
+fn status(
+    broker: &Broker,
+    old: &BrokerStatus,
+    found: &Found,
+    control: &Control,
+    looks: &Looks,
+    now: &Time,
+) -> BrokerStatus {
     let key = Key::of(&broker.metadata);
     let state = control.state.as_ref();
-    let available = available(&key, control);
-    let ready = ready(found, control, &available);
+    let available = looks.outage.clone().unwrap_or_else(|| Verdict::yes(reason::SERVING, ""));
+    let growth = looks.volume.growth.as_ref();
+    let ready = ready(found, control, &available, growth.or(refused(old).as_ref()));
     let conditions = Conditions::new(&old.conditions, broker.metadata.generation, now)
         .set(READY, &ready)
-        .set(AVAILABLE, &available)
-        .finish();
+        .set(AVAILABLE, &available);
+    let conditions = storage_healthy(conditions, old, state.and_then(|state| state.storage));
+    let conditions = match growth {
+        Some(growth) => conditions.set(RESIZING, &growth.verdict(&broker.spec.storage.size)),
+        None => conditions.keep(find(&old.conditions, RESIZING)),
+    };
     BrokerStatus {
         observed_generation: broker.metadata.generation,
         endpoint: Some(endpoint(&key)),
         // While it does not answer, what it said last.
         version: state.map(|state| state.version.clone()).or_else(|| old.version.clone()),
         incarnation: state.map(|state| state.incarnation.clone()).or_else(|| old.incarnation.clone()),
-        storage: state.map_or(old.storage.clone(), |state| storage(old.storage.as_ref(), state.storage)),
+        storage: storage(old.storage.as_ref(), state.and_then(|state| state.storage), &looks.volume),
         queues: state.map(queues).or_else(|| old.queues.clone()),
         retained_queues: state.map_or_else(|| old.retained_queues.clone(), |state| retained(&key, state)),
-        conditions,
+        conditions: conditions.set(UPDATED, &looks.updated).finish(),
     }
 }
 
-fn available(key: &Key, control: &Control) -> Verdict {
-    if control.state.is_some() {
-        return Verdict::yes(reason::SERVING, "");
-    }
-    let pod = format!("{}-0", names(&key.name).stateful_set);
-    let problem = control.problem.as_deref().unwrap_or("not asked yet");
-    Verdict::no(
-        reason::NOT_SERVING,
-        format!("pod {pod} does not answer; see kubectl describe pod {pod}: {problem}"),
-    )
+/// The refusal of a growth that was said last.
+fn refused(old: &BrokerStatus) -> Option<Growth> {
+    let condition = find(&old.conditions, RESIZING)?;
+    (condition.reason == reason::RESIZE_REFUSED).then(|| Growth::Refused(condition.message.clone()))
 }
 
-fn ready(found: &Found, control: &Control, available: &Verdict) -> Verdict {
+fn ready(found: &Found, control: &Control, available: &Verdict, growth: Option<&Growth>) -> Verdict {
     match (found, control) {
         (Found::Exists { refused: Some(text) }, _) => Verdict::no(reason::APPLY_REFUSED, text),
         _ if !available.holds => available.clone(),
@@ -80,21 +99,84 @@ fn ready(found: &Found, control: &Control, available: &Verdict) -> Verdict {
         (_, Control { is_declared: false, .. }) => {
             Verdict::no(reason::NOT_DECLARED, "the broker is told of its queues at the next look")
         }
-        _ => Verdict::yes(reason::AS_DECLARED, "it serves, and knows its queues"),
+        _ => match growth {
+            Some(Growth::Refused(why)) => Verdict::no(reason::RESIZE_REFUSED, why),
+            _ => Verdict::yes(reason::AS_DECLARED, "it serves, and knows its queues"),
+        },
     }
 }
 
-/// The use of a volume changes all the time; small changes are not worth a write.
-fn storage(old: Option<&StorageStatus>, state: Option<StorageState>) -> Option<StorageStatus> {
-    let state = state?;
-    let used = state.capacity_bytes.saturating_sub(state.available_bytes);
-    let capacity = ByteSize::rounded(state.capacity_bytes);
-    let step = (state.capacity_bytes / USE_STEP).max(1);
-    let is_same = |old: &&StorageStatus| old.capacity == capacity && old.used.bytes().abs_diff(used) < step;
-    if let Some(old) = old.filter(is_same) {
-        return Some(old.clone());
+/// Whether sends have room. A broker that does not answer leaves what it said last.
+fn storage_healthy<'a>(
+    conditions: Conditions<'a>,
+    old: &'a BrokerStatus,
+    state: Option<StorageState>,
+) -> Conditions<'a> {
+    let before = find(&old.conditions, STORAGE_HEALTHY);
+    match (state, before) {
+        (Some(state), _) if state.reserve_bytes > 0 => {
+            let was_full = before.is_some_and(|before| before.status == "False");
+            conditions.set(STORAGE_HEALTHY, &room(state, was_full))
+        }
+        (None, Some(_)) => conditions.keep(before),
+        _ => conditions.set_unknown(
+            STORAGE_HEALTHY,
+            reason::NOT_REPORTED,
+            "the broker has not said yet how much of its volume it keeps",
+        ),
     }
-    Some(StorageStatus { capacity, used: ByteSize::rounded(used) })
+}
+
+/// As the broker decides: it takes sends again when an eighth more than the reserve is free.
+fn room(state: StorageState, was_full: bool) -> Verdict {
+    let reserve = state.reserve_bytes;
+    let again = reserve.saturating_add(reserve / 8);
+    if state.available_bytes >= if was_full { again } else { reserve } {
+        return Verdict::yes(reason::HEALTHY, "");
+    }
+    // No number that changes: each change of the message is a write.
+    Verdict::no(
+        reason::NEARLY_FULL,
+        format!(
+            "less than {} of the volume is free, which is kept for acks and compaction: sends are refused until {} are. Consume or \
+             purge messages, or raise spec.storage.size",
+            ByteSize::rounded(reserve),
+            ByteSize::rounded(again)
+        ),
+    )
+}
+
+/// The use of a volume changes all the time; small changes are not worth a write. What it was stays while the broker
+/// does not answer.
+fn storage(
+    old: Option<&StorageStatus>,
+    state: Option<StorageState>,
+    volume: &Volume,
+) -> Option<StorageStatus> {
+    let resize = volume
+        .growth
+        .as_ref()
+        .map_or_else(|| old.map_or(Resize::None, |old| old.resize), super::claim::Growth::resize);
+    let Some(state) = state else {
+        if let Some(old) = old {
+            return Some(StorageStatus { resize, ..old.clone() });
+        }
+        let capacity = volume.claim.as_ref()?.capacity.clone()?;
+        return Some(StorageStatus { capacity, used: ByteSize::rounded(0), reserve: None, resize });
+    };
+    let used = state.capacity_bytes.saturating_sub(state.available_bytes);
+    let step = (state.capacity_bytes / USE_STEP).max(1);
+    let new = StorageStatus {
+        capacity: ByteSize::rounded(state.capacity_bytes),
+        used: ByteSize::rounded(used),
+        reserve: (state.reserve_bytes > 0).then(|| ByteSize::rounded(state.reserve_bytes)),
+        resize,
+    };
+    let same_use = old.filter(|old| old.used.bytes().abs_diff(used) < step).map(|old| old.used.clone());
+    Some(match same_use.filter(|_| old.is_some_and(|old| old.capacity == new.capacity)) {
+        Some(used) => StorageStatus { used, ..new },
+        None => new,
+    })
 }
 
 fn queues(state: &BrokerState) -> Queues {
@@ -126,8 +208,8 @@ fn messages(queue: &QueueState) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::build::tests::broker;
+    use super::super::claim::Template;
     use super::*;
-    use crate::condition::find;
 
     fn state(queues: usize, retained: usize, available: u64) -> BrokerState {
         let queue = |i: usize| {
@@ -137,13 +219,29 @@ mod tests {
         let queues: Vec<_> = (0..queues).map(queue).collect();
         serde_json::from_value(serde_json::json!({
             "incarnation": "7f3c", "revision": "r", "version": "0.1.0", "queues": queues,
-            "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": available},
+            "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": available, "reserve_bytes": 1_u64 << 30},
         }))
         .unwrap()
     }
 
+    fn looks(growth: Option<Growth>) -> Looks {
+        let template = Template::new(&broker("{}").spec.storage);
+        Looks {
+            volume: Volume { claim: None, growth, template, is_template_old: false },
+            updated: Verdict::yes(reason::AS_DECLARED, ""),
+            outage: None,
+        }
+    }
+
     fn of(old: &BrokerStatus, found: &Found, control: &Control) -> BrokerStatus {
-        status(&broker("{}"), old, found, control, &status::now())
+        let outage = control.problem.as_ref().filter(|_| control.state.is_none());
+        let outage = outage.map(|problem| Verdict::no(reason::NOT_SERVING, problem));
+        let looks = Looks { outage, ..looks(Some(Growth::Done)) };
+        status(&broker("{}"), old, found, control, &looks, &status::now())
+    }
+
+    fn serving(available: u64) -> Control {
+        Control { state: Some(state(0, 0, available)), is_declared: true, problem: None }
     }
 
     fn exists() -> Found {
@@ -166,6 +264,10 @@ mod tests {
         assert_eq!(status.retained_queues, [RetainedQueue { name: "q000".into(), messages: 10, bytes: 5 }]);
         let storage = status.storage.unwrap();
         assert_eq!((storage.capacity.as_str(), storage.used.as_str()), ("10Gi", "1Gi"));
+        assert_eq!((storage.reserve.unwrap().as_str(), storage.resize), ("1Gi", Resize::None));
+        for type_ in [STORAGE_HEALTHY, UPDATED] {
+            assert_eq!(find(&status.conditions, type_).unwrap().status, "True", "{type_}");
+        }
     }
 
     #[test]
@@ -194,7 +296,7 @@ mod tests {
         let silent = Control { problem: Some("connection refused".into()), ..Control::unasked() };
         let status = of(&known, &exists(), &silent);
         assert_eq!(reason_of(&status, READY), ("False", "NotServing"));
-        assert!(find(&status.conditions, READY).unwrap().message.contains("capstan-main-0"));
+        assert!(find(&status.conditions, READY).unwrap().message.contains("connection refused"));
         assert_eq!((&status.storage, &status.retained_queues), (&known.storage, &known.retained_queues));
         assert_eq!(status.incarnation.as_deref(), Some("7f3c"));
     }
@@ -211,10 +313,47 @@ mod tests {
     #[test]
     fn the_use_of_the_volume_moves_in_steps() {
         let of_use = |old: Option<&StorageStatus>, available: u64| {
-            storage(old, state(0, 0, available).storage).unwrap()
+            storage(old, state(0, 0, available).storage, &looks(None).volume).unwrap()
         };
         let first = of_use(None, 9 << 30);
         assert_eq!(of_use(Some(&first), (9 << 30) - (50 << 20)), first, "half a percent");
         assert_eq!(of_use(Some(&first), (9 << 30) - (200 << 20)).used.as_str(), "1.1Gi");
+    }
+
+    #[test]
+    fn a_volume_that_is_nearly_full_is_said_until_there_is_some_more_room() {
+        let full = of(&BrokerStatus::default(), &exists(), &serving((1 << 30) - 1));
+        assert_eq!(reason_of(&full, STORAGE_HEALTHY), ("False", "NearlyFull"));
+        assert_eq!(reason_of(&full, READY), ("True", "AsDeclared"), "it serves");
+        let still = of(&full, &exists(), &serving(1 << 30));
+        assert_eq!(reason_of(&still, STORAGE_HEALTHY), ("False", "NearlyFull"));
+        let message =
+            |status: &BrokerStatus| find(&status.conditions, STORAGE_HEALTHY).unwrap().message.clone();
+        assert_eq!(message(&still), message(&full), "nothing is written for nothing");
+        let well = of(&still, &exists(), &serving((1 << 30) + (1 << 27)));
+        assert_eq!(reason_of(&well, STORAGE_HEALTHY), ("True", "Healthy"));
+        assert_eq!(reason_of(&of(&well, &exists(), &serving(1 << 30)), STORAGE_HEALTHY), ("True", "Healthy"));
+        let silent = Control { problem: Some("refused".into()), ..Control::unasked() };
+        assert_eq!(reason_of(&of(&full, &exists(), &silent), STORAGE_HEALTHY), ("False", "NearlyFull"));
+        let unknown = of(&BrokerStatus::default(), &exists(), &silent);
+        assert_eq!(reason_of(&unknown, STORAGE_HEALTHY), ("Unknown", "NotReported"));
+    }
+
+    #[test]
+    fn a_growth_is_shown_and_a_refused_one_is_not_ready() {
+        let grown = |old: &BrokerStatus, growth: Option<Growth>| {
+            status(&broker("{}"), old, &exists(), &serving(9 << 30), &looks(growth), &status::now())
+        };
+        let refused = grown(&BrokerStatus::default(), Some(Growth::Refused("no class".into())));
+        assert_eq!(reason_of(&refused, RESIZING), ("True", "ResizeRefused"));
+        assert_eq!(reason_of(&refused, READY), ("False", "ResizeRefused"));
+        assert_eq!(refused.storage.as_ref().unwrap().resize, Resize::Refused);
+        assert_eq!(grown(&refused, None), refused, "what nobody looked at stays");
+        let growing = grown(&refused, Some(Growth::InProgress));
+        assert_eq!(reason_of(&growing, READY), ("True", "AsDeclared"));
+        assert_eq!(growing.storage.as_ref().unwrap().resize, Resize::InProgress);
+        let done = grown(&growing, Some(Growth::Done));
+        assert_eq!(reason_of(&done, RESIZING), ("False", "AsDeclared"));
+        assert_eq!(done.storage.unwrap().resize, Resize::None);
     }
 }

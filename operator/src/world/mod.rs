@@ -1,6 +1,8 @@
 //! What the cluster has, kept up to date by watches.
 
+mod broker_set;
 mod objects;
+mod policy;
 mod units;
 mod watch;
 mod workload;
@@ -9,10 +11,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use capstan_api::workload::WorkloadKind;
 use capstan_crds::{Broker, Consumer, Key, Queue, Resolution, resolve};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use kube::ResourceExt;
 
+pub use broker_set::BrokerSet;
 pub use objects::Objects;
+pub use policy::Policy;
 pub use units::{Unit, units_of_consumers};
 pub use watch::watch_all;
 pub use workload::Workload;
@@ -27,6 +31,10 @@ pub struct State {
     pub stateful_sets: Objects<Workload>,
     /// Only the operator's own.
     pub services: Objects<Service>,
+    /// Only the operator's own.
+    pub service_accounts: Objects<ServiceAccount>,
+    /// All NetworkPolicies.
+    pub policies: Objects<Policy>,
 }
 
 impl State {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use capstan_api::workload::{Workload as Reference, WorkloadKind};
 use capstan_crds::{Broker, Consumer, Key, Queue, label};
-use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 
-use super::{State, Workload};
+use super::{Policy, State, Workload};
 
 /// What is reconciled as a whole, by one worker at a time. None of it needs to exist.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,11 +73,22 @@ pub(super) fn of_stateful_set(state: &State, workload: &Workload) -> Vec<Unit> {
     units
 }
 
-/// A change of a Service of the operator.
-pub(super) fn of_service(_: &State, service: &Service) -> Vec<Unit> {
-    let broker = service.labels().get(label::BROKER);
-    let unit = |broker: &String| Unit::Broker(Key::of(&service.metadata).sibling(broker));
+/// A change of an object that the operator made for a Broker.
+pub(super) fn of_labelled<K: ResourceExt>(_: &State, object: &K) -> Vec<Unit> {
+    let broker = object.labels().get(label::BROKER);
+    let unit = |broker: &String| Unit::Broker(Key::of(object.meta()).sibling(broker));
     broker.map(unit).into_iter().collect()
+}
+
+/// A change of a NetworkPolicy: a Broker's own, or one that may guard Brokers' pods.
+pub(super) fn of_policy(state: &State, policy: &Policy) -> Vec<Unit> {
+    match &policy.broker {
+        Some(broker) => vec![Unit::Broker(policy.key.sibling(broker))],
+        None => {
+            let brokers = state.brokers.of(&policy.key.namespace);
+            brokers.iter().map(|broker| Unit::Broker(Key::of(&broker.metadata))).collect()
+        }
+    }
 }
 
 /// Most workloads of a cluster are none of our business.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use capstan_crds::{Broker, Consumer, Key, Queue, label};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -16,10 +17,10 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::units::{
-    is_same_broker, is_same_consumer, is_same_queue, of_broker, of_consumer, of_deployment, of_queue,
-    of_service, of_stateful_set,
+    is_same_broker, is_same_consumer, is_same_queue, of_broker, of_consumer, of_deployment, of_labelled,
+    of_policy, of_queue, of_stateful_set,
 };
-use super::{Objects, State, Unit, Workload, World};
+use super::{Objects, Policy, State, Unit, Workload, World};
 use crate::work::WorkQueue;
 
 /// How one kind is watched.
@@ -92,10 +93,30 @@ pub fn watch_all(
         queue,
         without_managers,
         |s| &mut s.services,
-        of_service,
+        of_labelled,
         Service::eq,
     );
-    services.config = Config::default().labels(&format!("{}=capstan,{}", label::MANAGED_BY, label::BROKER));
+    let mut accounts = kind::<ServiceAccount, _>(
+        client,
+        world,
+        queue,
+        without_managers,
+        |s| &mut s.service_accounts,
+        of_labelled,
+        ServiceAccount::eq,
+    );
+    let policies = kind::<NetworkPolicy, _>(
+        client,
+        world,
+        queue,
+        |policy| Policy::from(&policy),
+        |s| &mut s.policies,
+        of_policy,
+        Policy::eq,
+    );
+    let own = Config::default().labels(&format!("{}=capstan,{}", label::MANAGED_BY, label::BROKER));
+    services.config = own.clone();
+    accounts.config = own;
     let loaded = [
         start(brokers, tasks),
         start(queues, tasks),
@@ -103,6 +124,8 @@ pub fn watch_all(
         start(deployments, tasks),
         start(stateful_sets, tasks),
         start(services, tasks),
+        start(accounts, tasks),
+        start(policies, tasks),
     ];
     async {
         for one in loaded {

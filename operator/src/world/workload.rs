@@ -5,6 +5,8 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use super::BrokerSet;
+
 /// Kubernetes' own default.
 const GRACE_SECONDS_DEFAULT: u64 = 30;
 
@@ -38,6 +40,8 @@ pub struct Workload {
     pub is_ours: bool,
     /// Container names and the TCP ports they declare, without the sidecar's.
     pub ports: Vec<(String, i32)>,
+    /// Of a Broker's StatefulSet alone.
+    pub broker: Option<Box<BrokerSet>>,
 }
 
 impl From<&Deployment> for Workload {
@@ -65,6 +69,8 @@ impl From<&StatefulSet> for Workload {
         workload.replicas = count(spec.replicas.or(Some(1)));
         workload.selector = spec.selector.clone();
         workload.read_pod(spec.template.spec.as_ref());
+        let is_of_broker = workload.controller.as_deref().is_some_and(|owner| owner.starts_with("Broker/"));
+        workload.broker = is_of_broker.then(|| Box::new(BrokerSet::from(object)));
         if let Some(status) = &object.status {
             workload.ready = count(status.ready_replicas);
             workload.current = count(Some(status.replicas));

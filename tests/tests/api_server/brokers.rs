@@ -1,5 +1,11 @@
 //! Brokers: what the operator keeps of them, tells them, and learns from them.
 
+mod growth;
+mod node;
+mod objects;
+mod play;
+mod rollout;
+
 use capstan_crds::{Broker, Queue};
 use e2e::cluster::SHORT;
 use k8s_openapi::api::apps::v1::StatefulSet;

@@ -19,7 +19,7 @@ async fn defaults_are_those_of_local_mode() {
             object("Consumer", "a", consumer),
             object("Consumer", "b", "{queueRef: {name: b}}"),
             object("Broker", "a", "{}"),
-            object("Broker", "b", "{storage: {}, service: {}, pod: {resources: {}}}"),
+            object("Broker", "b", "{storage: {}, service: {}, networkPolicy: {from: [{podSelector: {}}]}, pod: {resources: {}}}"),
         ];
         for yaml in &objects {
             namespace.apply(yaml).await;
@@ -82,6 +82,9 @@ async fn what_local_mode_refuses_the_api_server_refuses_in_the_same_words() {
             ),
             ("Broker", "a", "{replicas: 2}", "replicas must be 1"),
             ("Broker", "a", "{storage: {size: 1Mi}}", "storage.size"),
+            ("Broker", "a", "{storage: {reservePercent: 51}}", "reservePercent"),
+            ("Broker", "a", "{networkPolicy: {from: [{}]}}", "each peer of networkPolicy.from"),
+            ("Broker", "a", "{networkPolicy: {adminFrom: [{}]}}", "each peer of networkPolicy.adminFrom"),
         ];
         for (kind, name, spec, words) in cases {
             let yaml = object(kind, name, spec);
@@ -112,6 +115,7 @@ async fn what_cannot_change_says_what_to_do_instead() {
             ),
             ("Broker", "{storage: {className: a}}", "{storage: {className: b}}", "className is immutable"),
             ("Broker", "{}", "{storage: {className: b}}", "className is immutable"),
+            ("Broker", "{storage: {size: 2Gi}}", "{storage: {size: 1Gi}}", "storage.size can only grow"),
         ];
         for (at, (kind, first, second, words)) in cases.into_iter().enumerate() {
             let name = format!("immutable-{at}");

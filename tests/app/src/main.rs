@@ -12,6 +12,7 @@
 //! | `POST /` | handles a batch, which takes as long as the largest `takesMs` in it |
 //! | `GET /readyz`, `GET /livez` | 200; `/livez` is 500 once it is broken |
 //! | `POST /break` | breaks it |
+//! | `POST /send/QUEUE` | sends a batch through the sidecar's gateway, and answers as that does |
 //! | `POST /ledger`, `GET /ledger` | writes down entries; all of them |
 //! | `GET /pages/0` | the first page of a site for crawlers: each links to up to three others, 40 in all |
 
@@ -23,8 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -35,6 +37,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use ledger::{Entry, Ledger};
 
 const PORT: u16 = 8080;
+const GATEWAY: &str = "http://127.0.0.1:9797";
+/// Longer than the gateway holds a request.
+const GATEWAY_TIME: Duration = Duration::from_secs(40);
 const BODY_BYTES_MAX: usize = 16 << 20;
 const TAKES_MS_MAX: u64 = 120_000;
 const PAGES: u64 = 40;
@@ -54,6 +59,7 @@ struct Message {
 
 struct App {
     ledger: Ledger,
+    client: reqwest::Client,
     broken: AtomicBool,
 }
 
@@ -63,15 +69,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::time::sleep(Duration::from_millis(late)).await;
     let listener = tokio::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).await?;
     let ledger = Ledger::at(std::env::var("LEDGER").ok())?;
+    let client = reqwest::Client::builder().no_proxy().timeout(GATEWAY_TIME).build()?;
     let app = Router::new()
         .route("/", post(handle))
         .route("/readyz", get(async || "ok\n"))
         .route("/livez", get(live))
         .route("/break", post(break_it))
+        .route("/send/{queue}", post(send))
         .route("/ledger", get(read).post(write))
         .route("/pages/{number}", get(page))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Arc::new(App { ledger, broken: AtomicBool::new(false) }));
+        .with_state(Arc::new(App { ledger, client, broken: AtomicBool::new(false) }));
     let mut terminate = signal(SignalKind::terminate())?;
     let ended = async move {
         loop {
@@ -106,6 +114,24 @@ async fn live(State(app): State<Arc<App>>) -> StatusCode {
 
 async fn break_it(State(app): State<Arc<App>>) {
     app.broken.store(true, Ordering::Relaxed);
+}
+
+/// Passes a batch on to the gateway, with the key that makes of several tries one send.
+async fn send(
+    State(app): State<Arc<App>>,
+    Path(queue): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), (StatusCode, String)> {
+    let mut request = app.client.post(format!("{GATEWAY}/queues/{queue}/messages/batch")).body(body);
+    for name in ["content-type", "idempotency-key"] {
+        if let Some(value) = headers.get(name) {
+            request = request.header(name, value);
+        }
+    }
+    let failed = |error: reqwest::Error| (StatusCode::BAD_GATEWAY, error.to_string());
+    let answer = request.send().await.map_err(failed)?;
+    Ok((answer.status(), answer.bytes().await.map_err(failed)?))
 }
 
 async fn write(State(app): State<Arc<App>>, Json(entries): Json<Vec<Entry>>) {

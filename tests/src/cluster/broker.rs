@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use capstan_api::control::QueueState;
-use capstan_api::message::{Peek, PeekedMessage, Send, SendBatch};
+use capstan_api::message::{Peek, PeekedMessage, Pull, PulledMessage, Retry, Send, SendBatch, Settle};
+use capstan_api::number::Whole;
 use capstan_api::{BROKER_ADMIN_PORT, BROKER_PORT, Client, ControlClient, Name};
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
@@ -94,6 +95,32 @@ impl<'a> BrokerAccess<'a> {
             if left > 0 { Err(format!("{left} messages are left")) } else { self.state(queue).await }
         })
         .await
+    }
+
+    /// Pulls once, as a pull consumer does, up to so many messages.
+    ///
+    /// # Errors
+    /// When the broker does not answer or refuses.
+    pub async fn pull(&self, queue: &str, most: u64) -> Result<Vec<PulledMessage>, String> {
+        let (name, pull) =
+            (Name::new(queue).unwrap(), Pull { batch_size: Some(Whole(most)), ..Pull::default() });
+        let pulled = self.client().await?.pull(&self.account, &name, &pull).await;
+        pulled.map(|pulled| pulled.messages).map_err(|error| error.to_string())
+    }
+
+    /// Gives pulled messages back as failed, which costs each an attempt.
+    ///
+    /// # Panics
+    /// When the broker does not take it.
+    pub async fn retry(&self, queue: &str, messages: &[PulledMessage]) {
+        let retry = |message: &PulledMessage| Retry {
+            lease_id: message.lease_id.clone(),
+            delay_seconds: None,
+            reason: None,
+        };
+        let settle = Settle { retries: messages.iter().map(retry).collect(), ..Settle::default() };
+        let client = self.client().await.unwrap();
+        client.settle(&self.account, &Name::new(queue).unwrap(), &settle).await.unwrap();
     }
 
     /// The oldest messages of a queue.

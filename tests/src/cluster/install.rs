@@ -1,6 +1,7 @@
 //! Capstan in the cluster: installed once, by the charts, for whoever's turn it is.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -13,6 +14,9 @@ use super::{Cluster, tool};
 
 /// Where the operator is installed.
 pub const NAMESPACE: &str = "capstan-system";
+
+/// The definitions of our kinds.
+pub const DEFINITIONS: [&str; 3] = ["brokers.capstan.dev", "consumers.capstan.dev", "queues.capstan.dev"];
 
 /// The resource definitions and roles belong to the whole cluster: one test at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -46,14 +50,35 @@ impl Turn {
 
     /// Installs or upgrades both charts, and waits until the operator runs.
     pub async fn install(&self, cluster: &Cluster, helm: &str) {
+        // Values of a release that is upgraded would else stay.
+        self.upgrade(cluster, helm, chart, &["--reset-values"]).await;
+        IS_INSTALLED.store(true, Ordering::Relaxed);
+    }
+
+    /// Installs the release before this one, as it was when nothing newer was known to the cluster.
+    ///
+    /// # Panics
+    /// When it was not built, or does not start.
+    pub async fn install_previous(&self, cluster: &Cluster) {
+        let folder = std::env::var_os("CAPSTAN_TEST_PREVIOUS").map(PathBuf::from);
+        let folder = folder.filter(|folder| folder.exists());
+        let folder = folder.expect("the release before is not there: cargo xtask images --previous");
+        let delete = ["delete", "crd", "--ignore-not-found", "--timeout=120s"];
+        tool::run("kubectl", &[&delete[..], &DEFINITIONS].concat()).await;
+        let images = ["operator", "broker", "sidecar"].map(|name| format!("images.{name}.tag=previous"));
+        let chart = |name: &str| folder.join(name).display().to_string();
+        let values = format!("--set={}", images.join(","));
+        self.upgrade(cluster, "helm", chart, &[&values]).await;
+    }
+
+    async fn upgrade(&self, cluster: &Cluster, helm: &str, chart: impl Fn(&str) -> String, values: &[&str]) {
         self.prepare(cluster).await;
         for name in ["capstan-crds", "capstan"] {
-            let chart = chart(name);
+            let (chart, values) = (chart(name), if name == "capstan" { values } else { &[] });
             let upgrade = ["upgrade", "--install", name, &chart, "--namespace", NAMESPACE];
-            let printed = tool::run(helm, &[&upgrade[..], &["--wait", "--timeout", "4m"]].concat()).await;
-            println!("{printed}");
+            let wait = ["--wait", "--timeout", "4m"];
+            println!("{}", tool::run(helm, &[&upgrade[..], values, &wait].concat()).await);
         }
-        IS_INSTALLED.store(true, Ordering::Relaxed);
     }
 
     /// Uninstalls a release and waits until what it made is gone.

@@ -18,6 +18,12 @@ pub const APPLICATION_IMAGE: &str = concat!("capstan/e2e-app:", env!("CARGO_PKG_
 /// The ledger's Deployment and Service.
 #[must_use]
 pub fn ledger() -> String {
+    ledger_with("")
+}
+
+/// The same with more of its pod's spec, as YAML in one line.
+#[must_use]
+pub fn ledger_with(pod: &str) -> String {
     format!(
         "
 apiVersion: v1
@@ -35,6 +41,7 @@ spec:
   template:
     metadata: {{labels: {{app: ledger}}}}
     spec:
+      {pod}
       securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
       containers:
       - name: ledger
@@ -105,6 +112,17 @@ impl Entries {
         let later: Vec<_> =
             self.0.iter().filter(|(_, attempts)| attempts.iter().any(|attempt| *attempt != 1)).collect();
         assert!(later.is_empty(), "attempts were spent: {later:?}");
+    }
+
+    /// Panics unless so many messages were handled in their second attempt alone, and all others in their first.
+    ///
+    /// # Panics
+    /// When others were.
+    pub fn assert_second_attempts(&self, expected: u64) {
+        let later: Vec<_> =
+            self.0.iter().filter(|(_, attempts)| attempts.iter().any(|attempt| *attempt != 1)).collect();
+        assert!(later.iter().all(|(_, attempts)| *attempts == &[2]), "handled in other attempts: {later:?}");
+        assert_eq!(later.len() as u64, expected, "handled in their second attempt: {later:?}");
     }
 
     /// How many messages were handled.

@@ -10,17 +10,21 @@ mod failure;
 mod install;
 mod ledger;
 mod namespace;
+mod outage;
 mod process;
+mod producer;
 mod reach;
 pub mod tool;
 mod wait;
 
 pub use app::{Handled, handled};
 pub use broker::{BrokerAccess, order};
-pub use install::{NAMESPACE as OPERATOR_NAMESPACE, Turn, chart};
-pub use ledger::{APPLICATION_IMAGE, Entries, ledger};
+pub use install::{DEFINITIONS, NAMESPACE as OPERATOR_NAMESPACE, Turn, chart};
+pub use ledger::{APPLICATION_IMAGE, Entries, ledger, ledger_with};
 pub use namespace::{Namespace, condition};
+pub use outage::{OUT_OF_SERVICE, Outage, Undone};
 pub use process::{is_local, kill_container};
+pub use producer::Producer;
 pub use wait::{LONG, SHORT, until};
 
 use std::sync::Arc;

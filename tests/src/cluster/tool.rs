@@ -51,7 +51,7 @@ pub fn root() -> PathBuf {
 }
 
 /// The tool of `CAPSTAN_TEST_BIN`, else the one of `PATH`.
-fn path(program: &str) -> PathBuf {
+pub(super) fn path(program: &str) -> PathBuf {
     let ours = std::env::var_os("CAPSTAN_TEST_BIN").map(|folder| PathBuf::from(folder).join(program));
     ours.filter(|path| path.is_file()).unwrap_or_else(|| program.into())
 }

@@ -26,7 +26,7 @@ async fn with(prefix: &str, subject: Subject, test: impl AsyncFnOnce(&Namespace,
 #[tokio::test]
 async fn a_rolling_update_under_load_handles_each_message_once() {
     // 400 are in flight at a time.
-    let subject = Subject { replicas: 3, consumer: "concurrencyPerPod: 20", ..Subject::default() };
+    let subject = Subject { replicas: 3, consumer: "concurrencyPerPod: 20", ..Subject::DEFAULT };
     with("rolling", subject, async |namespace, broker| {
         let update = async {
             namespace.kubectl(&["set", "env", "deployment/orders", "REVISION=2"]).await;
@@ -41,7 +41,7 @@ async fn a_rolling_update_under_load_handles_each_message_once() {
 
 #[tokio::test]
 async fn a_deleted_pod_finishes_what_it_has() {
-    with("deleted", Subject::default(), delete_a_busy_pod).await;
+    with("deleted", Subject::DEFAULT, delete_a_busy_pod).await;
 }
 
 async fn delete_a_busy_pod(namespace: &Namespace, broker: &BrokerAccess<'_>) {
@@ -53,7 +53,7 @@ async fn delete_a_busy_pod(namespace: &Namespace, broker: &BrokerAccess<'_>) {
 
 #[tokio::test]
 async fn a_drained_node_finishes_what_it_has_and_the_rest_waits() {
-    with("drained", Subject::default(), async |namespace, broker| {
+    with("drained", Subject::DEFAULT, async |namespace, broker| {
         let sent = broker.send("orders", &orders(60, TAKES_MS)).await;
         until_in_flight(broker, 20).await;
         let node = first_pod(namespace).await.spec.and_then(|spec| spec.node_name).unwrap();
@@ -69,7 +69,7 @@ async fn a_drained_node_finishes_what_it_has_and_the_rest_waits() {
 #[tokio::test]
 async fn an_application_that_its_liveness_probe_restarts_consumes_again() {
     let probe = "livenessProbe: {httpGet: {path: /livez, port: 8080}, periodSeconds: 1, failureThreshold: 1}";
-    let subject = Subject { replicas: 1, container: probe, ..Subject::default() };
+    let subject = Subject { replicas: 1, container: probe, ..Subject::DEFAULT };
     with("liveness", subject, async |namespace, broker| {
         let mut sent = broker.send("orders", &orders(10, TAKES_MS)).await;
         until_in_flight(broker, 10).await;
@@ -102,13 +102,13 @@ async fn until_restarted(namespace: &Namespace, pod: &str) {
 #[tokio::test]
 async fn an_application_with_a_hook_of_its_own_finishes_what_it_has() {
     let hook = "lifecycle: {preStop: {sleep: {seconds: 5}}}";
-    with("hook", Subject { container: hook, ..Subject::default() }, delete_a_busy_pod).await;
+    with("hook", Subject { container: hook, ..Subject::DEFAULT }, delete_a_busy_pod).await;
 }
 
 /// It ends by SIGKILL when its grace period is over. What it was still handling goes to another pod, at no attempt.
 #[tokio::test]
 async fn an_application_that_ignores_sigterm_costs_no_attempt() {
-    let subject = Subject { env: &[("IGNORE_TERM", "1")], grace_seconds: 10, ..Subject::default() };
+    let subject = Subject { env: &[("IGNORE_TERM", "1")], grace_seconds: 10, ..Subject::DEFAULT };
     with("stubborn", subject, async |namespace, broker| {
         let mut sent = broker.send("orders", &orders(10, 25_000)).await;
         until_in_flight(broker, 10).await;
@@ -125,7 +125,7 @@ async fn an_application_that_ignores_sigterm_costs_no_attempt() {
 
 #[tokio::test]
 async fn an_application_that_listens_late_gets_its_messages_in_their_first_attempt() {
-    let subject = Subject { replicas: 1, env: &[("LISTEN_AFTER_MS", "20000")], ..Subject::default() };
+    let subject = Subject { replicas: 1, env: &[("LISTEN_AFTER_MS", "20000")], ..Subject::DEFAULT };
     let cluster = Cluster::connect().await;
     let _turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "late", async |namespace| {

@@ -32,6 +32,18 @@ spec:
   deadLetterQueueRef: {name: orders-dlq}
 ";
 
+/// The Queue `refunds`, with a pull consumer.
+pub(crate) const REFUNDS: &str = "
+apiVersion: capstan.dev/v1alpha1
+kind: Queue
+metadata: {name: refunds}
+---
+apiVersion: capstan.dev/v1alpha1
+kind: Consumer
+metadata: {name: refunds}
+spec: {queueRef: {name: refunds}, maxRetries: 10}
+";
+
 /// The Deployment `orders` with two pods of the example application.
 ///
 /// It has some of everything that Capstan must leave alone: an init container of its own, a volume, variables, annotations.

@@ -13,7 +13,7 @@ use crate::subject::{Subject, first_pod, orders, until_handled, until_in_flight}
 /// The kernel ends a process that is out of memory in the same way.
 #[tokio::test]
 async fn what_a_killed_sidecar_had_comes_back_after_its_lease() {
-    let subject = Subject { replicas: 1, consumer: "visibilityTimeout: 5s", ..Subject::default() };
+    let subject = Subject { replicas: 1, consumer: "visibilityTimeout: 5s", ..Subject::DEFAULT };
     let cluster = Cluster::connect().await;
     let _turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "sidecar-killed", async |namespace| {
@@ -44,7 +44,7 @@ const WRONG: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn a_wrong_path_costs_no_attempt() {
-    let wrong = Subject { replicas: 1, path: "/nowhere", ..Subject::default() };
+    let wrong = Subject { replicas: 1, path: "/nowhere", ..Subject::DEFAULT };
     let cluster = Cluster::connect().await;
     let _turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "wrong-path", async |namespace| {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use e2e::cluster::{APPLICATION_IMAGE, BrokerAccess, Entries, LONG, Namespace, SHORT, ledger, order, until};
+use e2e::cluster::{
+    APPLICATION_IMAGE, BrokerAccess, Entries, LONG, Namespace, Producer, SHORT, Undone, is_existing,
+    ledger_with, order, until,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -19,17 +22,27 @@ pub(crate) struct Subject {
     pub(crate) container: &'static str,
     /// More of the Consumer's spec, in the same way.
     pub(crate) consumer: &'static str,
+    /// More of the pod's spec, in the same way.
+    pub(crate) pod: &'static str,
+    /// More of the pod's spec of the ledger, in the same way.
+    pub(crate) ledger: &'static str,
     /// Where the sidecar POSTs.
     pub(crate) path: &'static str,
 }
 
-impl Default for Subject {
-    fn default() -> Self {
-        Self { replicas: 2, env: &[], grace_seconds: 30, container: "", consumer: "", path: "/" }
-    }
-}
-
 impl Subject {
+    /// Two pods that behave.
+    pub(crate) const DEFAULT: Self = Self {
+        replicas: 2,
+        env: &[],
+        grace_seconds: 30,
+        container: "",
+        consumer: "",
+        pod: "",
+        ledger: "",
+        path: "/",
+    };
+
     /// Applies queue, Consumer, application and ledger, and waits until all of them run.
     pub(crate) async fn run(&self, namespace: &Namespace) {
         self.apply(namespace).await;
@@ -39,7 +52,8 @@ impl Subject {
 
     /// Applies them.
     pub(crate) async fn apply(&self, namespace: &Namespace) {
-        namespace.apply(&[QUEUE, &ledger(), &self.consumer(), &self.application()].join("---\n")).await;
+        let ledger = ledger_with(self.ledger);
+        namespace.apply(&[QUEUE, &ledger, &self.consumer(), &self.application()].join("---\n")).await;
     }
 
     pub(crate) fn consumer(&self) -> String {
@@ -62,7 +76,7 @@ spec:
     }
 
     fn application(&self) -> String {
-        let Self { replicas, env, grace_seconds, container, .. } = self;
+        let Self { replicas, env, grace_seconds, container, pod, .. } = self;
         let env: Vec<_> =
             env.iter().map(|(name, value)| format!("{{name: {name}, value: '{value}'}}")).collect();
         format!(
@@ -77,6 +91,7 @@ spec:
     metadata: {{labels: {{app: orders}}}}
     spec:
       terminationGracePeriodSeconds: {grace_seconds}
+      {pod}
       securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
       containers:
       - name: orders
@@ -89,6 +104,46 @@ spec:
             env.join(", ")
         )
     }
+}
+
+/// The label of nodes that a test may take away or empty. The first is none: the control plane and the tests are there.
+const MAY_LEAVE: &str = "capstan.test/node=expendable";
+/// Keeps pods where no test takes their node away: the ledger, for one, which remembers only while it lives.
+pub(crate) const ON_THE_FIRST_NODE: &str = "nodeSelector: {kubernetes.io/hostname: node-0}";
+
+/// Sees to it that there are three nodes, of which two have that label while the result lives.
+pub(crate) async fn expendable_nodes() -> Undone {
+    assert!(
+        !is_existing(),
+        "this test needs the nodes of a cluster of the tests' own: choose others by a filter"
+    );
+    Undone::label(&["node-1", "node-2"], MAY_LEAVE).await
+}
+
+/// The Broker `default`, on a node with that label.
+pub(crate) fn broker_may_leave() -> String {
+    broker(&MAY_LEAVE.replace('=', ": "))
+}
+
+/// The Broker `default`, on the first node.
+pub(crate) fn broker_stays() -> String {
+    broker("kubernetes.io/hostname: node-0")
+}
+
+fn broker(node: &str) -> String {
+    format!(
+        "
+apiVersion: capstan.dev/v1alpha1
+kind: Broker
+metadata: {{name: default}}
+spec: {{pod: {{nodeSelector: {{{node}}}}}}}
+"
+    )
+}
+
+/// Sends through the gateways of the application.
+pub(crate) fn producer(namespace: &Namespace) -> Producer<'_> {
+    Producer { namespace, pods: PODS, queue: "orders" }
 }
 
 /// The first pod of the application, by name.

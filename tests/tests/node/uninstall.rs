@@ -1,11 +1,11 @@
 //! Leaving: uninstalling ends, stops nobody's messages, and a namespace goes even when nobody is left to help.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_crds::Queue;
 use e2e::cluster::{
-    BrokerAccess, Cluster, Handled, LONG, Namespace, OPERATOR_NAMESPACE, SHORT, Turn, handled, order, tool,
-    until,
+    BrokerAccess, Cluster, DEFINITIONS, Handled, LONG, Namespace, OPERATOR_NAMESPACE, SHORT, Turn, handled,
+    order, tool, until,
 };
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
@@ -13,9 +13,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::ListParams;
 
-use crate::fixture::{PODS, QUEUE, apply_all, is_rolled_out, sidecar, until_consuming};
-
-const DEFINITIONS: [&str; 3] = ["brokers.capstan.dev", "consumers.capstan.dev", "queues.capstan.dev"];
+use crate::fixture::{PODS, QUEUE, REFUNDS, apply_all, is_rolled_out, sidecar, until_consuming};
+use crate::subject::orders;
 
 #[tokio::test]
 async fn uninstalling_ends_and_takes_no_messages_along() {
@@ -57,43 +56,78 @@ async fn uninstalling_ends_and_takes_no_messages_along() {
     .await;
 }
 
-/// docs/uninstall.md: the order in which nothing of Capstan stays but volumes.
+/// docs/uninstall.md: the order in which nothing of Capstan stays but volumes; and what is installed later has all that is in
+/// them.
 #[tokio::test]
-async fn tidying_up_leaves_the_volumes_alone() {
+async fn tidying_up_leaves_the_volumes_alone_for_the_next_installation() {
     let cluster = Cluster::connect().await;
-    let _turn = Turn::installed(&cluster).await;
+    let turn = Turn::installed(&cluster).await;
     Namespace::run(&cluster, "tidy", async |namespace| {
         apply_all(namespace).await;
+        namespace.apply(REFUNDS).await;
         until_consuming(namespace, "orders", "orders").await;
-        for kind in ["capc", "capq", "capb"] {
-            namespace.kubectl(&["delete", kind, "--all", "--timeout=60s"]).await;
+        let broker = BrokerAccess::of(namespace);
+        let sent = broker.send("refunds", &orders(5, 0)).await;
+        let tried = spend_an_attempt(&broker).await;
+
+        tidy_up(namespace).await;
+        for release in ["capstan", "capstan-crds"] {
+            turn.uninstall("helm", release).await;
         }
-        namespace
-            .wait_for::<Deployment>("orders", "runs without the sidecar", LONG, |deployment| {
-                if sidecar(deployment).is_some() {
-                    Err("it has it".to_owned())
-                } else {
-                    is_rolled_out(deployment)
-                }
-            })
-            .await;
-        until("nothing of the Broker runs", LONG, async || {
-            let sets = namespace.api::<StatefulSet>().list_metadata(&ListParams::default()).await;
-            let pods = namespace
-                .api::<Pod>()
-                .list_metadata(&ListParams::default().labels("capstan.dev/broker"))
-                .await;
-            let left =
-                (sets.map_err(|e| e.to_string())?.items.len(), pods.map_err(|e| e.to_string())?.items.len());
-            if left == (0, 0) { Ok(()) } else { Err(format!("{left:?} StatefulSets and pods are left")) }
+        tool::run("kubectl", &[&["delete", "crd", "--timeout=60s"][..], &DEFINITIONS].concat()).await;
+        assert_eq!(definitions(&cluster).await, BTreeSet::new());
+
+        turn.install(&cluster, "helm").await;
+        namespace.apply(REFUNDS).await;
+        let pulled = until("the messages are handed out again", LONG, async || {
+            let pulled = broker.pull("refunds", 10).await?;
+            if pulled.is_empty() { Err("none is".to_owned()) } else { Ok(pulled) }
         })
         .await;
-        let left = namespace.kubectl(&["get", "capq,capc,capb,services", "-o", "name"]).await;
-        assert_eq!(left, "");
+        let attempts: BTreeMap<_, _> =
+            pulled.into_iter().map(|message| (message.id, message.attempts)).collect();
+        let expected = sent.into_iter().map(|id| (id.clone(), if tried.contains(&id) { 2 } else { 1 }));
+        assert_eq!(attempts, expected.collect(), "each is there, with its id and its attempts");
         let claims = namespace.kubectl(&["get", "pvc", "-o", "name"]).await;
-        assert_eq!(claims.trim(), "persistentvolumeclaim/data-capstan-default-0");
+        assert_eq!(claims.trim(), "persistentvolumeclaim/data-capstan-default-0", "in the volume of before");
     })
     .await;
+}
+
+/// Two messages come back after a failure. Returns their ids.
+async fn spend_an_attempt(broker: &BrokerAccess<'_>) -> Vec<String> {
+    let pulled = broker.pull("refunds", 2).await.unwrap();
+    assert_eq!(pulled.len(), 2);
+    broker.retry("refunds", &pulled).await;
+    pulled.into_iter().map(|message| message.id).collect()
+}
+
+async fn tidy_up(namespace: &Namespace) {
+    for kind in ["capc", "capq", "capb"] {
+        namespace.kubectl(&["delete", kind, "--all", "--timeout=60s"]).await;
+    }
+    namespace
+        .wait_for::<Deployment>("orders", "runs without the sidecar", LONG, |deployment| {
+            if sidecar(deployment).is_some() {
+                Err("it has it".to_owned())
+            } else {
+                is_rolled_out(deployment)
+            }
+        })
+        .await;
+    until("nothing of the Broker runs", LONG, async || {
+        let sets = namespace.api::<StatefulSet>().list_metadata(&ListParams::default()).await;
+        let pods =
+            namespace.api::<Pod>().list_metadata(&ListParams::default().labels("capstan.dev/broker")).await;
+        let left =
+            (sets.map_err(|e| e.to_string())?.items.len(), pods.map_err(|e| e.to_string())?.items.len());
+        if left == (0, 0) { Ok(()) } else { Err(format!("{left:?} StatefulSets and pods are left")) }
+    })
+    .await;
+    let left = namespace.kubectl(&["get", "capq,capc,capb,services", "-o", "name"]).await;
+    assert_eq!(left, "");
+    let claims = namespace.kubectl(&["get", "pvc", "-o", "name"]).await;
+    assert_eq!(claims.trim(), "persistentvolumeclaim/data-capstan-default-0");
 }
 
 async fn assert_operator_is_gone(cluster: &Cluster) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::place::Place;
-use super::{Options, attach, build, down, network, up, volumes};
+use super::{Options, attach, build, down, network, teardown, up, volumes};
 use crate::progress::Progress;
 
 /// A Kubernetes of its own on this machine, in network namespaces without a way out. Needs root.
@@ -40,6 +40,10 @@ pub enum Command {
     Isolate { node: u8 },
     /// Puts it back.
     Rejoin { node: u8 },
+    /// Ends everything that runs on a node, 1 or 2, as a cut of its power does.
+    PowerOff { node: u8 },
+    /// Starts the node again, with what it had stored.
+    PowerOn { node: u8 },
     /// Makes volumes for claims; `up` starts it.
     #[command(hide = true)]
     Provision,
@@ -62,8 +66,10 @@ impl Command {
                 let cluster = attach()?;
                 archives.iter().try_for_each(|archive| cluster.load(archive))
             }
-            Self::Isolate { node } => plug(node, false),
-            Self::Rejoin { node } => plug(node, true),
+            Self::Isolate { node } => network::plug_in(expendable(node)?, false),
+            Self::Rejoin { node } => network::plug_in(expendable(node)?, true),
+            Self::PowerOff { node } => teardown::power_off(&Place::new()?, expendable(node)?),
+            Self::PowerOn { node } => attach()?.power_on(expendable(node)?),
             Self::Provision => {
                 let place = Place::new()?;
                 volumes::provision(&place, &super::Programs::of(&place))
@@ -99,13 +105,14 @@ fn inside(words: &[OsString]) -> Result<()> {
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
-fn plug(node: u8, is_on: bool) -> Result<()> {
+/// A node that the cluster can do without for a while.
+fn expendable(node: u8) -> Result<u8> {
     let nodes = Place::new()?.nodes().unwrap_or_default();
     if node == 0 || node >= nodes {
         bail!(
-            "node {node} cannot be cut off: the cluster has the nodes 0 to {}, and 0 is the control plane's",
+            "node {node} cannot be taken away: the cluster has the nodes 0 to {}, and 0 is the control plane's",
             nodes.saturating_sub(1)
         );
     }
-    network::plug_in(node, is_on)
+    Ok(node)
 }

@@ -74,6 +74,13 @@ pub fn kill(place: &Place, name: &str) {
     }
 }
 
+/// Ends a component that is to be away for a while: nobody waits for it or misses it until it is started again.
+pub fn stop(place: &Place, name: &str) {
+    kill(place, name);
+    // Without a note it counts as never started.
+    let _ = std::fs::remove_file(place.pids().join(name));
+}
+
 /// Whether a component runs.
 pub fn is_alive(place: &Place, name: &str) -> bool {
     running(place, name).is_some()

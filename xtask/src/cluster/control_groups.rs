@@ -1,11 +1,12 @@
 //! The control groups of nodes: one root for each kubelet, in every hierarchy that this machine has.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::place::{NODES_MAX, namespace};
+use super::place::{NODES_MAX, Place};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Version 2 beside version 1.
@@ -19,15 +20,15 @@ const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "hugetlb"];
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// The root of a node's pods, as the kubelet names it.
-pub fn root(node: u8) -> String {
-    format!("/{}", namespace(node))
+pub fn root(place: &Place, node: u8) -> String {
+    format!("/{}", place.label(node))
 }
 
 /// Makes a node's groups.
 ///
 /// # Errors
 /// The machine allows no control groups.
-pub fn make(node: u8) -> Result<()> {
+pub fn make(place: &Place, node: u8) -> Result<()> {
     let handed_down = Path::new(MOUNT).join("cgroup.subtree_control");
     if handed_down.exists() {
         for controller in CONTROLLERS {
@@ -36,7 +37,7 @@ pub fn make(node: u8) -> Result<()> {
         }
     }
     for hierarchy in hierarchies() {
-        let group = hierarchy.join(namespace(node));
+        let group = hierarchy.join(place.label(node));
         std::fs::create_dir_all(&group).with_context(|| format!("cannot make {}", group.display()))?;
         if hierarchy.ends_with("cpuset") {
             for file in CPUSET {
@@ -49,10 +50,11 @@ pub fn make(node: u8) -> Result<()> {
     Ok(())
 }
 
-/// The processes in the groups of all nodes.
-pub fn processes() -> Vec<u32> {
-    let lists =
-        groups().into_iter().filter_map(|group| std::fs::read_to_string(group.join("cgroup.procs")).ok());
+/// The processes in the groups of these nodes.
+pub fn processes(place: &Place, nodes: Range<u8>) -> Vec<u32> {
+    let lists = groups(place, nodes)
+        .into_iter()
+        .filter_map(|group| std::fs::read_to_string(group.join("cgroup.procs")).ok());
     lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
@@ -60,10 +62,10 @@ pub fn processes() -> Vec<u32> {
 ///
 /// # Errors
 /// One stays in use.
-pub fn remove() -> Result<()> {
+pub fn remove(place: &Place) -> Result<()> {
     let start = Instant::now();
     loop {
-        let groups = groups();
+        let groups = groups(place, 0..NODES_MAX);
         let Some(first) = groups.first() else { return Ok(()) };
         if start.elapsed() > BUSY {
             bail!("cannot remove the control group {}", first.display());
@@ -76,13 +78,13 @@ pub fn remove() -> Result<()> {
     }
 }
 
-/// All groups of all nodes, the innermost first; also the ones in version 2 beside version 1, where runtimes make their
+/// All groups of these nodes, the innermost first; also the ones in version 2 beside version 1, where runtimes make their
 /// own.
-fn groups() -> Vec<PathBuf> {
+fn groups(place: &Place, nodes: Range<u8>) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in hierarchies().into_iter().chain([Path::new(MOUNT).join(HYBRID)]) {
-        for node in 0..NODES_MAX {
-            collect(&hierarchy.join(namespace(node)), &mut found);
+        for node in nodes.clone() {
+            collect(&hierarchy.join(place.label(node)), &mut found);
         }
     }
     found

@@ -133,7 +133,23 @@ impl Cluster {
         if self.nodes() == 0 {
             bail!("this cluster has no node to load {} on", archive.display());
         }
-        (0..self.nodes()).try_for_each(|node| node::load(&self.place, node, archive))
+        std::thread::scope(|scope| {
+            let loads =
+                (0..self.nodes()).map(|node| scope.spawn(move || node::load(&self.place, node, archive)));
+            let loads: Vec<_> = loads.collect();
+            loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|_| bail!("a thread broke")))
+        })
+    }
+
+    /// Starts a node whose power was cut. It is Ready some seconds later.
+    ///
+    /// # Errors
+    /// A program does not start; shows its log.
+    fn power_on(&self, node: u8) -> Result<()> {
+        for name in node::components(node) {
+            component::stop(&self.place, &name);
+        }
+        node::start(&self.place, &self.programs, node)
     }
 
     /// A command that runs in the first node's network, where pods and Services can be reached.
@@ -145,6 +161,9 @@ impl Cluster {
             command.env("PATH", path);
         }
         command.env("KUBECONFIG", &self.kubeconfig).env("CAPSTAN_TEST_BIN", self.bin());
+        if self.nodes() > 0 {
+            command.env("CAPSTAN_TEST_XTASK", volumes::program(&self.place));
+        }
         command
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::component::{self, inside};
 use super::control_groups;
-use super::place::{DNS_SERVICE, Place, namespace, node_address, node_name, pod_cidr};
+use super::place::{DNS_SERVICE, Place, node_address, node_name, pod_cidr};
 use super::programs::Programs;
 use crate::{images, run};
 
@@ -26,7 +26,7 @@ const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 /// # Errors
 /// A program does not start; shows its log.
 pub fn start(place: &Place, programs: &Programs, node: u8) -> Result<()> {
-    control_groups::make(node)?;
+    control_groups::make(place, node)?;
     configure(place, node)?;
     let (dir, pki) = (place.node(node), place.pki());
     let runtime = format!("containerd-{node}");
@@ -54,6 +54,11 @@ pub fn start(place: &Place, programs: &Programs, node: u8) -> Result<()> {
         &format!("kube-proxy-{node}"),
         inside(node, programs.path("kube-proxy")).arg(proxy),
     )
+}
+
+/// The names of a node's components, in the order in which they end: the kubelet starts others anew.
+pub fn components(node: u8) -> [String; 3] {
+    ["kubelet", "kube-proxy", "containerd"].map(|name| format!("{name}-{node}"))
 }
 
 /// The container runtime's client on a node.
@@ -92,7 +97,7 @@ fn configure(place: &Place, node: u8) -> Result<()> {
     for (file, text) in [
         ("resolv.conf", format!("nameserver {}\n", node_address(0))),
         ("containerd.toml", containerd(place, node, plugins)),
-        ("cni/10-pods.conflist", network(&dir, node).to_string()),
+        ("cni/10-pods.conflist", network(place, node).to_string()),
         ("kubelet.json", kubelet(place, node).to_string()),
         ("proxy.json", proxy(place, node).to_string()),
     ] {
@@ -136,16 +141,16 @@ state = "{dir}/containerd/state"
 
 /// Pods are routed, not bridged: what they send to a Service passes the node's rules on its way back too, whether or not
 /// this machine shows bridged packets to them.
-fn network(dir: &Path, node: u8) -> serde_json::Value {
+fn network(place: &Place, node: u8) -> serde_json::Value {
     json!({
         "cniVersion": "0.4.0",
-        "name": namespace(node),
+        "name": place.label(node),
         "plugins": [
             {
                 "type": "ptp", "ipMasq": false,
                 "ipam": {
                     "type": "host-local",
-                    "dataDir": dir.join("addresses"),
+                    "dataDir": place.node(node).join("addresses"),
                     "ranges": [[{"subnet": pod_cidr(node)}]],
                     "routes": [{"dst": "0.0.0.0/0"}],
                 },
@@ -172,7 +177,7 @@ fn kubelet(place: &Place, node: u8) -> serde_json::Value {
         "containerRuntimeEndpoint": format!("unix://{}", place.containerd(node).display()),
         "cgroupDriver": "cgroupfs",
         // A root for each kubelet, or they end each other's pods.
-        "cgroupRoot": control_groups::root(node),
+        "cgroupRoot": control_groups::root(place, node),
         "failCgroupV1": false,
         "clusterDNS": [DNS_SERVICE],
         "clusterDomain": "cluster.local",

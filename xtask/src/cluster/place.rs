@@ -21,7 +21,7 @@ pub const API_SERVICE: &str = "10.96.0.1";
 /// Address of the Service `kube-dns`; `tests/cluster/base.yaml` repeats it.
 pub const DNS_SERVICE: &str = "10.96.0.10";
 
-/// Network namespaces and control groups have names that the whole machine shares, whatever the cache folder is.
+/// Network namespaces have names that the whole machine shares, whatever the cache folder is.
 const LOCK: &str = "/run/capstan-test-cluster.lock";
 /// How often a lock is tried.
 const LOOK: Duration = Duration::from_millis(200);
@@ -86,6 +86,12 @@ impl Place {
     /// What belongs to a node.
     pub fn node(&self, node: u8) -> PathBuf {
         self.state().join(format!("node-{node}"))
+    }
+
+    /// The name of a node's control groups and of its pods' network. The whole machine sees both, so they differ from those
+    /// of a cluster with another cache folder, which a container's own `/run` may hide from this one.
+    pub fn label(&self, node: u8) -> String {
+        format!("{}-{:08x}", namespace(node), fingerprint(self.root.as_os_str().as_encoded_bytes()))
     }
 
     /// The socket of a node's container runtime.
@@ -190,6 +196,11 @@ fn lock(path: &Path, patience: Duration) -> Result<File> {
     Ok(file)
 }
 
+/// FNV-1a: the same in every build.
+fn fingerprint(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
 /// The network namespace of a node.
 pub fn namespace(node: u8) -> String {
     format!("capstan-test-{node}")
@@ -251,6 +262,14 @@ mod tests {
         let waiting = std::thread::spawn(move || lock(&path, Duration::from_secs(60)));
         drop(first);
         waiting.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn clusters_of_other_folders_have_other_labels() {
+        let [one, other] = ["/a", "/b"].map(|cache| Place::under(Path::new(cache)));
+        assert_ne!(one.label(0), other.label(0));
+        assert_ne!(one.label(0), one.label(1));
+        assert_eq!(one.label(0), Place::under(Path::new("/a")).label(0));
     }
 
     #[test]

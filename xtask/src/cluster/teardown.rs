@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::place::{NODES_MAX, Place, namespace, namespace_file};
+use super::place::{NODES_MAX, Place, namespace_file};
 use super::processes::{self, Marks};
-use super::{component, control_groups, network, volumes};
+use super::{component, control_groups, network, node, volumes};
 use crate::{interrupt, run};
 
 /// How long killed processes may take to be gone.
@@ -42,7 +43,7 @@ pub fn run(place: &Place) -> Result<()> {
     let sockets = shim_sockets(place);
     unmount(&place.state())?;
     network::remove()?;
-    control_groups::remove()?;
+    control_groups::remove(place)?;
     remove_strays(place, &sockets);
     let state = place.state();
     if state.exists() {
@@ -51,16 +52,33 @@ pub fn run(place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// Ends everything that runs on one node, as a cut of its power does; what it stored stays.
+///
+/// # Errors
+/// Something still runs; says what.
+pub fn power_off(place: &Place, node: u8) -> Result<()> {
+    let _cleaning = interrupt::cleaning();
+    for name in node::components(node) {
+        component::stop(place, &name);
+    }
+    end(place, node..node + 1)
+}
+
 /// Ends all processes: components first, since they start others anew.
 fn end_processes(place: &Place) -> Result<()> {
     for name in component::started(place) {
         component::kill(place, &name);
     }
-    let marks = marks(place);
+    end(place, 0..NODES_MAX)
+}
+
+/// Ends whatever runs on these nodes, again until nothing does.
+fn end(place: &Place, nodes: Range<u8>) -> Result<()> {
+    let marks = marks(place, nodes.clone());
     let start = Instant::now();
     loop {
         let mut left = marks.find();
-        left.extend(control_groups::processes());
+        left.extend(control_groups::processes(place, nodes.clone()));
         if left.is_empty() {
             return Ok(());
         }
@@ -73,13 +91,13 @@ fn end_processes(place: &Place) -> Result<()> {
     }
 }
 
-/// What tells this cluster's processes from others: the network of a node, or being the runtime's helper for a pod.
-fn marks(place: &Place) -> Marks {
+/// What tells the processes of these nodes from others: the network of a node, or being the runtime's helper for a pod.
+fn marks(place: &Place, nodes: Range<u8>) -> Marks {
     let own = ["/proc/self/ns/net", "/proc/1/ns/net"].map(|file| processes::namespace(Path::new(file)));
-    let inodes = (0..NODES_MAX).filter_map(|node| processes::namespace(Path::new(&namespace_file(node))));
+    let inodes = nodes.clone().filter_map(|node| processes::namespace(Path::new(&namespace_file(node))));
     // Were a name of ours to stand for the machine's own network, everything would have the mark.
     let namespaces: BTreeSet<u64> = inodes.filter(|inode| !own.contains(&Some(*inode))).collect();
-    let words = (0..NODES_MAX).map(|node| place.containerd(node).display().to_string()).collect();
+    let words = nodes.map(|node| place.containerd(node).display().to_string()).collect();
     Marks { namespaces, words }
 }
 
@@ -121,7 +139,8 @@ fn remove_strays(place: &Place, sockets: &[PathBuf]) {
             .collect::<Vec<_>>()
     };
     let results = entries(POD_RESULTS);
-    let pods: BTreeSet<String> = results.iter().filter_map(|path| pod_of_result(path.file_name()?)).collect();
+    let pods: BTreeSet<String> =
+        results.iter().filter_map(|path| pod_of_result(place, path.file_name()?)).collect();
     let is_of_pod = |path: &&PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         pods.iter().any(|pod| name.contains(pod.as_str()))
@@ -137,8 +156,9 @@ fn remove_strays(place: &Place, sockets: &[PathBuf]) {
 }
 
 /// The id of a pod of ours in the name of a file `<network>-<pod>-eth0`. There are more files with that id.
-fn pod_of_result(name: &OsStr) -> Option<String> {
-    let ours = |node| name.to_str()?.strip_prefix(&namespace(node))?.strip_prefix('-')?.strip_suffix("-eth0");
+fn pod_of_result(place: &Place, name: &OsStr) -> Option<String> {
+    let ours =
+        |node| name.to_str()?.strip_prefix(&place.label(node))?.strip_prefix('-')?.strip_suffix("-eth0");
     (0..NODES_MAX).find_map(ours).filter(|pod| !pod.is_empty()).map(str::to_owned)
 }
 
@@ -148,17 +168,19 @@ mod tests {
 
     #[test]
     fn pods_of_ours_are_known_by_their_network() {
-        let pod = |name: &str| pod_of_result(OsStr::new(name));
-        assert_eq!(pod("capstan-test-1-0a2b-eth0").as_deref(), Some("0a2b"));
+        let (place, other) = (Place::under(Path::new("/cache")), Place::under(Path::new("/other")));
+        let pod = |name: &str| pod_of_result(&place, OsStr::new(name));
+        assert_eq!(pod(&format!("{}-0a2b-eth0", place.label(1))).as_deref(), Some("0a2b"));
+        assert_eq!(pod(&format!("{}-0a2b-eth0", other.label(1))), None);
         assert_eq!(pod("cni-loopback-0a2b-lo"), None);
         assert_eq!(pod("pods-0a2b-eth0"), None);
-        assert_eq!(pod("capstan-test-1--eth0"), None);
+        assert_eq!(pod(&format!("{}--eth0", place.label(1))), None);
     }
 
     #[test]
     fn the_machines_own_network_is_no_mark() {
         let folder = tempfile::tempdir().unwrap();
-        let found = marks(&Place::under(folder.path())).find();
+        let found = marks(&Place::under(folder.path()), 0..NODES_MAX).find();
         assert!(!found.contains(&std::process::id()) && !found.contains(&1), "{found:?}");
     }
 

@@ -39,10 +39,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub fn start(place: &Place) -> Result<()> {
     // A copy, because a build may replace the program while the cluster lives; and of the program that runs, because
     // a build may have replaced it already.
-    let copy = place.state().join("xtask");
+    let copy = program(place);
     std::fs::copy("/proc/self/exe", &copy)
         .with_context(|| format!("cannot copy this program to {}", copy.display()))?;
     component::start(place, NAME, inside(0, copy).args(["cluster", "provision"]))
+}
+
+/// Where the copy of this program lies that a running cluster uses, and whoever tests it.
+pub fn program(place: &Place) -> PathBuf {
+    place.state().join("xtask")
 }
 
 /// Provisions until it is ended.

@@ -6,6 +6,7 @@
 mod archive;
 mod closure;
 mod files;
+pub mod previous;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,9 @@ impl Runs {
 pub struct Args {
     /// Names, such as `broker`; all when none is given.
     names: Vec<String>,
+    /// The images of the release before instead, from which upgrades are tested.
+    #[arg(long, conflicts_with = "names")]
+    previous: bool,
 }
 
 impl Args {
@@ -76,7 +80,13 @@ impl Args {
     /// # Errors
     /// A name is unknown, or a build fails.
     pub fn run(&self) -> Result<()> {
-        build(&self.names, &mut Progress::new(0)).map(drop)
+        let mut progress = Progress::new(0);
+        if self.previous {
+            let archives = previous::build(&mut progress)?;
+            archives.iter().for_each(|archive| progress.note(&archive.display().to_string()));
+            return Ok(());
+        }
+        build(&self.names, &mut progress).map(drop)
     }
 }
 
@@ -99,9 +109,7 @@ pub fn build(names: &[String], progress: &mut Progress) -> Result<Vec<PathBuf>> 
             (Runs::Program(name), _) => {
                 let program = programs.get(name).with_context(|| format!("there is no program {name}"))?;
                 let mut start = archive::Start::program(name);
-                if image.name == "sidecar" {
-                    start.environment = SIDECAR_ENVIRONMENT;
-                }
+                start.environment = environment(image.name);
                 archive::docker(&reference, &start, &files::of(program, name)?)?
             }
             (Runs::Worker(place), Some(node)) => {
@@ -126,6 +134,10 @@ pub fn build(names: &[String], progress: &mut Progress) -> Result<Vec<PathBuf>> 
 /// A library is missing, or the program cannot be read.
 pub fn archive(reference: &str, name: &str, program: &std::path::Path) -> Result<Vec<u8>> {
     archive::docker(reference, &archive::Start::program(name), &files::of(program, name)?)
+}
+
+fn environment(image: &str) -> &'static [&'static str] {
+    if image == "sidecar" { SIDECAR_ENVIRONMENT } else { &[] }
 }
 
 fn select(names: &[String]) -> Result<Vec<Image>> {

@@ -8,8 +8,12 @@ use anyhow::{Context, Result, ensure};
 use super::collect;
 use super::level::Level;
 use crate::cluster::{self, Cluster, Options, Programs};
+use crate::images::previous;
 use crate::interrupt;
 use crate::progress::Progress;
+
+/// Nodes of the level that has pods: one can be lost, and another is there to move to.
+const NODES: u8 = 3;
 
 /// Where the tests of a level run.
 pub enum Place {
@@ -30,7 +34,7 @@ impl Place {
         archives: &[PathBuf],
         progress: &mut Progress,
     ) -> Result<Self> {
-        let nodes = u8::from(level == Level::Node);
+        let nodes = if level == Level::Node { NODES } else { 0 };
         let cluster = cluster::up(&Options { nodes }, programs)?;
         progress.note("the cluster is up");
         if nodes > 0 {
@@ -54,14 +58,16 @@ impl Place {
 
     /// A command that reaches the cluster.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        match self {
+        let mut command = match self {
             Self::Own(cluster) => cluster.command(program),
             Self::Existing => {
                 let mut command = Command::new(program);
                 command.env("CAPSTAN_TEST_CLUSTER", "existing");
                 command
             }
-        }
+        };
+        command.env("CAPSTAN_TEST_PREVIOUS", previous::charts());
+        command
     }
 
     /// Keeps what the cluster looks like.

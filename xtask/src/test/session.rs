@@ -126,7 +126,9 @@ impl<'a> Session<'a> {
         if is_good && own.contains(&Level::Node) {
             self.progress.step("images");
             self.try_levels(&[Level::Node], "the images did not build", |run| {
-                archives = Some(images::build(&[], &mut run.progress)?);
+                let mut all = images::build(&[], &mut run.progress)?;
+                all.extend(images::previous::build(&mut run.progress)?);
+                archives = Some(all);
                 Ok(())
             });
         }

@@ -3,11 +3,13 @@
 use capstan_crds::Consumer;
 use e2e::cluster::{BrokerAccess, Cluster, Handled, LONG, Namespace, Turn, handled, order};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::fixture::{APPLICATION, CONSUMER, PODS, QUEUE, SIDECAR, is_rolled_out, sidecar, until_consuming};
+use crate::fixture::{
+    APPLICATION, CONSUMER, MARK, PODS, QUEUE, SIDECAR, is_injected, is_rolled_out, until_consuming,
+};
 
 #[tokio::test]
 async fn the_sidecar_goes_with_the_consumer_and_nothing_else_changes() {
@@ -16,7 +18,7 @@ async fn the_sidecar_goes_with_the_consumer_and_nothing_else_changes() {
     Namespace::run(&cluster, "consumer", async |namespace| {
         namespace.apply(APPLICATION).await;
         let plain = namespace.wait_for::<Deployment>("orders", "runs", LONG, is_rolled_out).await;
-        assert_eq!(sidecar(&plain), None);
+        assert!(!is_injected(&plain));
 
         namespace.apply(&[QUEUE, CONSUMER].join("---")).await;
         until_consuming(namespace, "orders", "orders").await;
@@ -25,15 +27,16 @@ async fn the_sidecar_goes_with_the_consumer_and_nothing_else_changes() {
         namespace.api::<Consumer>().delete("orders", &DeleteParams::default()).await.unwrap();
         let again = namespace
             .wait_for::<Deployment>("orders", "runs without the sidecar", LONG, |deployment| {
-                match sidecar(deployment) {
-                    Some(_) => Err("its template has the sidecar".to_owned()),
-                    None => is_rolled_out(deployment),
+                if is_injected(deployment) {
+                    Err("its pods get the sidecar".to_owned())
+                } else {
+                    is_rolled_out(deployment)
                 }
             })
             .await;
         assert_eq!(untouched(&again), untouched(&plain), "what the user wrote is as it was");
         for pod in namespace.pods(PODS).await {
-            assert!(!has_sidecar(&pod), "{:?}", pod.metadata.name);
+            assert_eq!(sidecar(&pod), None, "{:?}", pod.metadata.name);
         }
 
         namespace.apply(CONSUMER).await;
@@ -48,25 +51,24 @@ async fn the_sidecar_goes_with_the_consumer_and_nothing_else_changes() {
     .await;
 }
 
-/// Each pod runs the sidecar, and the Deployment differs by it alone.
+/// Each pod runs the sidecar, and the Deployment differs by a mark alone: the cluster completes pods by admission.
 async fn assert_injected(namespace: &Namespace, plain: &Deployment) {
     let mut injected = namespace.api::<Deployment>().get("orders").await.unwrap();
-    let container = sidecar(&injected).unwrap();
-    assert_eq!(container.restart_policy.as_deref(), Some("Always"), "a native sidecar");
-    assert_eq!(container.image.as_deref(), Some("capstan/sidecar:0.1.0"));
-    let pod = injected.spec.template.spec.as_mut().unwrap();
-    pod.init_containers.as_mut().unwrap().retain(|container| container.name != SIDECAR);
-    assert_eq!(untouched(&injected), untouched(plain), "only the sidecar was added");
+    let template = injected.spec.template.metadata.as_mut().unwrap();
+    assert!(template.annotations.as_mut().unwrap().remove(MARK).is_some(), "it is marked");
+    assert_eq!(untouched(&injected), untouched(plain), "only the mark was added");
     let pods = namespace.pods(PODS).await;
     assert_eq!(pods.len(), 2);
     for pod in &pods {
-        assert!(has_sidecar(pod), "{:?}", pod.metadata.name);
+        let container = sidecar(pod).unwrap_or_else(|| panic!("{:?} has none", pod.metadata.name));
+        assert_eq!(container.restart_policy.as_deref(), Some("Always"), "a native sidecar");
+        assert_eq!(container.image.as_deref(), Some(concat!("capstan/sidecar:", env!("CARGO_PKG_VERSION"))));
     }
 }
 
-fn has_sidecar(pod: &Pod) -> bool {
+fn sidecar(pod: &Pod) -> Option<&Container> {
     let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    init.into_iter().any(|container| container.name == SIDECAR)
+    init.into_iter().find(|container| container.name == SIDECAR)
 }
 
 /// Everything of a Deployment that is the user's.

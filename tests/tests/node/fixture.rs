@@ -96,10 +96,21 @@ pub(crate) async fn until_consuming(namespace: &Namespace, consumer: &str, name:
         .await;
     namespace
         .wait_for::<Deployment>(name, "runs with sidecars", LONG, |deployment| {
-            sidecar(deployment).ok_or("its template has no sidecar")?;
+            if !is_injected(deployment) {
+                return Err("its pods get no sidecar".to_owned());
+            }
             is_rolled_out(deployment)
         })
         .await;
+}
+
+/// The annotation by which a pod template says that the admission policy completes its pods.
+pub(crate) const MARK: &str = "capstan.dev/sidecar";
+
+/// Whether a Deployment's pods get a sidecar: by admission, or by their template.
+pub(crate) fn is_injected(deployment: &Deployment) -> bool {
+    let annotations = deployment.spec.template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
+    sidecar(deployment).is_some() || annotations.is_some_and(|all| all.contains_key(MARK))
 }
 
 /// The sidecar in a Deployment's pod template.

@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::ListParams;
 
-use crate::fixture::{PODS, QUEUE, REFUNDS, apply_all, is_rolled_out, sidecar, until_consuming};
+use crate::fixture::{PODS, QUEUE, REFUNDS, apply_all, is_injected, is_rolled_out, until_consuming};
 use crate::subject::orders;
 
 #[tokio::test]
@@ -108,11 +108,7 @@ async fn tidy_up(namespace: &Namespace) {
     }
     namespace
         .wait_for::<Deployment>("orders", "runs without the sidecar", LONG, |deployment| {
-            if sidecar(deployment).is_some() {
-                Err("it has it".to_owned())
-            } else {
-                is_rolled_out(deployment)
-            }
+            if is_injected(deployment) { Err("it has it".to_owned()) } else { is_rolled_out(deployment) }
         })
         .await;
     until("nothing of the Broker runs", LONG, async || {

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::contest::Contests;
 use crate::events::Events;
 use crate::limiter::Limiter;
+use crate::metrics::Metrics;
 use crate::reach::Reaches;
 use crate::work::WorkQueue;
 use crate::world::{Unit, World};
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     pub(crate) applied: Applied<Object>,
     pub(crate) contests: Contests,
     pub(crate) reaches: Reaches,
+    pub(crate) metrics: Arc<Metrics>,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
 
@@ -50,6 +52,7 @@ impl Context {
         world: Arc<World>,
         queue: Arc<WorkQueue<Unit>>,
         events: Events,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             client,
@@ -61,6 +64,7 @@ impl Context {
             applied: Applied::default(),
             contests: Contests::default(),
             reaches: Reaches::default(),
+            metrics,
             controls: Mutex::default(),
         }
     }

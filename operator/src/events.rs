@@ -1,5 +1,7 @@
 //! Kubernetes Events on changes of conditions: best effort, bounded, and never waited for.
 
+use std::sync::Arc;
+
 use capstan_crds::condition::{READY, reason};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,6 +13,7 @@ use tracing::debug;
 use crate::api::bounded;
 use crate::condition::find;
 use crate::limiter::Limiter;
+use crate::metrics::{EventFate, Metrics};
 
 /// Events that wait to be published; more are dropped.
 const WAITING_MAX: usize = 256;
@@ -25,7 +28,10 @@ const PASSING: [&str; 5] =
 
 /// Publishes events in the background.
 #[derive(Debug, Clone)]
-pub(crate) struct Events(mpsc::Sender<(Change, ObjectReference)>);
+pub(crate) struct Events {
+    sender: mpsc::Sender<(Change, ObjectReference)>,
+    metrics: Arc<Metrics>,
+}
 
 /// A change that is yet to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +44,15 @@ struct Change {
 
 impl Events {
     /// The publisher, and the task that has to run for it.
-    pub(crate) fn new(client: Client, identity: String) -> (Self, impl Future<Output = ()>) {
+    pub(crate) fn new(
+        client: Client,
+        identity: String,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let reporter = Reporter { controller: "capstan-operator".to_owned(), instance: Some(identity) };
-        (Self(sender), publish(Recorder::new(client, reporter), receiver))
+        let publisher = publish(Recorder::new(client, reporter), receiver, Arc::clone(metrics));
+        (Self { sender, metrics: Arc::clone(metrics) }, publisher)
     }
 
     /// Tells what changed between the conditions of an object.
@@ -54,7 +65,9 @@ impl Events {
     ) {
         for event in changes(old, new, bad_when_true) {
             // A full channel drops it: the conditions themselves say the same.
-            let _ = self.0.try_send((event, object.clone()));
+            if self.sender.try_send((event, object.clone())).is_err() {
+                self.metrics.event(EventFate::Dropped);
+            }
         }
     }
 }
@@ -89,10 +102,15 @@ fn shortened(text: &str) -> String {
     text[..end.unwrap_or(0)].to_owned()
 }
 
-async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Change, ObjectReference)>) {
+async fn publish(
+    recorder: Recorder,
+    mut events: mpsc::Receiver<(Change, ObjectReference)>,
+    metrics: Arc<Metrics>,
+) {
     let limiter = Limiter::new(PER_SECOND);
     while let Some((event, object)) = events.recv().await {
         if !limiter.try_take() {
+            metrics.event(EventFate::Dropped);
             continue;
         }
         let event = Event {
@@ -102,7 +120,9 @@ async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Change, ObjectR
             action: event.action,
             secondary: None,
         };
-        if let Err(error) = bounded(recorder.publish(&event, &object)).await {
+        let published = bounded(recorder.publish(&event, &object)).await;
+        metrics.event(if published.is_ok() { EventFate::Published } else { EventFate::Failed });
+        if let Err(error) = published {
             debug!(%error, reason = event.reason, "event not published");
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::{Consumer, ConsumerStatus, Key, Queue};
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tracing::{info, warn};
 
 use self::inject::{Injection, bring_about};
@@ -28,6 +28,15 @@ use crate::world::{State, Workload};
 const RESYNC: Duration = Duration::from_secs(600);
 /// When to try again what the API server refused.
 const REFUSED: Duration = Duration::from_secs(60);
+
+/// Takes away from a workload what is the operator's, whoever asks for it.
+pub(crate) async fn take_back(
+    client: &Client,
+    reference: &Reference,
+    workload: &Workload,
+) -> Result<(), ApiError> {
+    patch::apply(client, reference, workload, None, false).await.map(|_| ())
+}
 
 /// Brings the sidecar of one workload about, and the status of its Consumers.
 pub(crate) async fn reconcile(context: &Context, namespace: &str, reference: &Reference) -> Outcome {

@@ -1,6 +1,7 @@
 //! What the cluster has, kept up to date by watches.
 
 mod objects;
+mod scope;
 mod units;
 mod watch;
 mod workload;
@@ -13,8 +14,8 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 
 pub use objects::Objects;
-pub use units::{Unit, units_of_consumers};
-pub use watch::watch_all;
+pub use units::{Unit, all_units, units_of_consumers};
+pub(crate) use watch::watch_all;
 pub use workload::Workload;
 
 /// Everything that is watched.

@@ -5,13 +5,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod brokers;
+mod charts;
 mod consumers;
 mod contest;
 mod definitions;
 mod election;
 mod fixture;
 mod matrix;
+mod namespaces;
+mod policy;
+mod programs;
 mod quickstart;
 mod reach;
 mod restart;
+mod rights;
 mod stage;

@@ -10,6 +10,17 @@ use serde_json::Value;
 const IMAGE: &str = "CAPSTAN-SIDECAR-IMAGE";
 const PULL_POLICY: &str = "CAPSTAN-SIDECAR-PULL-POLICY";
 
+/// Where the operator works in some namespaces only, so does the policy.
+const NAMESPACES: &str = r#"  {{- with .Values.watchNamespaces }}
+  matchResources:
+    namespaceSelector:
+      matchExpressions:
+      - key: kubernetes.io/metadata.name
+        operator: In
+        values: {{ toJson . }}
+  {{- end }}
+"#;
+
 /// Two spaces before each line, as a member of an object.
 fn indented(value: &Value) -> String {
     let text = serde_yaml::to_string(value).unwrap();
@@ -38,7 +49,7 @@ spec:
         )
     };
     let text = format!(
-        "{head}{}---\n{}{{{{- end }}}}\n",
+        "{head}{}---\n{}{NAMESPACES}{{{{- end }}}}\n",
         object("MutatingAdmissionPolicy", &spec(IMAGE, PULL_POLICY)),
         object("MutatingAdmissionPolicyBinding", &binding("CAPSTAN-POLICY")),
     );

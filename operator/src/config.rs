@@ -1,5 +1,6 @@
 //! The operator's configuration: read once, from the command line or the environment.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use capstan_crds::Key;
@@ -20,13 +21,16 @@ pub struct Config {
     /// imagePullPolicy of sidecars.
     #[arg(long, env = "CAPSTAN_SIDECAR_PULL_POLICY", default_value = "IfNotPresent")]
     pub sidecar_pull_policy: String,
+    /// The namespaces to work in, separated by commas; all without it.
+    #[arg(long, env = "CAPSTAN_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
     /// Namespace of the Lease by which one of several operators is active; no election without it.
     #[arg(long, env = "CAPSTAN_LEASE_NAMESPACE")]
     pub lease_namespace: Option<String>,
     /// Name of this operator in the Lease and in Events.
     #[arg(long, env = "CAPSTAN_POD", default_value = "capstan-operator")]
     pub identity: String,
-    /// Address of health checks.
+    /// Address of health checks and metrics.
     #[arg(long, env = "CAPSTAN_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// Where the control API of a Broker is; {broker} and {namespace} are filled in.
@@ -58,6 +62,18 @@ impl Config {
         Images { sidecar: self.sidecar_image.clone(), pull_policy: self.sidecar_pull_policy.clone() }
     }
 
+    /// Where objects are watched: in these namespaces, or in all.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        let names = self.watch_namespaces.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+        let names: BTreeSet<&str> = names.collect();
+        if names.is_empty() {
+            vec![None]
+        } else {
+            names.into_iter().map(|name| Some(name.to_owned())).collect()
+        }
+    }
+
     /// The address of a Broker's control API.
     #[must_use]
     pub fn control_url(&self, broker: &Key) -> String {
@@ -78,6 +94,16 @@ pub(crate) mod tests {
     /// The configuration of an operator that nobody configured.
     pub(crate) fn config() -> Config {
         <Cli as clap::Parser>::parse_from(["operator"]).config
+    }
+
+    #[test]
+    fn it_works_everywhere_unless_namespaces_are_named() {
+        let scopes = |value: &str| {
+            <Cli as clap::Parser>::parse_from(["operator", "--watch-namespaces", value]).config.scopes()
+        };
+        assert_eq!(config().scopes(), [None]);
+        assert_eq!(scopes(""), [None]);
+        assert_eq!(scopes("shop, bank,,shop"), [Some("bank".to_owned()), Some("shop".to_owned())]);
     }
 
     #[test]

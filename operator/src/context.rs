@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::contest::Contests;
 use crate::events::Events;
 use crate::limiter::Limiter;
+use crate::metrics::Metrics;
 use crate::mode::Modes;
 use crate::reach::Reaches;
 use crate::work::WorkQueue;
@@ -55,6 +56,7 @@ pub(crate) struct Context {
     pub(crate) complete: Complete,
     pub(crate) reaches: Reaches,
     pub(crate) upgrades: Upgrades,
+    pub(crate) metrics: Arc<Metrics>,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
 
@@ -65,6 +67,7 @@ impl Context {
         world: Arc<World>,
         queue: Arc<WorkQueue<Unit>>,
         events: Events,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             client,
@@ -82,6 +85,7 @@ impl Context {
             complete: Complete::default(),
             reaches: Reaches::default(),
             upgrades: Upgrades::default(),
+            metrics,
             controls: Mutex::default(),
         }
     }

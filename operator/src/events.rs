@@ -1,5 +1,7 @@
 //! Kubernetes Events on changes of conditions: best effort, bounded, and never waited for.
 
+use std::sync::Arc;
+
 use capstan_crds::condition::{READY, reason};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,6 +13,7 @@ use tracing::debug;
 use crate::api::bounded;
 use crate::condition::find;
 use crate::limiter::Limiter;
+use crate::metrics::{EventFate, Metrics};
 
 /// Events that wait to be published; more are dropped.
 const WAITING_MAX: usize = 256;
@@ -34,7 +37,10 @@ const PASSING: [&str; 9] = [
 
 /// Publishes events in the background.
 #[derive(Debug, Clone)]
-pub(crate) struct Events(mpsc::Sender<(Change, ObjectReference)>);
+pub(crate) struct Events {
+    sender: mpsc::Sender<(Change, ObjectReference)>,
+    metrics: Arc<Metrics>,
+}
 
 /// A change that is yet to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +53,15 @@ struct Change {
 
 impl Events {
     /// The publisher, and the task that has to run for it.
-    pub(crate) fn new(client: Client, identity: String) -> (Self, impl Future<Output = ()>) {
+    pub(crate) fn new(
+        client: Client,
+        identity: String,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let reporter = Reporter { controller: "capstan-operator".to_owned(), instance: Some(identity) };
-        (Self(sender), publish(Recorder::new(client, reporter), receiver))
+        let publisher = publish(Recorder::new(client, reporter), receiver, Arc::clone(metrics));
+        (Self { sender, metrics: Arc::clone(metrics) }, publisher)
     }
 
     /// Tells what happened to an object, and is no cause for worry.
@@ -62,7 +73,7 @@ impl Events {
             note: shortened(note),
         };
         // A full channel drops it.
-        let _ = self.0.try_send((event, object.clone()));
+        let _ = self.sender.try_send((event, object.clone()));
     }
 
     /// Tells what changed between the conditions of an object.
@@ -75,7 +86,9 @@ impl Events {
     ) {
         for event in changes(old, new, bad_when_true) {
             // A full channel drops it: the conditions themselves say the same.
-            let _ = self.0.try_send((event, object.clone()));
+            if self.sender.try_send((event, object.clone())).is_err() {
+                self.metrics.event(EventFate::Dropped);
+            }
         }
     }
 }
@@ -111,10 +124,15 @@ fn shortened(text: &str) -> String {
     text[..end.unwrap_or(0)].to_owned()
 }
 
-async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Change, ObjectReference)>) {
+async fn publish(
+    recorder: Recorder,
+    mut events: mpsc::Receiver<(Change, ObjectReference)>,
+    metrics: Arc<Metrics>,
+) {
     let limiter = Limiter::new(PER_SECOND);
     while let Some((event, object)) = events.recv().await {
         if !limiter.try_take() {
+            metrics.event(EventFate::Dropped);
             continue;
         }
         let event = Event {
@@ -124,7 +142,9 @@ async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Change, ObjectR
             action: event.action,
             secondary: None,
         };
-        if let Err(error) = bounded(recorder.publish(&event, &object)).await {
+        let published = bounded(recorder.publish(&event, &object)).await;
+        metrics.event(if published.is_ok() { EventFate::Published } else { EventFate::Failed });
+        if let Err(error) = published {
             debug!(%error, reason = event.reason, "event not published");
         }
     }

@@ -1,19 +1,14 @@
-//! One active operator among several, by a Lease.
+//! Whether this operator is the active one among several.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
-use kube_lease_manager::LeaseManagerBuilder;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The Lease.
-const NAME: &str = "capstan-operator";
-/// Another operator takes over when the active one has not renewed the Lease for so long.
-const DURATION_SECONDS: u64 = 15;
-/// The Lease is renewed so long before it ends.
-const GRACE_SECONDS: u64 = 5;
+use crate::election::{self, Election};
+
 /// How long giving the Lease back may take.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,24 +27,10 @@ impl Leader {
     }
 
     /// Takes part in the election of a namespace.
-    pub(crate) async fn elected(client: Client, namespace: &str, identity: &str) -> anyhow::Result<Self> {
-        let manager = LeaseManagerBuilder::new(client, NAME)
-            .with_namespace(namespace)
-            .with_identity(identity)
-            .with_duration(DURATION_SECONDS)
-            .with_grace(GRACE_SECONDS)
-            .build()
-            .await
-            .with_context(|| format!("cannot take part in the election by Lease {namespace}/{NAME}"))?;
-        let (is_active, task) = manager.watch().await;
-        let task = tokio::spawn(async move {
-            match task.await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the Lease was not given back; it ends by itself"),
-                Err(error) => tracing::warn!(%error, "the election ended"),
-            }
-        });
-        Ok(Self { is_active, task: Some(task) })
+    pub(crate) fn elected(client: Client, namespace: &str, identity: &str) -> Self {
+        let (sender, is_active) = watch::channel(false);
+        let election = Election::new(client, namespace, identity);
+        Self { is_active, task: Some(tokio::spawn(election::run(election, sender))) }
     }
 
     /// Returns when this operator is the active one.

@@ -11,9 +11,10 @@
 //! |---|---|---|
 //! | `CAPSTAN_BROKER_IMAGE`, `CAPSTAN_BROKER_PULL_POLICY` | `--broker-image`, `--broker-pull-policy` | image of brokers |
 //! | `CAPSTAN_SIDECAR_IMAGE`, `CAPSTAN_SIDECAR_PULL_POLICY` | `--sidecar-image`, `--sidecar-pull-policy` | image of sidecars |
+//! | `CAPSTAN_WATCH_NAMESPACES` | `--watch-namespaces` | the namespaces that it works in, by commas; all without it |
 //! | `CAPSTAN_LEASE_NAMESPACE` | `--lease-namespace` | namespace of the operator and its Lease `capstan-operator`; without it there is no election, and brokers' admin ports admit everyone |
 //! | `CAPSTAN_POD` | `--identity` | name in the Lease and in Events |
-//! | `CAPSTAN_LISTEN` | `--listen` | address of `/healthz` and `/readyz`, `0.0.0.0:8080` |
+//! | `CAPSTAN_LISTEN` | `--listen` | address of `/healthz`, `/readyz` and `/metrics`, `0.0.0.0:8080` |
 //! | `CAPSTAN_BROKER_CONTROL_URL` | `--broker-control-url` | where a Broker's control API is; `{broker}`, `{namespace}` |
 //! | `CAPSTAN_ADMISSION_POLICY` | `--admission-policy` | the policy by which pods get their sidecar; none: by the pod template |
 //! | `CAPSTAN_POLL_MS` | `--poll-ms` | how often brokers are looked at, 5000 |
@@ -24,49 +25,38 @@
 //!
 //! # What it may do
 //!
-//! The verbs that are used, no more:
-//!
-//! | API group | resources | verbs | for |
-//! |---|---|---|---|
-//! | capstan.dev | brokers, queues | get, list, watch, create | what is asked for; Broker `default`; missing dead-letter queues |
-//! | capstan.dev | consumers | get, list, watch | what is asked for |
-//! | capstan.dev | brokers/status, queues/status, consumers/status | patch | status |
-//! | capstan.dev | brokers/finalizers | update | owner references, where OwnerReferencesPermissionEnforcement is on |
-//! | apps | statefulsets | get, list, watch, create, patch, delete | Brokers, targets; a Broker's is made anew, without its pod, when its volume grew |
-//! | apps | deployments | get, list, watch, patch | targets |
-//! | (core) | services | get, list, watch, create, patch | Brokers |
-//! | admissionregistration.k8s.io | mutatingadmissionpolicies, mutatingadmissionpolicybindings, one name of each | get | whether pods get sidecars by admission |
-//! | (core) | serviceaccounts | get, list, watch, create, patch | Brokers; with which Secrets a namespace pulls images |
-//! | networking.k8s.io | networkpolicies | get, list, watch, create, patch, delete | Brokers; whether others guard them |
-//! | (core) | persistentvolumeclaims | get, patch | growth of Brokers' volumes |
-//! | storage.k8s.io | storageclasses | get | whether a volume may grow |
-//! | (core) | pods | list | which pods of a target have the sidecar, while it rolls out; why a broker does not answer |
-//! | (core) | nodes | get | whether the node of such a broker is lost |
-//! | events.k8s.io | events | create, patch | changes of conditions |
-//! | coordination.k8s.io | leases, in its own namespace | get, create, patch | one active operator |
-//!
-//! Applying creates, so `create` is needed wherever an object may be missing; targets are never created.
+//! [`rights`] lists every verb, with its reason; the roles of the chart are made from it.
 
 mod api;
 mod applied;
 mod broker;
+pub mod check;
+mod client;
 pub mod condition;
 pub mod config;
 mod contest;
 mod context;
 mod counts;
+mod definitions;
+mod election;
 mod events;
 mod health;
 mod leader;
 mod limiter;
+mod metrics;
 mod mode;
 mod reach;
+mod request;
+pub mod rights;
 mod run;
 mod status;
+pub mod uninstall;
 pub mod work;
 mod workload;
 pub mod world;
 
 use capstan_crds::names;
 use capstan_inject::pod;
+pub use check::check;
 pub use run::run;
+pub use uninstall::uninstall;

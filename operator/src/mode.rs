@@ -63,11 +63,11 @@ pub(crate) async fn look_first(context: &Context) {
 }
 
 /// Looks from time to time, and has every workload looked at when the mode is another one.
-pub(crate) async fn keep_looking(context: Arc<Context>) -> anyhow::Result<()> {
+pub(crate) async fn keep_looking(context: &Context) {
     let mut missing = 0;
     loop {
         tokio::time::sleep(EVERY).await;
-        let found = match look(&context).await {
+        let found = match look(context).await {
             Ok(found) => found,
             Err(error) => {
                 warn!(%error, "cannot tell how sidecars get into pods; it stays as it is");
@@ -79,7 +79,7 @@ pub(crate) async fn keep_looking(context: Arc<Context>) -> anyhow::Result<()> {
         if is_new && (found == Mode::Admission || missing >= MISSING) {
             info!(mode = ?found, "sidecars get into pods in another way");
             context.mode.set(found);
-            all_workloads(&context).into_iter().for_each(|unit| context.queue.add(unit));
+            all_workloads(context).into_iter().for_each(|unit| context.queue.add(unit));
         }
     }
 }

@@ -1,87 +1,128 @@
-//! The operator from start to end: watches, election, workers.
+//! The operator from start to end: definitions, watches, election, workers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
-use kube::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::context::Context;
 use crate::events::Events;
-use crate::health::{self, Ready};
+use crate::health::{self, Ready, Served};
 use crate::leader::Leader;
+use crate::metrics::Metrics;
 use crate::work::{Outcome, WorkQueue};
-use crate::world::{Unit, World, watch_all};
-use crate::{broker, mode, workload};
+use crate::world::{Unit, World, all_units, watch_all};
+use crate::{broker, client, definitions, mode, workload};
 
 /// Runs until `shutdown` is cancelled.
 ///
+/// An API server that is away, a Lease that is lost and definitions that are too old are waited for: whoever starts again meets
+/// the same, and has forgotten what it knew.
+///
 /// # Errors
-/// Whatever makes going on pointless: the health checks' address is taken, a watch ended, the Lease was lost. Ending
-/// the process is then the cure, because everything it knows is read again at the start.
-pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Whatever makes going on pointless: the address of health checks is taken, the cluster's configuration makes no sense, a task
+/// ended that never should.
+pub async fn run(cluster: kube::Config, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new()?);
     let (world, queue) = (Arc::new(World::default()), Arc::new(WorkQueue::default()));
-    let ready = Ready::default();
+    let ready = Ready::new(&metrics);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
-    tasks.spawn(health::serve(listener, ready.clone()));
-    let leader = match &config.lease_namespace {
-        Some(namespace) => Leader::elected(client.clone(), namespace, &config.identity).await?,
-        None => Leader::alone(),
-    };
-    let (events, publisher) = Events::new(client.clone(), config.identity.clone());
+    info!(address = %listener.local_addr()?, "health checks and metrics");
+    let (served, shown) = (Arc::clone(&metrics), Arc::clone(&queue));
+    let served = Served { ready: ready.clone(), metrics: served, queue: shown, world: Arc::clone(&world) };
+    tasks.spawn(health::serve(listener, served));
+    let client = client::build(cluster, &metrics)?;
+    let mut leader = None;
+    let (events, publisher) = Events::new(client.clone(), config.identity.clone(), &metrics);
     tasks.spawn(async move {
         publisher.await;
         Ok(())
     });
-    let context = Arc::new(Context::new(client, config, Arc::clone(&world), Arc::clone(&queue), events));
-    let mut leader = leader;
+    let context = Arc::new(Context::new(client, config, world, queue, events, metrics));
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        ended = work(&context, &mut leader, ready, &mut tasks) => ended,
+        ended = work(&context, &mut leader, &ready, &mut tasks) => ended,
     };
     tasks.shutdown().await;
-    leader.resign().await;
+    if let Some(leader) = leader {
+        leader.resign().await;
+    }
     info!("ended");
     ended
 }
 
 async fn work(
     context: &Arc<Context>,
-    leader: &mut Leader,
-    ready: Ready,
+    leader: &mut Option<Leader>,
+    ready: &Ready,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let listed = watch_all(&context.client, &context.world, &context.queue, tasks);
     tokio::select! {
-        () = listed => {}
+        () = definitions::until_current(&context.client, ready) => {}
+        Some(ended) = tasks.join_next() => return finished(ended),
+    }
+    ready.waits_for("the watches have not listed yet");
+    let Context { client, config, world, queue, metrics, .. } = context.as_ref();
+    let known = watch_all(client, config.scopes(), world, queue, metrics, tasks);
+    tokio::select! {
+        () = known => {}
         Some(ended) = tasks.join_next() => return finished(ended),
     }
     ready.set();
     info!("the cluster is known");
-    tokio::select! {
-        active = leader.active() => active?,
-        Some(ended) = tasks.join_next() => return finished(ended),
+    // Not before: who cannot work must not have the Lease.
+    let leader = leader.insert(match &config.lease_namespace {
+        Some(namespace) => Leader::elected(client.clone(), namespace, &config.identity),
+        None => Leader::alone(),
+    });
+    loop {
+        tokio::select! {
+            active = leader.active() => active?,
+            Some(ended) = tasks.join_next() => return finished(ended),
+        }
+        info!("active");
+        term(context, leader, tasks).await?;
+        warn!("no longer active: the Lease could not be renewed, or another operator has it");
     }
-    info!("active");
-    mode::look_first(context).await;
-    tasks.spawn(mode::keep_looking(Arc::clone(context)));
+}
+
+/// As the active operator, until it no longer is.
+async fn term(
+    context: &Arc<Context>,
+    leader: &mut Leader,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    context.metrics.leader.set(1);
+    context.metrics.terms.inc();
+    // What another operator did meanwhile is looked at, and what an earlier term left undone.
+    all_units(&context.world.read(), None).into_iter().for_each(|unit| context.queue.add(unit));
+    tokio::select! {
+        () = mode::look_first(context) => {}
+        () = leader.inactive() => return Ok(()),
+    }
     // Brokers first: their Consumers show whether the Queues are ready.
     context.queue.sort();
     let mut workers = JoinSet::new();
     for _ in 0..context.config.concurrency.max(1) {
         workers.spawn(worker(Arc::clone(context)));
     }
-    tokio::select! {
-        () = leader.inactive() => anyhow::bail!("the Lease was lost: another operator is active now"),
+    let ended = tokio::select! {
+        () = leader.inactive() => Ok(()),
         Some(ended) = tasks.join_next() => finished(ended),
         Some(ended) = workers.join_next() => ended.map_err(Into::into),
-    }
+        () = mode::keep_looking(context) => Ok(()),
+    };
+    context.metrics.leader.set(0);
+    workers.shutdown().await;
+    context.queue.abandon();
+    ended
 }
 
 fn finished(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
@@ -93,7 +134,9 @@ fn finished(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow
 async fn worker(context: Arc<Context>) {
     loop {
         let unit = context.queue.next().await;
+        let start = Instant::now();
         let outcome = reconcile(&context, &unit).await;
+        context.metrics.reconciled(&unit, outcome, start.elapsed());
         context.queue.finish(unit, outcome, rand::random());
     }
 }

@@ -26,6 +26,20 @@ pub enum Outcome {
     Failed,
 }
 
+/// How many units are in which state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Load {
+    /// For their time.
+    pub waiting: usize,
+    /// For a worker, or for the one that works on them.
+    pub due: usize,
+    pub running: usize,
+    /// Failed at the last try.
+    pub failing: usize,
+    /// How long the first of those that are due has waited.
+    pub oldest_due: Duration,
+}
+
 /// Units waiting for a worker. The order of `U` decides between those that are due at once.
 #[derive(Debug)]
 pub struct WorkQueue<U> {
@@ -116,6 +130,32 @@ impl<U: Clone + Ord + Hash> WorkQueue<U> {
         }
         if let Some(pause) = pause {
             state.schedule(unit, Instant::now() + pause.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)));
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// How much there is.
+    pub fn load(&self) -> Load {
+        let (state, now) = (self.state(), Instant::now());
+        let due = state.due.iter().take_while(|(at, _)| *at <= now).count();
+        Load {
+            waiting: state.due.len() - due,
+            due,
+            running: state.running.len(),
+            failing: state.failures.len(),
+            oldest_due: state
+                .due
+                .first()
+                .map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at)),
+        }
+    }
+
+    /// Whoever worked was cut off: what they had is due again.
+    pub fn abandon(&self) {
+        let mut state = self.state();
+        for unit in std::mem::take(&mut state.running) {
+            state.schedule(unit, Instant::now());
         }
         drop(state);
         self.changed.notify_one();
@@ -224,5 +264,57 @@ mod tests {
         assert_eq!(start.elapsed().as_millis(), 20);
         queue.finish(1, Outcome::Done, 0.5);
         assert!(is_idle(&queue, Duration::from_secs(3600)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_unit_that_always_fails_delays_no_other() {
+        let queue = WorkQueue::new();
+        queue.add(0);
+        let start = Instant::now();
+        let (mut tries, mut latest) = (0, Duration::ZERO);
+        // A worker for a minute, while another unit has an event each second.
+        for second in 0..60 {
+            queue.add(1 + second);
+            let added = Instant::now();
+            let next_second = start + Duration::from_secs(second + 1);
+            while let Ok(unit) = tokio::time::timeout_at(next_second, queue.next()).await {
+                if unit == 0 {
+                    tries += 1;
+                    queue.finish(unit, Outcome::Failed, 0.5);
+                } else {
+                    latest = latest.max(added.elapsed());
+                    queue.finish(unit, Outcome::Done, 0.5);
+                }
+            }
+        }
+        assert!((5..=8).contains(&tries), "0.5 + 1 + 2 + 4 + 8 + 16 + 32 s: {tries}");
+        assert_eq!(latest, DEBOUNCE);
+        assert_eq!(queue.load().failing, 1);
+    }
+
+    #[test]
+    fn pauses_after_failures_differ_from_unit_to_unit() {
+        let at = |jitter| {
+            let queue = WorkQueue::new();
+            queue.state().running.insert(1);
+            queue.finish(1, Outcome::Failed, jitter);
+            queue.state().at[&1].duration_since(Instant::now()).as_millis()
+        };
+        assert!((390..=400).contains(&at(0.0)) && (590..=600).contains(&at(1.0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_cut_off_is_due_again_and_counted() {
+        let queue = WorkQueue::new();
+        (0..3).for_each(|unit| queue.add(unit));
+        assert_eq!(queue.load(), Load { waiting: 3, ..Load::default() });
+        assert_eq!(queue.next().await, 0);
+        let oldest_due = Duration::from_secs(2);
+        tokio::time::advance(oldest_due).await;
+        assert_eq!(queue.load(), Load { due: 2, running: 1, oldest_due, ..Load::default() });
+        queue.abandon();
+        let mut units = [queue.next().await, queue.next().await, queue.next().await];
+        units.sort_unstable();
+        assert_eq!(units, [0, 1, 2]);
     }
 }

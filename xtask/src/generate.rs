@@ -5,29 +5,33 @@ use anyhow::{Result, ensure};
 use crate::test::{Line, Summary};
 use crate::{repo, run, test};
 
-/// The tests that write files when they are told to: package, target, and what they write.
-const WRITERS: [(&str, &str, &str); 2] = [
-    ("capstan-crds", "yaml", "crds/yaml and charts/capstan-crds/templates"),
-    ("capstan-inject", "policy", "charts/capstan/templates/sidecar-policy.yaml"),
+/// The tests that compare generated files with what they are made from: package, target, test.
+const WRITERS: [(&str, &[&str], &str); 3] = [
+    ("capstan-crds", &["--test", "yaml"], "files_are_up_to_date"),
+    ("capstan-inject", &["--test", "policy"], "files_are_up_to_date"),
+    ("capstan-operator", &["--lib"], "rights::tests::generated_files_are_up_to_date"),
 ];
 
-/// Rewrites the YAML of the custom resources and of the admission policy.
+/// Rewrites the YAML of the custom resources, in `crds/yaml` and in their chart, and in the operator's chart the admission policy that
+/// injects sidecars, and the operator's rights, which are in docs too.
 ///
-/// The tests that compare the files write them when told to, so that there is one place that knows which files there are,
+/// The tests that compare them write them when told to, so that there is one place that knows which files there are,
 /// and this tool builds without the Kubernetes libraries.
 ///
 /// # Errors
 /// The types do not compile, or a file cannot be written.
 pub fn run() -> Result<()> {
-    for (package, target, files) in WRITERS {
+    for (package, target, test) in WRITERS {
         let mut command = repo::cargo();
-        command.args(["test", "--package", package, "--test", target, "files_are_up_to_date"]);
+        command.args(["test", "--package", package]).args(target).args(["--", "--exact", test]);
         let printed = run::output(command.env("UPDATE", "1"))?;
         let ran = printed
             .lines()
             .any(|line| matches!(test::line(line), Some(Line::Summary(Summary { passed: 1, .. }))));
-        ensure!(ran, "the test that writes {files} did not run:\n{printed}");
-        println!("current: {files}");
+        ensure!(ran, "the test that writes the files of {package} did not run:\n{printed}");
     }
+    println!(
+        "crds/yaml, charts/capstan-crds/templates, charts/capstan/templates/_rights.tpl, sidecar-policy.yaml beside it, and docs/rights.md are current"
+    );
     Ok(())
 }

@@ -28,5 +28,56 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* An image's reference, from (dict "root" $ "image" .Values.images.…). */}}
 {{- define "capstan.image" -}}
 {{- with .root.Values.images.registry }}{{ . }}/{{ end -}}
-{{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion -}}
+{{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ with .image.digest }}@{{ . }}{{ end -}}
+{{- end -}}
+
+{{/* What every pod of the operator's image has in its spec, from a pod's top. */}}
+{{- define "capstan.pod" -}}
+# It needs a few variables of its own, not those of every Service.
+enableServiceLinks: false
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What Pod Security's level restricted asks of a container. */}}
+{{- define "capstan.container" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Variables of the operator that its checks have too. */}}
+{{- define "capstan.env" -}}
+{{- if ne .Values.injection.mode "Template" }}
+- name: CAPSTAN_ADMISSION_POLICY
+  value: {{ include "capstan.admissionPolicy" . }}
+{{- end }}
+- name: CAPSTAN_LOG
+  value: {{ .Values.log | quote }}
+{{- with .Values.watchNamespaces }}
+- name: CAPSTAN_WATCH_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- end -}}

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::consumer::Injection as Parameters;
 use capstan_crds::{Consumer, ConsumerStatus, Key, Queue};
-use capstan_inject::{Action, Claimant, Plan, plan, sort};
-use kube::{Resource, ResourceExt};
+use capstan_inject::{Action, Claimant, Fields, Plan, plan, sort};
+use kube::{Client, Resource, ResourceExt};
 use tracing::{info, warn};
 
 use self::inject::{Injection, Task, bring_about};
@@ -38,6 +38,15 @@ const RESYNC: Duration = Duration::from_secs(600);
 const STALE: Duration = Duration::from_secs(1);
 /// When to try again what the API server refused.
 const REFUSED: Duration = Duration::from_secs(60);
+
+/// Takes away from a workload what is the operator's, whoever asks for it.
+pub(crate) async fn take_back(
+    client: &Client,
+    reference: &Reference,
+    workload: &Workload,
+) -> Result<(), ApiError> {
+    patch::apply(client, reference, workload, &Fields::default(), false).await.map(|_| ())
+}
 
 /// Brings the sidecar of one workload about, and the status of its Consumers.
 pub(crate) async fn reconcile(context: &Context, namespace: &str, reference: &Reference) -> Outcome {

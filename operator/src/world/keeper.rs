@@ -5,11 +5,15 @@ use std::sync::Arc;
 use capstan_crds::Key;
 use kube::ResourceExt;
 
+use super::scope::Scope;
+use super::units::all_units;
 use super::{Learned, Objects, State, Unit, World, is_older, version};
 use crate::work::WorkQueue;
 
 /// How the objects of one kind are kept.
 pub(super) struct Keeper<V> {
+    /// Where they are watched.
+    pub(super) scope: Arc<Scope>,
     pub(super) world: Arc<World>,
     pub(super) queue: Arc<WorkQueue<Unit>>,
     /// Where they are kept.
@@ -72,13 +76,16 @@ impl<V> Keeper<V> {
         }
     }
 
-    /// These are all objects there are.
-    pub(super) fn replace(&self, listed: &Objects<V>) {
+    /// These are all objects of the scope, of the kind called `name`.
+    pub(super) fn replace(&self, listed: &Objects<V>, name: &str) {
         let mut state = self.world.write();
-        let old = std::mem::replace((self.slot)(&mut state), listed.clone());
+        let old = (self.slot)(&mut state).replace(self.scope.namespace(), listed.clone());
         for objects in [&old, listed] {
             objects.namespaces().for_each(|namespace| state.forget_resolution(namespace));
             objects.all().for_each(|object| self.add_units(&state, object));
+        }
+        if self.scope.listed(name) {
+            all_units(&state, self.scope.namespace()).into_iter().for_each(|unit| self.queue.add(unit));
         }
     }
 
@@ -87,7 +94,11 @@ impl<V> Keeper<V> {
         self.own.as_ref().is_none_or(|own| (own.is_resolved_alike)(old, new))
     }
 
+    /// Nothing is done about a namespace of which not everything is known: what is missing may just not be listed yet.
     fn add_units(&self, state: &State, object: &V) {
+        if !self.scope.is_complete() {
+            return;
+        }
         for unit in (self.units)(state, object) {
             self.queue.add(unit);
         }
@@ -102,6 +113,7 @@ mod tests {
 
     use super::super::units::{is_same_consumer, is_same_queue, of_consumer, of_queue};
     use super::*;
+    use crate::metrics::WATCHED;
     use crate::work::Outcome;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -114,9 +126,15 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let (world, queue) = (Arc::new(World::default()), Arc::new(WorkQueue::default()));
+            let (scope, _) = Scope::new(None);
+            WATCHED.iter().for_each(|kind| {
+                scope.listed(kind);
+            });
+            let scope = Arc::new(scope);
             let (more, own) = ((Arc::clone(&world), Arc::clone(&queue)), Some(Own::new()));
             Self {
                 queues: Keeper {
+                    scope: Arc::clone(&scope),
                     world,
                     queue,
                     slot: |s| &mut s.queues,
@@ -125,6 +143,7 @@ mod tests {
                     own,
                 },
                 consumers: Keeper {
+                    scope,
                     world: more.0,
                     queue: more.1,
                     slot: |s| &mut s.consumers,
@@ -190,7 +209,7 @@ mod tests {
         assert_eq!(fixture.finding(), ConsumerFinding::QueueNotFound);
         fixture.queues.apply(key(), queue(6, "{}"));
         assert_eq!(fixture.finding(), ConsumerFinding::Accepted);
-        fixture.queues.replace(&Objects::default());
+        fixture.queues.replace(&Objects::default(), "Queue");
         assert_eq!(fixture.finding(), ConsumerFinding::QueueNotFound);
     }
 

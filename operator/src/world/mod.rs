@@ -5,6 +5,7 @@ mod keeper;
 mod objects;
 mod policy;
 mod resolutions;
+mod scope;
 mod units;
 mod watch;
 
@@ -22,8 +23,8 @@ pub use broker_set::{BrokerSet, Set};
 use self::resolutions::Resolutions;
 pub use objects::Objects;
 pub use policy::Policy;
-pub use units::{Unit, units_of_consumers};
-pub use watch::watch_all;
+pub use units::{Unit, all_units, units_of_consumers};
+pub(crate) use watch::watch_all;
 
 /// Everything that is watched.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! Which units of work a change concerns.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_api::workload::{Workload as Reference, WorkloadKind};
@@ -18,6 +19,20 @@ pub enum Unit {
     Workload(String, Reference),
     /// A pull consumer.
     Consumer(Key),
+}
+
+/// Everything there is, everywhere or in one namespace.
+#[must_use]
+pub fn all_units(state: &State, namespace: Option<&str>) -> BTreeSet<Unit> {
+    let mut units = BTreeSet::new();
+    let mut add = |more: Vec<Unit>| units.extend(more);
+    state.brokers.within(namespace).for_each(|broker| add(of_broker(state, broker)));
+    state.queues.within(namespace).for_each(|queue| add(of_queue(state, queue)));
+    state.consumers.within(namespace).for_each(|consumer| add(of_consumer(state, consumer)));
+    state.deployments.within(namespace).for_each(|deployment| add(of_deployment(state, deployment)));
+    state.stateful_sets.within(namespace).for_each(|set| add(of_stateful_set(state, set)));
+    state.services.within(namespace).for_each(|service| add(of_labelled(state, service.as_ref())));
+    units
 }
 
 /// A change of a Broker.
@@ -145,8 +160,6 @@ fn is_same_object<K: ResourceExt>(old: &K, new: &K) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use capstan_crds::{Object, parse};
 
     use super::*;
@@ -234,6 +247,23 @@ mod tests {
         assert_eq!(of_stateful_set(&state, &set(workload("web", false))), [], "another kind");
         let own = Workload { controller: Some("Broker/main".into()), ..workload("capstan-main", false) };
         assert_eq!(of_stateful_set(&state, &set(own)), [Unit::Broker(key("main"))]);
+    }
+
+    #[test]
+    fn everything_is_each_unit_once_and_of_one_namespace() {
+        let state = shop();
+        let all = all_units(&state, None);
+        assert_eq!(
+            all,
+            set(vec![
+                Unit::Broker(key("main")),
+                web(),
+                Unit::Consumer(key("other")),
+                Unit::Consumer(key("rival")),
+            ])
+        );
+        assert_eq!(all_units(&state, Some("shop")), all);
+        assert_eq!(all_units(&state, Some("bank")), BTreeSet::new());
     }
 
     #[test]

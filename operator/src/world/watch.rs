@@ -5,91 +5,117 @@ use std::sync::Arc;
 
 use capstan_crds::{Key, label};
 use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::keeper::{Keeper, Own};
+use super::scope::{self, Scope};
 use super::units::{
     is_same_broker, is_same_consumer, is_same_queue, of_broker, of_consumer, of_deployment, of_labelled,
     of_policy, of_queue, of_stateful_set,
 };
 use super::{Learned, Objects, Policy, Set, State, Unit, Workload, World};
+use crate::metrics::Metrics;
 use crate::work::WorkQueue;
 
-/// How one kind is watched.
+/// How one kind is watched, in all namespaces or in one.
 struct Kind<K, V> {
     api: Api<K>,
     config: Config,
+    shared: Shared,
     /// What is kept of an object.
     keep: fn(K) -> V,
     keeper: Keeper<V>,
 }
 
-/// Starts all watches. The future ends when each has listed once: before that, what is missing cannot be told from what
-/// is gone.
-pub fn watch_all(
+/// What the watches of a scope have in common.
+#[derive(Clone)]
+struct Shared {
+    client: Client,
+    scope: Arc<Scope>,
+    world: Arc<World>,
+    queue: Arc<WorkQueue<Unit>>,
+    metrics: Arc<Metrics>,
+}
+
+/// Starts all watches: everywhere, or in each of some namespaces. The future ends when it is known what there is: before that,
+/// what is missing cannot be told from what is gone. Namespaces that must not be watched are told of, and hold nobody up.
+pub(crate) fn watch_all(
     client: &Client,
+    scopes: Vec<Option<String>>,
     world: &Arc<World>,
     queue: &Arc<WorkQueue<Unit>>,
+    metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> impl Future<Output = ()> + use<> {
-    let keeper = (Arc::clone(world), Arc::clone(queue));
-    let brokers = kind(client, &keeper, without_managers, |s| &mut s.brokers, of_broker, is_same_broker);
-    let queues = kind(client, &keeper, without_managers, |s| &mut s.queues, of_queue, is_same_queue);
-    let consumers =
-        kind(client, &keeper, without_managers, |s| &mut s.consumers, of_consumer, is_same_consumer);
+    let mut settled = Vec::new();
+    for namespace in scopes {
+        let (scope, receiver) = Scope::new(namespace);
+        settled.push(receiver);
+        let shared = Shared {
+            client: client.clone(),
+            scope: Arc::new(scope),
+            world: Arc::clone(world),
+            queue: Arc::clone(queue),
+            metrics: Arc::clone(metrics),
+        };
+        watch_scope(&shared, tasks);
+    }
+    scope::until_known(settled)
+}
+
+fn watch_scope(shared: &Shared, tasks: &mut JoinSet<anyhow::Result<()>>) {
+    let brokers = kind(shared, without_managers, |s| &mut s.brokers, of_broker, is_same_broker);
+    let queues = kind(shared, without_managers, |s| &mut s.queues, of_queue, is_same_queue);
+    let consumers = kind(shared, without_managers, |s| &mut s.consumers, of_consumer, is_same_consumer);
     let keep = |deployment: Deployment| Workload::from(&deployment);
-    let deployments = kind(client, &keeper, keep, |s| &mut s.deployments, of_deployment, Workload::eq);
+    let deployments = kind(shared, keep, |s| &mut s.deployments, of_deployment, Workload::eq);
     let keep = |stateful_set: StatefulSet| Set::from(&stateful_set);
-    let stateful_sets = kind(client, &keeper, keep, |s| &mut s.stateful_sets, of_stateful_set, Set::eq);
-    let mut services = kind(client, &keeper, without_managers, |s| &mut s.services, of_labelled, Service::eq);
+    let stateful_sets = kind(shared, keep, |s| &mut s.stateful_sets, of_stateful_set, Set::eq);
+    let mut services = kind(shared, without_managers, |s| &mut s.services, of_labelled, Service::eq);
     let mut accounts =
-        kind(client, &keeper, without_managers, |s| &mut s.service_accounts, of_labelled, ServiceAccount::eq);
+        kind(shared, without_managers, |s| &mut s.service_accounts, of_labelled, ServiceAccount::eq);
     let keep = |policy: NetworkPolicy| Policy::from(&policy);
-    let policies = kind(client, &keeper, keep, |s| &mut s.policies, of_policy, Policy::eq);
+    let policies = kind(shared, keep, |s| &mut s.policies, of_policy, Policy::eq);
     let own = Config::default().labels(&format!("{}=capstan,{}", label::MANAGED_BY, label::BROKER));
     services.config = own.clone();
     accounts.config = own;
-    let loaded = [
-        start(brokers.own(), tasks),
-        start(queues.own(), tasks),
-        start(consumers.own(), tasks),
-        start(deployments, tasks),
-        start(stateful_sets, tasks),
-        start(services, tasks),
-        start(accounts, tasks),
-        start(policies, tasks),
-    ];
-    async {
-        for one in loaded {
-            // A dropped sender means that the watch ended, which the caller sees in `tasks`.
-            let _ = one.await;
-        }
-    }
+    tasks.spawn(run(brokers.own()));
+    tasks.spawn(run(queues.own()));
+    tasks.spawn(run(consumers.own()));
+    tasks.spawn(run(deployments));
+    tasks.spawn(run(stateful_sets));
+    tasks.spawn(run(services));
+    tasks.spawn(run(accounts));
+    tasks.spawn(run(policies));
 }
 
 fn kind<K, V>(
-    client: &Client,
-    (world, queue): &(Arc<World>, Arc<WorkQueue<Unit>>),
+    shared: &Shared,
     keep: fn(K) -> V,
     slot: fn(&mut State) -> &mut Objects<V>,
     units: fn(&State, &V) -> Vec<Unit>,
     is_same: fn(&V, &V) -> bool,
 ) -> Kind<K, V>
 where
-    K: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
-    let (world, queue) = (Arc::clone(world), Arc::clone(queue));
-    let keeper = Keeper { world, queue, slot, units, is_same, own: None };
-    Kind { api: Api::all(client.clone()), config: Config::default(), keep, keeper }
+    let client = shared.client.clone();
+    let api = match shared.scope.namespace() {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let Shared { scope, world, queue, .. } = shared.clone();
+    let keeper = Keeper { scope, world, queue, slot, units, is_same, own: None };
+    Kind { api, config: Config::default(), shared: shared.clone(), keep, keeper }
 }
 
 impl<K, V: Learned> Kind<K, V> {
@@ -106,21 +132,11 @@ fn without_managers<K: Resource>(mut object: K) -> K {
     object
 }
 
-fn start<K, V>(kind: Kind<K, V>, tasks: &mut JoinSet<anyhow::Result<()>>) -> oneshot::Receiver<()>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    V: Send + Sync + 'static,
-{
-    let (loaded, receiver) = oneshot::channel();
-    tasks.spawn(run(kind, loaded));
-    receiver
-}
-
-async fn run<K, V>(kind: Kind<K, V>, loaded: oneshot::Sender<()>) -> anyhow::Result<()>
+async fn run<K, V>(kind: Kind<K, V>) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut loaded = Some(loaded);
+    let name = K::kind(&());
     let mut listed = Objects::default();
     let mut events = watcher(kind.api.clone(), kind.config.clone()).default_backoff().boxed();
     while let Some(event) = events.next().await {
@@ -130,19 +146,29 @@ where
                 let key = Key::of(object.meta());
                 listed.insert(key, Arc::new((kind.keep)(object)));
             }
-            Ok(Event::InitDone) => {
-                kind.keeper.replace(&std::mem::take(&mut listed));
-                if let Some(loaded) = loaded.take() {
-                    let _ = loaded.send(());
-                }
-            }
+            Ok(Event::InitDone) => kind.keeper.replace(&std::mem::take(&mut listed), &name),
             Ok(Event::Apply(object)) => {
                 let key = Key::of(object.meta());
                 kind.keeper.apply(key, (kind.keep)(object));
             }
             Ok(Event::Delete(object)) => kind.keeper.delete(&Key::of(object.meta())),
-            Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted; trying again"),
+            Err(error) => {
+                warn!(kind = %name, namespace = kind.shared.scope.namespace(), %error, "watch interrupted; trying again");
+                kind.shared.metrics.watch_broke(&name);
+                if is_denied(&error) {
+                    kind.shared.scope.denied();
+                }
+            }
         }
     }
-    anyhow::bail!("the watch of {} ended", K::kind(&()))
+    anyhow::bail!("the watch of {name} ended")
+}
+
+fn is_denied(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 403,
+        _ => false,
+    }
 }

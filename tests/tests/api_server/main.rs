@@ -6,6 +6,7 @@
 
 mod admission;
 mod brokers;
+mod charts;
 mod consumers;
 mod contest;
 mod definitions;
@@ -15,9 +16,13 @@ mod field;
 mod fixture;
 mod fleet;
 mod matrix;
+mod namespaces;
+mod policy;
+mod programs;
 mod queues;
 mod quickstart;
 mod random_order;
 mod reach;
 mod restart;
+mod rights;
 mod stage;

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use capstan_crds::{Broker as BrokerObject, Consumer, Queue};
@@ -13,6 +15,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -65,16 +68,19 @@ pub(crate) async fn on_stage_with(
         println!("---- the operator's log ----\n{}", stage.operator.log);
         println!("---- what the namespace looks like after the failure ----\n{text}\n---- end ----");
     }
+    // With the roles of the chart nothing that it does is refused.
+    let forbidden = stage.operator.lacks();
     // The next operator has a broker of its own, and would tell it of what is left here.
     drop(stage.operator);
     clear(&namespace).await;
     if let Err(panic) = result {
         resume_unwind(panic);
     }
+    assert!(forbidden.is_empty(), "the chart's roles lack what the operator needs: {forbidden:?}");
 }
 
 /// Deletes all objects of Capstan and waits until they are gone; the rest goes with the namespace, which takes longer.
-async fn clear(namespace: &Namespace) {
+pub(crate) async fn clear(namespace: &Namespace) {
     let params = (DeleteParams::default(), ListParams::default());
     // A test may have deleted the namespace itself.
     let _ = namespace.api::<Consumer>().delete_collection(&params.0, &params.1).await;
@@ -128,6 +134,25 @@ impl Stage {
         Operator::start(&Self::settings(self.folder.path(), &self.broker), more).await
     }
 
+    /// The same, without waiting until it knows the cluster.
+    pub(crate) fn hopeful_operator(&self, more: &[(&str, &str)]) -> Operator {
+        Operator::spawn(&merged(&Self::settings(self.folder.path(), &self.broker), more))
+    }
+
+    /// A file with a kubeconfig of the administrator who acts as somebody else.
+    pub(crate) async fn kubeconfig_as(&self, user: &str) -> String {
+        let mut config = administrator().await;
+        config["users"][0]["user"]["as"] = user.into();
+        let path = self.folder.path().join(format!("kubeconfig-{:08x}", rand::random::<u32>()));
+        std::fs::write(&path, config.to_string()).unwrap();
+        path.display().to_string()
+    }
+
+    /// The kubeconfig of the operator's account.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
     /// Ends the broker and starts one with an empty store; the operator is told where it is.
     pub(crate) async fn replace_broker(&mut self) {
         let store = self.folder.path().join(format!("store-{:08x}", rand::random::<u32>()));
@@ -148,17 +173,62 @@ impl Stage {
     }
 }
 
+/// All settings, the later ones over the earlier.
+fn merged<'a>(settings: &'a [(String, String)], more: &'a [(&str, &str)]) -> Vec<(&'a str, OsString)> {
+    let settings = settings.iter().map(|(name, value)| (name.as_str(), value.into()));
+    settings.chain(more.iter().map(|(name, value)| (*name, value.into()))).collect()
+}
+
 /// `capstan-operator` as a process. Killed when dropped.
 pub(crate) struct Operator {
     child: Child,
     log: Log,
+    kept: Kept,
+}
+
+/// What is kept of an operator's log however long it gets.
+#[derive(Clone, Default)]
+struct Kept(Arc<std::sync::Mutex<Vec<Value>>>);
+
+impl Kept {
+    /// The messages, by how they begin: where it listens, and what it lacks.
+    const MESSAGES: [&str; 2] = ["health checks and metrics", LACKS];
+
+    fn follow(lines: Receiver<String>) -> Self {
+        let kept = Self::default();
+        let following = kept.clone();
+        std::thread::spawn(move || lines.iter().for_each(|line| following.take(&line)));
+        kept
+    }
+
+    fn take(&self, line: &str) {
+        let fields = fields(line);
+        if Self::MESSAGES.iter().any(|message| begins(&fields, message)) {
+            self.0.lock().unwrap().push(fields);
+        }
+    }
+
+    fn of(&self, message: &str) -> Vec<Value> {
+        let kept = self.0.lock().unwrap();
+        kept.iter().filter(|fields| begins(fields, message)).cloned().collect()
+    }
+}
+
+/// How the message of a missing right begins.
+const LACKS: &str = "the operator's account lacks a right";
+
+/// The fields of a line of the log.
+fn fields(line: &str) -> Value {
+    serde_json::from_str::<Value>(line).unwrap_or_default()["fields"].clone()
+}
+
+fn begins(fields: &Value, message: &str) -> bool {
+    fields["message"].as_str().is_some_and(|text| text.starts_with(message))
 }
 
 impl Operator {
     async fn start(settings: &[(String, String)], more: &[(&str, &str)]) -> Self {
-        let settings = settings.iter().map(|(name, value)| (name.as_str(), value.into()));
-        let more = more.iter().map(|(name, value)| (*name, value.into()));
-        let operator = Self::spawn(&settings.chain(more).collect::<Vec<_>>());
+        let operator = Self::spawn(&merged(settings, more));
         operator.until_logged("the cluster is known").await;
         operator
     }
@@ -174,8 +244,8 @@ impl Operator {
         command.envs(settings.iter().map(|(name, value)| (name, value)));
         let mut child =
             command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("an operator starts");
-        let (log, _) = Log::follow(child.stderr.take().expect("its stderr is a pipe"));
-        Self { child, log }
+        let (log, lines) = Log::follow(child.stderr.take().expect("its stderr is a pipe"));
+        Self { child, log, kept: Kept::follow(lines) }
     }
 
     /// Kills it (SIGKILL).
@@ -217,11 +287,34 @@ impl Operator {
 
     /// Whether it logged a message, in the last lines.
     pub(crate) fn has_logged(&self, message: &str) -> bool {
-        let is = |line: &String| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-            line["fields"]["message"] == message
-        };
-        self.log.lines().iter().any(is)
+        !self.log_of(message).is_empty()
+    }
+
+    /// What it logged with a message that begins so, in the last lines: the fields.
+    pub(crate) fn log_of(&self, message: &str) -> Vec<Value> {
+        let lines = self.log.lines();
+        lines.iter().map(|line| fields(line)).filter(|fields| begins(fields, message)).collect()
+    }
+
+    /// The rights that it said it lacks: the fields of each such line.
+    pub(crate) fn lacks(&self) -> Vec<Value> {
+        self.kept.of(LACKS)
+    }
+
+    /// What it serves at a path of its port: the status, and the text.
+    pub(crate) async fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let said = self.kept.of("health checks and metrics");
+        let address =
+            said.first().and_then(|said| said["address"].as_str()).ok_or("it does not listen yet")?;
+        let answer =
+            reqwest::get(format!("http://{address}{path}")).await.map_err(|error| error.to_string())?;
+        let status = answer.status().as_u16();
+        answer.text().await.map(|text| (status, text)).map_err(|error| error.to_string())
+    }
+
+    /// Whether it runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Ends it as Kubernetes does.
@@ -240,7 +333,7 @@ impl Drop for Operator {
     }
 }
 
-fn operator() -> PathBuf {
+pub(crate) fn operator() -> PathBuf {
     std::env::var_os("CAPSTAN_OPERATOR").map_or_else(|| program("capstan-operator"), PathBuf::from)
 }
 
@@ -251,9 +344,9 @@ async fn prepare(cluster: &Cluster) -> String {
 }
 
 /// Installs the resource definitions, and waits until they are served.
-async fn install(cluster: &Cluster) {
+pub(crate) async fn install(cluster: &Cluster) {
     let templates = Path::new(&chart("capstan-crds")).join("templates").display().to_string();
-    tool::run("kubectl", &["apply", "--server-side", "-f", &templates]).await;
+    tool::run("kubectl", &["apply", "--server-side", "--force-conflicts", "-f", &templates]).await;
     until("the kinds are served", SHORT, async || {
         let (client, one) = (&cluster.client, ListParams::default().limit(1));
         Api::<Queue>::all(client.clone()).list(&one).await.map_err(|error| error.to_string())?;
@@ -264,34 +357,31 @@ async fn install(cluster: &Cluster) {
     .await;
 }
 
-/// Makes the account and the roles of the chart, and a kubeconfig with no other rights.
+/// Makes the account and the roles of the chart, with the policy that limits it, and a kubeconfig with no other rights.
 async fn account() -> String {
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}}}\n");
-    let rendered = tool::run(
-        "helm",
-        &[
-            "template",
-            "capstan",
-            &chart("capstan"),
-            "--namespace",
-            SYSTEM,
-            "--show-only",
-            "templates/rbac.yaml",
-            "--show-only",
-            "templates/serviceaccount.yaml",
-            "--show-only",
-            "templates/sidecar-policy.yaml",
-            "--api-versions",
-            "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
-        ],
-    )
-    .await;
+    let shown = ["rbac", "serviceaccount", "admissionpolicy", "sidecar-policy"]
+        .map(|name| format!("--show-only=templates/{name}.yaml"));
+    let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+    let rendered = render("capstan", SYSTEM, &shown).await;
     let objects = format!("{namespace}---\n{rendered}");
     tool::execute("kubectl", &["apply", "--server-side", "-f", "-"], Some(&objects)).await.unwrap();
     let token = tool::run("kubectl", &["-n", SYSTEM, "create", "token", "capstan"]).await;
-    let view =
-        tool::run("kubectl", &["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
-    let mut config: serde_json::Value = serde_json::from_str(&view).unwrap();
+    let mut config = administrator().await;
     config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
     config.to_string()
+}
+
+/// What the operator's chart makes, for an API server that has admission policies.
+pub(crate) async fn render(release: &str, namespace: &str, more: &[&str]) -> String {
+    let (chart, api) =
+        (chart("capstan"), "--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy");
+    tool::run("helm", &[&["template", release, &chart, "--namespace", namespace, api], more].concat()).await
+}
+
+/// The kubeconfig of the tests themselves.
+async fn administrator() -> Value {
+    let view =
+        tool::run("kubectl", &["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await;
+    serde_json::from_str(&view).unwrap()
 }

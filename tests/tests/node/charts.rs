@@ -1,9 +1,11 @@
 //! The charts themselves: with Helm 3 as with Helm 4, refusing what cannot work, asking for no more than the operator needs.
 
-use e2e::cluster::{Cluster, OPERATOR_NAMESPACE, Turn, chart, tool};
+use e2e::cluster::{Cluster, LONG, Namespace, OPERATOR_NAMESPACE, Turn, chart, tool};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
+
+use crate::fixture::{apply_all, is_rolled_out, sidecar, until_consuming};
 
 const HELMS: [&str; 2] = ["helm", "helm3"];
 const CHARTS: [&str; 2] = ["capstan-crds", "capstan"];
@@ -76,6 +78,47 @@ async fn helm_3_installs_upgrades_and_uninstalls() {
         turn.uninstall("helm3", release).await;
     }
     assert!(deployments.get_opt("capstan").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn helm_test_passes_where_capstan_works() {
+    let cluster = Cluster::connect().await;
+    let _turn = Turn::installed(&cluster).await;
+    for helm in HELMS {
+        let printed =
+            tool::run(helm, &["test", "capstan", "--namespace", OPERATOR_NAMESPACE, "--timeout", "4m"]).await;
+        assert!(printed.contains("capstan-check") && printed.contains("Succeeded"), "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn an_uninstall_takes_the_sidecars_back_when_it_is_told_to() {
+    let cluster = Cluster::connect().await;
+    let turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "leaving", async |namespace| {
+        apply_all(namespace).await;
+        until_consuming(namespace, "orders", "orders").await;
+        let chart = chart("capstan");
+        let upgrade = ["upgrade", "capstan", &chart, "--namespace", OPERATOR_NAMESPACE];
+        let told = ["--set", "uninstall.removeSidecars=true", "--wait", "--timeout", "4m"];
+        tool::run("helm", &[&upgrade[..], &told].concat()).await;
+        turn.uninstall("helm", "capstan").await;
+        namespace
+            .wait_for::<Deployment>("orders", "runs without the sidecar", LONG, |deployment| {
+                if sidecar(deployment).is_some() {
+                    Err("it has it".to_owned())
+                } else {
+                    is_rolled_out(deployment)
+                }
+            })
+            .await;
+        let left = ["--namespace", OPERATOR_NAMESPACE, "get", "jobs,serviceaccounts", "-o", "name"];
+        let left =
+            tool::run("kubectl", &[&left[..], &["-l", "app.kubernetes.io/name=capstan"]].concat()).await;
+        assert_eq!(left, "", "what took them back is gone too");
+        turn.install(&cluster, "helm").await;
+    })
+    .await;
 }
 
 #[tokio::test]

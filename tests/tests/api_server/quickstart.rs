@@ -41,10 +41,10 @@ async fn check(namespace: &Namespace) {
     let deployment = until_injected(namespace, "orders", true).await;
     let pod = deployment.spec.template.spec.unwrap();
     assert_eq!(pod.containers.len(), 1);
-    let consumer: Consumer = until_condition(namespace, "orders", ("Accepted", "True", "Accepted")).await;
-    assert_eq!(consumer.status.unwrap().replicas.unwrap().desired, 1);
+    until_condition::<Consumer>(namespace, "orders", ("Accepted", "True", "Accepted")).await;
     // No pod ever runs here, so the old one is never replaced.
-    until_condition::<Consumer>(namespace, "orders", ("Ready", "False", "RollingOut")).await;
+    let consumer: Consumer = until_condition(namespace, "orders", ("Ready", "False", "RollingOut")).await;
+    assert_eq!(consumer.status.unwrap().replicas.unwrap().desired, 1);
 }
 
 async fn objects(namespace: &Namespace, broker: &Broker) {

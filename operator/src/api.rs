@@ -93,15 +93,15 @@ where
     bounded(api.patch(name, &params, &Patch::Apply(object))).await
 }
 
-/// Creates an object unless it exists; whether it did.
-pub(crate) async fn create<K>(api: &Api<K>, object: &K) -> Result<bool, ApiError>
+/// Creates an object unless it exists; the new one.
+pub(crate) async fn create<K>(api: &Api<K>, object: &K) -> Result<Option<K>, ApiError>
 where
     K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let params = PostParams { field_manager: Some(label::FIELD_MANAGER.to_owned()), ..PostParams::default() };
     match bounded(api.create(&params, object)).await {
-        Ok(_) => Ok(true),
-        Err(ApiError::Stale(_)) => Ok(false),
+        Ok(created) => Ok(Some(created)),
+        Err(ApiError::Stale(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }

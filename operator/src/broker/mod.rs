@@ -15,6 +15,7 @@ mod stateful_set;
 mod status;
 mod volume;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_crds::condition::{AVAILABLE, reason};
@@ -43,8 +44,6 @@ const COMING: Duration = Duration::from_secs(30);
 pub(crate) enum Found {
     /// It exists, and its objects were applied, or the API server refused one with this text.
     Exists { refused: Option<String> },
-    /// It was created just now.
-    Created,
     /// It does not exist yet, but is being created.
     Coming,
     /// It does not exist, and the API server refused to create it with this text.
@@ -76,24 +75,25 @@ pub(crate) async fn reconcile(context: &Context, key: &Key) -> Outcome {
 }
 
 async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiError> {
-    let Some(broker) = &scene.broker else {
-        let found = create_default(context, scene).await?;
-        if found == Found::Created {
-            // It is here at once, and its Queues have more to show then.
-            return Ok(Outcome::Again(COMING));
-        }
-        queue::write_all(context, scene, &found, &Control::unasked()).await?;
-        // A Broker that comes is an event; this is for one that could not be created.
-        return Ok(if found == Found::Missing { Outcome::Done } else { Outcome::Again(COMING) });
+    let broker = match &scene.broker {
+        Some(broker) => Arc::clone(broker),
+        None => match create_default(context, scene).await? {
+            Ok(broker) => Arc::new(broker),
+            Err(found) => {
+                queue::write_all(context, scene, &found, &Control::unasked()).await?;
+                // A Broker that comes is an event; this is for one that could not be created.
+                return Ok(if found == Found::Missing { Outcome::Done } else { Outcome::Again(COMING) });
+            }
+        },
     };
-    let volume = volume::look(context, scene, broker).await?;
-    let decision = decide(context, scene, broker, &volume);
-    let refused = match apply::apply(context, scene, broker, &volume, &decision).await {
+    let volume = volume::look(context, scene, &broker).await?;
+    let decision = decide(context, scene, &broker, &volume);
+    let refused = match apply::apply(context, scene, &broker, &volume, &decision).await {
         Ok(()) => None,
         Err(ApiError::Refused(text)) => Some(text),
         Err(error) => return Err(error),
     };
-    tell_adoption(context, scene, broker, &volume);
+    tell_adoption(context, scene, &broker, &volume);
     create_dead_letter_queues(context, scene).await?;
     let control = control::declare(context, scene).await;
     tell_consumers(context, scene, &control);
@@ -109,13 +109,13 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
         updated: rollout::verdict(&decision, scene.stateful_set.as_deref(), crate::status::now().0),
         volume,
         lost: queue::lost::of_broker(
-            broker,
+            &broker,
             scene.queues.iter().map(AsRef::as_ref),
             control.state.as_ref(),
             &crate::status::now(),
         ),
     };
-    status::write(context, broker, &found, &control, &looks).await?;
+    status::write(context, &broker, &found, &control, &looks).await?;
     Ok(Outcome::Again(Duration::from_millis(context.config.poll_ms.max(1))))
 }
 
@@ -171,31 +171,30 @@ fn tell_consumers(context: &Context, scene: &Scene, control: &Control) {
     }
 }
 
-/// The Broker that Queues use when they name none, without an owner: it outlives them.
-async fn create_default(context: &Context, scene: &Scene) -> Result<Found, ApiError> {
+/// The Broker that Queues use when they name none, without an owner: it outlives them. The new one, or why there is none.
+async fn create_default(context: &Context, scene: &Scene) -> Result<Result<Broker, Found>, ApiError> {
     if scene.is_ending {
-        return Ok(Found::Ending);
+        return Ok(Err(Found::Ending));
     }
     if scene.key.name != BROKER_DEFAULT {
-        return Ok(Found::Missing);
+        return Ok(Err(Found::Missing));
     }
     let mut broker = Broker::new(BROKER_DEFAULT, BrokerSpec::default());
     broker.metadata.namespace = Some(scene.key.namespace.clone());
     let api: Api<Broker> = Api::namespaced(context.client.clone(), &scene.key.namespace);
     match api::create(&api, &broker).await {
-        Ok(true) => {
+        Ok(Some(broker)) => {
             info!(broker = %scene.key, "created: a Queue uses it");
-            return Ok(Found::Created);
+            Ok(Ok(broker))
         }
-        Ok(false) => {}
+        Ok(None) => Ok(Err(Found::Coming)),
         // As in a namespace that is being deleted.
         Err(ApiError::Refused(reason) | ApiError::NotFound(reason)) => {
             info!(broker = %scene.key, reason, "not created");
-            return Ok(Found::Refused(reason));
+            Ok(Err(Found::Refused(reason)))
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     }
-    Ok(Found::Coming)
 }
 
 /// Dead-letter queues that Consumers name and nobody made, without an owner: dead letters outlive their Consumer.

@@ -21,7 +21,7 @@ const ORDERS: usize = 200;
 /// Most changes of an object before the last.
 const CHANGES_MAX: usize = 2;
 /// Steps that are under way at once. More would leave the operator no share of the API server.
-const STEPS_AT_ONCE: usize = 4;
+const STEPS_AT_ONCE: usize = 8;
 /// How often the operator is ended while objects change, by turns as Kubernetes does it and as the kernel does.
 const RESTARTS: usize = 6;
 

@@ -25,9 +25,7 @@ pub(super) fn broker_resolved(broker: &Key, found: &Found) -> Verdict {
     let name = &broker.name;
     match found {
         Found::Exists { .. } => Verdict::yes(reason::RESOLVED, format!("stored by Broker {name}")),
-        Found::Created | Found::Coming => {
-            Verdict::no(reason::PENDING, format!("Broker {name} is being created"))
-        }
+        Found::Coming => Verdict::no(reason::PENDING, format!("Broker {name} is being created")),
         Found::Refused(text) => {
             Verdict::no(reason::APPLY_REFUSED, format!("Broker {name} cannot be created: {text}"))
         }

@@ -16,6 +16,8 @@ use crate::stage::SYSTEM;
 const KILLS: usize = 12;
 /// It is killed at the latest after so many requests, which begin with a change.
 const REQUESTS_MAX: u64 = 60;
+/// It has done all there was to do when it looked at the broker so often.
+const LOOKS_MAX: u64 = 5;
 
 fn random() -> StdRng {
     let seed = env::var("CAPSTAN_SEED").ok().and_then(|text| text.parse().ok());
@@ -24,12 +26,13 @@ fn random() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Waits until the operator asked something so often.
+/// Waits until the operator asked something so often, or has nothing more to ask.
 async fn requests(field: &Field, count: u64) {
-    let from = field.proxy.count().of(|_| true);
+    let looks = || field.plane.asked().values().sum::<u64>();
+    let (from, looked) = (field.proxy.count().of(|_| true), looks());
     until(&format!("{count} requests"), LONG, async || {
         let asked = field.proxy.count().of(|_| true) - from;
-        if asked >= count { Ok(()) } else { Err(format!("{asked} so far")) }
+        if asked >= count || looks() >= looked + LOOKS_MAX { Ok(()) } else { Err(format!("{asked} so far")) }
     })
     .await;
 }

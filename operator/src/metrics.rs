@@ -235,6 +235,8 @@ impl Metrics {
             state.deployments.all().count(),
             state.stateful_sets.all().count(),
             state.services.all().count(),
+            state.service_accounts.all().count(),
+            state.policies.all().count(),
         ];
         for (kind, objects) in WATCHED.into_iter().zip(counts) {
             self.objects.with_label_values(&[kind]).set(count(objects));

@@ -32,14 +32,16 @@ fn chart() -> String {
 {{- $version := include "capstan.admissionVersion" . }}
 {{- if $version }}
 # Gives the pods of every workload that a Consumer names their sidecar, inside the API server. It stays when the chart is
-# uninstalled, so that pods that are replaced then still consume.
+# uninstalled, so that pods that are replaced then still consume, unless sidecars are to be removed.
 "#;
     let metadata = r#"metadata:
   name: {{ include "capstan.admissionPolicy" . }}
   labels:
     {{- include "capstan.labels" . | nindent 4 }}
+  {{- if not .Values.uninstall.removeSidecars }}
   annotations:
     helm.sh/resource-policy: keep
+  {{- end }}
 spec:
 "#;
     let object = |kind: &str, spec: &Value| {

@@ -374,9 +374,11 @@ async fn account() -> String {
 
 /// What the operator's chart makes, for an API server that has admission policies.
 pub(crate) async fn render(release: &str, namespace: &str, more: &[&str]) -> String {
-    let (chart, api) =
-        (chart("capstan"), "--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy");
-    tool::run("helm", &[&["template", release, &chart, "--namespace", namespace, api], more].concat()).await
+    let chart = chart("capstan");
+    let served = ["ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"]
+        .map(|kind| format!("--api-versions=admissionregistration.k8s.io/v1/{kind}"));
+    let arguments = ["template", release, &chart, "--namespace", namespace, &served[0], &served[1]];
+    tool::run("helm", &[&arguments, more].concat()).await
 }
 
 /// The kubeconfig of the tests themselves.

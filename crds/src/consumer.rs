@@ -257,10 +257,12 @@ pub struct Sidecar {
     /// `Inject` gives the application's containers a preStop hook that returns when the sidecar's calls have ended, so that
     /// they get SIGTERM only then; `None` does not. Containers with a hook of their own keep it. Where sidecars get into pods
     /// by admission, the hook always comes with them, and this is not looked at. Where they stand in the pod template, a
-    /// deploy that adds a hook to such a container is refused until this is `None`. Default None.
+    /// deploy that adds a hook to such a container is refused until this is `None`, and so is one by server-side apply that
+    /// renames or removes it. Default None.
     pub app_pre_stop: AppPreStop,
-    /// When pods get the sidecar of a newer Capstan: `OnRestart`, with their next rollout; `Rolling`, soon, a few workloads
-    /// of the cluster at a time. Default OnRestart.
+    /// When pods get the sidecar of a newer Capstan: `OnRestart`, when they are made for another reason (where sidecars stand
+    /// in the pod template: when the sidecar changes for another reason); `Rolling`, soon, two workloads of the cluster at a
+    /// time. Default OnRestart.
     pub update_policy: UpdatePolicy,
 }
 

@@ -26,7 +26,7 @@ pub(crate) const DRAIN_SECONDS: &str = "CAPSTAN_DRAIN_SECONDS";
 /// What an application's preStop hook calls: it returns when the calls have ended.
 pub const QUIESCE_PATH: &str = "/quiesce";
 /// What a pod's grace period has beyond the drain: to end the application, and then the sidecar.
-pub(crate) const MARGIN_SECONDS: u64 = 5;
+pub const MARGIN_SECONDS: u64 = 5;
 /// The longest drain that the sidecar takes.
 pub(crate) const DRAIN_SECONDS_MAX: u64 = 43_200;
 

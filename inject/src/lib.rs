@@ -21,7 +21,7 @@ pub mod policy;
 pub mod testing;
 mod workload;
 
-pub use container::{Images, QUIESCE_PATH, drain_seconds, sidecar};
+pub use container::{Images, MARGIN_SECONDS, QUIESCE_PATH, drain_seconds, sidecar};
 pub use fields::{Fields, Partial};
 pub use identity::{Identity, Mark};
 pub use plan::{Action, Claimant, Injection, Plan, plan, sort};

@@ -27,11 +27,23 @@ impl<'a> Managers<'a> {
     /// Whether somebody else wrote the sidecar's container, whose manifest then has it: the item of the list and its image.
     /// Who only edits the image has not put the item there, and who adds a probe to it names no image.
     pub(crate) fn others_own_sidecar(self) -> bool {
-        let others = self.0.iter().filter(|entry| !is_ours(entry) && is_of_object(entry));
+        let others = self.0.iter().filter(|entry| !is_ours(entry) && !is_undo(entry) && is_of_object(entry));
         let [.., last] = sidecar();
         let image = sidecar().map(|part| if part == last { "f:image" } else { part });
         let is_whole = |entry: &ManagedFieldsEntry| owns(entry, &sidecar()) && owns(entry, &image);
         others.into_iter().any(|entry| entry.fields_v1.is_some() && is_whole(entry))
+    }
+
+    /// Whether `kubectl rollout undo` brought back what the operator had put into an earlier template: nobody wrote it.
+    pub(crate) fn restored_sidecar(self) -> bool {
+        self.0.iter().any(|entry| is_undo(entry) && entry.fields_v1.is_some() && owns(entry, &sidecar()))
+    }
+
+    /// The same of the annotation.
+    pub(crate) fn restored_mark(self) -> bool {
+        let mark = format!("f:{}", label::SIDECAR_MARK);
+        let path = ["f:metadata", "f:annotations", &mark];
+        self.0.iter().any(|entry| is_undo(entry) && entry.fields_v1.is_some() && owns(entry, &path))
     }
 
     fn ours(self) -> impl Iterator<Item = &'a ManagedFieldsEntry> {
@@ -46,6 +58,11 @@ fn sidecar() -> [&'static str; 4] {
 
 fn is_of_object(entry: &ManagedFieldsEntry) -> bool {
     entry.subresource.as_deref().unwrap_or_default().is_empty()
+}
+
+/// The field manager of `kubectl rollout undo`.
+fn is_undo(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some("kubectl-rollout") && is_of_object(entry)
 }
 
 fn is_ours(entry: &ManagedFieldsEntry) -> bool {
@@ -92,6 +109,13 @@ mod tests {
         );
         let managers = Managers::of(&mark);
         assert!(!managers.own_sidecar() && managers.own_mark());
+    }
+
+    #[test]
+    fn what_an_undo_brings_back_was_ours() {
+        let undone = meta("kubectl-rollout", &container());
+        let managers = Managers::of(&undone);
+        assert!(managers.restored_sidecar() && !managers.others_own_sidecar() && !managers.restored_mark());
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Workload {
     pub updated: u32,
     /// Whether the workload's own controller has seen its current generation.
     pub is_observed: bool,
+    /// Whether the workload's own controller replaces pods by itself, all of them, when the template changes.
+    pub replaces_pods: bool,
     /// Whether changes of the template wait until somebody resumes the rollout.
     pub is_paused: bool,
     pub host_network: bool,
@@ -35,8 +37,10 @@ pub struct Workload {
     pub grace_seconds: u64,
     /// The container with the sidecar's name, wherever it stands.
     pub sidecar: Option<Container>,
-    /// Whether that is an init container the operator applied.
+    /// Whether that is an init container the operator applied, now or in an earlier template that was brought back.
     pub owns_sidecar: bool,
+    /// Whether it was brought back by `kubectl rollout undo`, which is its owner then.
+    pub is_restored: bool,
     /// Whether someone else applied it too, or alone.
     pub is_rendered: bool,
     /// The pod template's annotation that starts rollouts.
@@ -69,6 +73,7 @@ impl From<&Deployment> for Workload {
         workload.replicas = count(spec.replicas.or(Some(1)));
         workload.selector = spec.selector.clone();
         workload.is_paused = spec.paused == Some(true);
+        workload.replaces_pods = !workload.is_paused;
         workload.read_template(&spec.template, &object.metadata);
         if let Some(status) = &object.status {
             workload.ready = count(status.ready_replicas);
@@ -91,6 +96,10 @@ impl From<&StatefulSet> for Workload {
         let spec = &object.spec;
         workload.replicas = count(spec.replicas.or(Some(1)));
         workload.selector = spec.selector.clone();
+        let strategy = spec.update_strategy.as_ref();
+        let is_on_delete = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"));
+        let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition);
+        workload.replaces_pods = !is_on_delete && partition.unwrap_or_default() == 0;
         workload.read_template(&spec.template, &object.metadata);
         if let Some(status) = &object.status {
             workload.ready = count(status.ready_replicas);
@@ -134,12 +143,13 @@ impl Workload {
         let managers = Managers::of(meta);
         let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
         self.mark = annotations.and_then(|all| all.get(label::SIDECAR_MARK)).cloned();
-        self.owns_mark = self.mark.is_some() && managers.own_mark();
+        self.owns_mark = self.mark.is_some() && (managers.own_mark() || managers.restored_mark());
         let Some(pod) = &template.spec else { return };
         let init = pod.init_containers.iter().flatten();
         let is_sidecar = |container: &&Container| container.name == label::SIDECAR;
         let among_init = init.clone().find(is_sidecar);
-        self.owns_sidecar = among_init.is_some() && managers.own_sidecar();
+        self.is_restored = among_init.is_some() && managers.restored_sidecar();
+        self.owns_sidecar = among_init.is_some() && (managers.own_sidecar() || self.is_restored);
         self.is_rendered = among_init.is_some() && managers.others_own_sidecar();
         self.sidecar = among_init.or_else(|| pod.containers.iter().find(is_sidecar)).cloned();
         self.host_network = pod.host_network == Some(true);

@@ -78,18 +78,28 @@ where
     bounded(api.patch(name, &params, &Patch::Apply(object))).await
 }
 
-/// Applies fields to an object of somebody else: what another field manager owns is left alone.
+/// How fields are applied to an object of somebody else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Beside {
+    /// Only answers what the object would be.
+    pub(crate) dry_run: bool,
+    /// Takes the fields from whoever has them; otherwise they are left alone.
+    pub(crate) force: bool,
+}
+
+/// Applies fields to an object of somebody else.
 pub(crate) async fn apply_beside<K, P>(
     api: &Api<K>,
     name: &str,
     object: &P,
-    dry_run: bool,
+    how: Beside,
 ) -> Result<K, ApiError>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
     P: Serialize + std::fmt::Debug,
 {
-    let params = PatchParams { dry_run, ..PatchParams::apply(label::FIELD_MANAGER) };
+    let Beside { dry_run, force } = how;
+    let params = PatchParams { dry_run, force, ..PatchParams::apply(label::FIELD_MANAGER) };
     bounded(api.patch(name, &params, &Patch::Apply(object))).await
 }
 

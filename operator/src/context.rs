@@ -50,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) status_writes: Semaphore,
     pub(crate) applied: Applied<Object>,
     pub(crate) contests: Contests,
+    /// Rollouts that were begun anew because pods came without a sidecar.
+    pub(crate) reruns: Contests,
     pub(crate) mode: Modes,
     pub(crate) told: Told,
     pub(crate) rollouts: Rollouts,
@@ -79,6 +81,7 @@ impl Context {
             status_writes: Semaphore::new(STATUS_WRITES_AT_ONCE),
             applied: Applied::default(),
             contests: Contests::default(),
+            reruns: Contests::default(),
             mode: Modes::default(),
             told: Told::default(),
             rollouts: Rollouts::default(),

@@ -53,6 +53,8 @@ pub(crate) async fn look_first(context: &Context) {
     loop {
         match look(context).await {
             Ok(mode) => {
+                // A policy that is just being replaced is looked for again before anybody's pods are.
+                let mode = if is_in_use(context) { Mode::Admission } else { mode };
                 context.mode.set(mode);
                 return info!(?mode, "how sidecars get into pods");
             }
@@ -74,6 +76,11 @@ pub(crate) async fn keep_looking(context: &Context) {
                 continue;
             }
         };
+        if found == Mode::Admission && missing > 0 {
+            // Pods that were made meanwhile may have none.
+            context.complete.clear();
+            all_workloads(context).into_iter().for_each(|unit| context.queue.add(unit));
+        }
         missing = if found == Mode::Template { missing + 1 } else { 0 };
         let is_new = found != context.mode.get();
         if is_new && (found == Mode::Admission || missing >= MISSING) {
@@ -82,6 +89,14 @@ pub(crate) async fn keep_looking(context: &Context) {
             all_workloads(context).into_iter().for_each(|unit| context.queue.add(unit));
         }
     }
+}
+
+/// Whether workloads have their sidecars by admission already.
+fn is_in_use(context: &Context) -> bool {
+    let world = context.world.read();
+    let is_marked = world.deployments.all().any(|one| one.owns_mark)
+        || world.stateful_sets.all().any(|one| one.owns_mark);
+    context.config.admission_policy.is_some() && is_marked
 }
 
 fn all_workloads(context: &Context) -> Vec<Unit> {
@@ -116,7 +131,7 @@ async fn exists(context: &Context, version: &str, kind: &str, name: &str) -> Res
         Ok(found) => Ok(found.is_some()),
         // A version that the API server does not serve is not found either; one that it does not let us see is not there for us.
         Err(ApiError::NotFound(_)) => Ok(false),
-        Err(ApiError::Refused(reason)) => {
+        Err(ApiError::Refused(reason)) if context.mode.get() == Mode::Template => {
             warn!(kind, name, reason, "may not be looked at: sidecars go into pod templates");
             Ok(false)
         }

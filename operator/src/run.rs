@@ -107,6 +107,7 @@ async fn term(
         () = mode::look_first(context) => {}
         () = leader.inactive() => return Ok(()),
     }
+    context.rollouts.adopt(&context.world.read(), &context.config.sidecar_image);
     // Brokers first: their Consumers show whether the Queues are ready.
     context.queue.sort();
     let mut workers = JoinSet::new();

@@ -8,9 +8,9 @@ use capstan_inject::{Action, Fields, Injection as Wanted, Mark};
 use k8s_openapi::api::core::v1::Container;
 use tracing::{info, warn};
 
-use super::patch::apply;
+use super::patch::{apply, take_out};
 use super::pods::{Pods, version};
-use super::rollouts::Turn;
+use super::rollouts::{Turn, is_back};
 use crate::api::ApiError;
 use crate::applied::{Mark as Applied, content};
 use crate::condition::Verdict;
@@ -18,10 +18,8 @@ use crate::context::{Context, Object};
 use crate::mode::Mode;
 use crate::world::Workload;
 
-/// How often a rollout is begun anew because its pods came without a sidecar.
-const AGAIN_MAX: u32 = 3;
 /// When to ask again for a turn to roll.
-const TURN: Duration = Duration::from_secs(10);
+const TURN: Duration = Duration::from_secs(60);
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +93,7 @@ pub(super) async fn bring_about(task: &Task<'_>, action: &Action) -> Result<Inje
 
 impl Task<'_> {
     async fn remove(&self) -> Result<Injection, ApiError> {
-        apply(&self.context.client, self.reference, self.workload, &Fields::default(), false).await?;
+        take_out(&self.context.client, self.reference, self.workload).await?;
         forget(self.context, &self.workload.key.namespace, self.reference);
         info!(kind = self.reference.kind.as_str(), workload = %self.workload.key, "sidecar taken away");
         Ok(Injection::done())
@@ -108,7 +106,12 @@ impl Task<'_> {
         }
         // What an earlier operator put into the template stays there, and restarts nobody, until it has to change.
         if self.workload.owns_sidecar && !self.workload.owns_mark && !self.differs(&template).await? {
-            return Ok(Injection::done());
+            let live = self.workload.sidecar.as_ref();
+            let is_old = live.is_some_and(|live| is_other_image(live, &wanted.container));
+            match self.turn(wanted.is_rolling && is_old) {
+                Some(Turn::Yours) => {}
+                turn => return Ok(held(Injection::done(), turn)),
+            }
         }
         self.by_admission(wanted).await
     }
@@ -143,17 +146,24 @@ impl Task<'_> {
         let mut mark =
             live.unwrap_or_else(|| Mark { identity: wanted.identity.mark(), version: None, again: 0 });
         let pods = self.pods.filter(|_| !is_new && self.workload.is_rolled_out());
+        let target = version(wanted.container.image.as_deref().unwrap_or_default());
+        let is_outdated = pods.is_some_and(|pods| pods.outdated > 0);
         let mut turn = None;
-        if let Some(pods) = pods.filter(|pods| pods.outdated > 0) {
+        if is_outdated && mark.version.as_ref() == Some(&target) {
+            // They were rolled for it, and came with another one: rolling again would change nothing.
+            turn = wanted.is_rolling.then(|| Turn::Held(other_image(self.context)));
+        } else if is_outdated {
             turn = self.turn(wanted.is_rolling);
             if turn == Some(Turn::Yours) {
-                mark = Mark { version: Some(version(pods.image())), again: 0, ..mark };
+                mark = Mark { version: Some(target), again: 0, ..mark };
             }
         }
-        if pods.is_some_and(|pods| pods.missing > 0) {
-            if mark.again >= AGAIN_MAX {
-                return Ok(Injection::refused(unadmitted(self.context)));
+        if pods.is_some_and(|pods| pods.missing > 0) && turn != Some(Turn::Yours) {
+            let namespace = &self.workload.key.namespace;
+            if let Some(pause) = self.context.reruns.pause(namespace, self.reference) {
+                return Ok(Injection { again: Some(pause), ..Injection::refused(unadmitted(self.context)) });
             }
+            self.context.reruns.add(namespace, self.reference);
             mark.again += 1;
             info!(workload = %self.workload.key, again = mark.again, "pods came without a sidecar: rolling again");
         }
@@ -163,7 +173,17 @@ impl Task<'_> {
     /// Whether a workload may be rolled for a newer sidecar; none when it did not ask for it.
     fn turn(&self, is_rolling: bool) -> Option<Turn> {
         let Self { context, reference, workload, .. } = self;
-        is_rolling.then(|| context.rollouts.ask(&workload.key.namespace, reference, &context.world.read()))
+        let namespace = &workload.key.namespace;
+        match is_rolling {
+            false => None,
+            true if !workload.replaces_pods => Some(Turn::Held(
+                "the workload is paused, or replaces its pods only when somebody asks for it".to_owned(),
+            )),
+            true if !context.rollouts.has(namespace, reference) && !is_back(workload) => {
+                Some(Turn::Held("not all of the workload's pods are new and ready".to_owned()))
+            }
+            true => Some(context.rollouts.ask(namespace, reference, &context.world.read())),
+        }
     }
 
     /// Applies fields, unless they were applied last and nobody has changed anything since.
@@ -223,9 +243,17 @@ fn held(injection: Injection, turn: Option<Turn>) -> Injection {
             )),
             Some(TURN),
         ),
+        Some(Turn::Held(why)) => (Some(why), Some(TURN)),
         Some(Turn::Yours) | None => (None, None),
     };
     Injection { held, again: injection.again.or(again), ..injection }
+}
+
+fn other_image(context: &Context) -> String {
+    let policy = context.config.admission_policy.as_deref().unwrap_or_default();
+    format!(
+        "the admission policy {policy} gives pods another image than this operator's: upgrade the chart capstan"
+    )
 }
 
 fn unadmitted(context: &Context) -> String {

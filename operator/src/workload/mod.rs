@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use capstan_api::workload::Workload as Reference;
 use capstan_crds::consumer::Injection as Parameters;
 use capstan_crds::{Consumer, ConsumerStatus, Key, Queue};
-use capstan_inject::{Action, Claimant, Fields, Plan, plan, sort};
+use capstan_inject::{Action, Claimant, Plan, plan, sort};
 use kube::{Client, Resource, ResourceExt};
 use tracing::{info, warn};
 
@@ -45,7 +45,7 @@ pub(crate) async fn take_back(
     reference: &Reference,
     workload: &Workload,
 ) -> Result<(), ApiError> {
-    patch::apply(client, reference, workload, &Fields::default(), false).await.map(|_| ())
+    Box::pin(patch::take_out(client, reference, workload)).await
 }
 
 /// Brings the sidecar of one workload about, and the status of its Consumers.
@@ -78,7 +78,7 @@ async fn bring_all_about(
     let images = context.config.sidecar_images();
     let plan = plan(namespace, reference, workload.as_deref(), &claimants, &images);
     let parameters = parameters(context, &plan);
-    let is_told = !matches!(plan.action, Action::Inject(_)) || is_told(&claimants, parameters.as_ref());
+    let is_told = is_told(&claimants, parameters.as_ref());
     let (injection, pods) = match &workload {
         Some(workload) => {
             let wait = if is_told { context.told.wait(namespace, reference) } else { Some(SETTLES) };
@@ -92,8 +92,8 @@ async fn bring_all_about(
     };
     let by_admission = context.mode.get() == Mode::Admission;
     let sidecar = workload.as_deref().zip(pods.as_ref());
-    let sidecar =
-        sidecar.map(|(workload, pods)| pods.status(Way::of(workload, plan.is_manual, by_admission)));
+    let sidecar = sidecar
+        .map(|(workload, pods)| pods.status(Way::of(workload, plan.is_manual, by_admission), workload));
     let target = Target {
         plan: &plan,
         workload: workload.as_deref(),

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use capstan_api::workload::Workload as Reference;
+use capstan_api::workload::{Workload as Reference, WorkloadKind};
 use capstan_crds::consumer::SidecarStatus;
 use capstan_crds::label;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -17,6 +18,8 @@ use crate::world::Workload;
 
 /// Pods of one workload that are looked at; the rest counts as the first ones do not.
 const PODS_MAX: u32 = 500;
+/// For how long what was seen of pods is believed: the policy may have been away, or ignored, meanwhile.
+const LASTS: Duration = Duration::from_secs(540);
 
 /// How sidecars got into a workload's pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,17 +63,13 @@ impl Pods {
         Self { image: image.to_owned(), updated: 0, outdated: 0, missing: 0 }
     }
 
-    /// The image of those that are updated.
-    pub(super) fn image(&self) -> &str {
-        &self.image
-    }
-
     /// As a status has it.
-    pub(super) fn status(&self, way: Way) -> SidecarStatus {
+    pub(super) fn status(&self, way: Way, workload: &Workload) -> SidecarStatus {
         let Self { image, updated, outdated, missing } = self;
+        let in_template = workload.sidecar.as_ref().filter(|_| way != Way::Admission);
         SidecarStatus {
             mode: way.as_str().to_owned(),
-            version: version(image),
+            version: version(in_template.and_then(|sidecar| sidecar.image.as_deref()).unwrap_or(image)),
             updated: *updated,
             outdated: *outdated,
             missing: *missing,
@@ -88,23 +87,38 @@ impl Pods {
 
 /// Workloads of which every pod was seen to have the newest sidecar: the admission policy sees to it that this stays so.
 #[derive(Debug, Default)]
-pub(crate) struct Complete(Mutex<HashMap<(String, Reference), (String, i64)>>);
+pub(crate) struct Complete(Mutex<HashMap<(String, Reference), Seen>>);
+
+/// Which state of a workload was seen, and when.
+#[derive(Debug)]
+struct Seen {
+    uid: String,
+    generation: i64,
+    at: Instant,
+}
 
 impl Complete {
     fn is(&self, key: &(String, Reference), workload: &Workload) -> bool {
         let complete = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        complete
-            .get(key)
-            .is_some_and(|(uid, generation)| *uid == workload.uid && *generation == workload.generation)
+        complete.get(key).is_some_and(|seen| {
+            let is_same = seen.uid == workload.uid && seen.generation == workload.generation;
+            is_same && seen.at.elapsed() < LASTS
+        })
     }
 
     fn set(&self, key: (String, Reference), workload: &Workload, is_complete: bool) {
         let mut complete = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if is_complete {
-            complete.insert(key, (workload.uid.clone(), workload.generation));
+            let (uid, generation) = (workload.uid.clone(), workload.generation);
+            complete.insert(key, Seen { uid, generation, at: Instant::now() });
         } else {
             complete.remove(&key);
         }
+    }
+
+    /// Forgets all: pods may have been made without a sidecar meanwhile.
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Forgets a workload that has no sidecar any more.
@@ -133,7 +147,9 @@ pub(super) async fn count(
         Selector::try_from(workload.selector.clone()).map_err(|e| ApiError::Refused(e.to_string()))?;
     let params = ListParams::default().labels_from(&selector).limit(PODS_MAX);
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &workload.key.namespace);
-    let pods = of_pods(&bounded(api.list(&params)).await?.items, image);
+    let listed = bounded(api.list(&params)).await?.items;
+    let own: Vec<Pod> = listed.into_iter().filter(|pod| is_of(pod, reference, workload)).collect();
+    let pods = of_pods(&own, image);
     let is_complete = workload.is_rolled_out() && pods.missing == 0 && pods.outdated == 0;
     context.complete.set(key, workload, is_complete);
     Ok(pods)
@@ -154,6 +170,22 @@ fn of_pods(all: &[Pod], image: &str) -> Pods {
         *pods.slot(sidecar) += 1;
     }
     pods
+}
+
+/// Whether a pod is one of the workload's, and not one that its selector finds too, such as a Job's. By the rule of the
+/// admission policy: a ReplicaSet is called like its Deployment, with the hash of the pod template.
+fn is_of(pod: &Pod, reference: &Reference, workload: &Workload) -> bool {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else { return false };
+    match reference.kind {
+        WorkloadKind::StatefulSet => owner.uid == workload.uid,
+        WorkloadKind::Deployment => {
+            let labels = pod.metadata.labels.as_ref();
+            let hash = labels.and_then(|labels| labels.get("pod-template-hash"));
+            owner.kind == "ReplicaSet"
+                && hash.is_some_and(|hash| owner.name == format!("{}-{hash}", reference.name))
+        }
+    }
 }
 
 fn is_alive(pod: &Pod) -> bool {

@@ -1,13 +1,16 @@
 //! Rollouts for a newer sidecar: a few workloads of the cluster at a time, and none after one that does not come back.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use capstan_api::workload::Workload as Reference;
-use capstan_crds::Key;
+use capstan_crds::consumer::UpdatePolicy;
+use capstan_crds::{Consumer, Key};
+use capstan_inject::Mark;
 use tokio::time::Instant;
 
+use super::pods::version;
 use crate::world::{State, Workload};
 
 /// Workloads that roll at once.
@@ -26,6 +29,8 @@ pub(crate) enum Turn {
     Wait,
     /// One does not come back.
     Stopped(String),
+    /// It cannot be rolled now, for this reason.
+    Held(String),
 }
 
 /// What was begun, and when.
@@ -33,6 +38,36 @@ pub(crate) enum Turn {
 pub(crate) struct Rollouts(Mutex<HashMap<(String, Reference), Instant>>);
 
 impl Rollouts {
+    /// Whether a workload has its turn.
+    pub(super) fn has(&self, namespace: &str, workload: &Reference) -> bool {
+        let begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.contains_key(&(namespace.to_owned(), workload.clone()))
+    }
+
+    /// Takes over what the operator before began, as far as it has not come back: workloads of Consumers that roll, whose
+    /// pod template has this version already.
+    pub(crate) fn adopt(&self, state: &State, image: &str) {
+        let version = version(image);
+        let is_rolling =
+            |consumer: &&Arc<Consumer>| consumer.spec.sidecar.update_policy == UpdatePolicy::Rolling;
+        let target = |consumer: &Arc<Consumer>| {
+            let namespace = consumer.metadata.namespace.clone()?;
+            Some((namespace, consumer.spec.target_ref.as_ref()?.workload()))
+        };
+        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (namespace, reference) in state.consumers.all().filter(is_rolling).filter_map(target) {
+            let found = state.workload(reference.kind, &Key::new(&namespace, &reference.name));
+            let has_version = |workload: &Workload| {
+                let mark = workload.mark.as_deref().map(Mark::parse).and_then(|mark| mark.version);
+                let in_template = workload.sidecar.as_ref().and_then(|sidecar| sidecar.image.as_deref());
+                mark.as_ref() == Some(&version) || workload.owns_sidecar && in_template == Some(image)
+            };
+            if found.is_some_and(|found| has_version(&found) && found.replaces_pods && !is_back(&found)) {
+                begun.entry((namespace, reference)).or_insert_with(Instant::now);
+            }
+        }
+    }
+
     /// Asks for a turn, and takes it.
     pub(crate) fn ask(&self, namespace: &str, workload: &Reference, state: &State) -> Turn {
         let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,14 +91,12 @@ impl Rollouts {
 }
 
 /// Whether all pods are new and ready.
-fn is_back(workload: &Workload) -> bool {
+pub(super) fn is_back(workload: &Workload) -> bool {
     workload.is_rolled_out() && workload.ready >= workload.replicas
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn state(back: &[(&str, bool)]) -> State {
@@ -111,6 +144,33 @@ mod tests {
         tokio::time::advance(PATIENCE).await;
         assert_eq!(ask(&rollouts, "b", &rolling), Turn::Stopped("Deployment/a in namespace shop".into()));
         assert_eq!(ask(&rollouts, "b", &state(&[("a", true), ("b", false)])), Turn::Yours);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_operator_before_began_counts() {
+        let consumer = |policy: &str| -> Consumer {
+            let yaml = format!(
+                "{{apiVersion: capstan.dev/v1alpha1, kind: Consumer, metadata: {{name: a, namespace: shop}}, spec: {{queueRef: {{name: q}}, \
+                 targetRef: {{kind: Deployment, name: a}}, sidecar: {{updatePolicy: {policy}}}}}}}"
+            );
+            serde_yaml::from_str(&yaml).unwrap()
+        };
+        let mut state = state(&[("a", false), ("b", false)]);
+        let key = Key::new("shop", "a");
+        let marked = Workload {
+            mark: Some("ab@2".into()),
+            replaces_pods: true,
+            ..Workload::clone(&state.deployments.get(&key).unwrap())
+        };
+        state.deployments.insert(key.clone(), Arc::new(marked));
+        for (policy, image, expected) in
+            [("Rolling", "s:2", true), ("Rolling", "s:3", false), ("OnRestart", "s:2", false)]
+        {
+            state.consumers.insert(key.clone(), Arc::new(consumer(policy)));
+            let rollouts = Rollouts::default();
+            rollouts.adopt(&state, image);
+            assert_eq!(rollouts.has("shop", &"Deployment/a".parse().unwrap()), expected, "{policy} {image}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use capstan_crds::condition::{
 };
 use capstan_crds::consumer::{Injection as Parameters, Replicas, SidecarStatus};
 use capstan_crds::{Consumer, ConsumerFinding, ConsumerStatus, Queue, ResolvedConsumer};
-use capstan_inject::{Action, Claimant, Plan, drain_seconds};
+use capstan_inject::{Action, Claimant, MARGIN_SECONDS, Plan, drain_seconds};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
@@ -90,8 +90,10 @@ fn drain<'a>(conditions: Conditions<'a>, consumer: &Consumer, workload: Option<&
         Verdict::yes(
             reason::GRACE_PERIOD_SHORT,
             format!(
-                "a call may take {timeout} s (endpoint.timeout), but pods have {grace} s to end: calls that take longer than                  {drain} s are cut then, and their messages delivered again; set terminationGracePeriodSeconds of the workload to                  {} or more, or endpoint.timeout to {drain}s",
-                grace + timeout - drain
+                "a call may take {timeout} s (endpoint.timeout), but pods have {grace} s to end: calls that take longer than \
+                 {drain} s are cut then, and their messages delivered again; set terminationGracePeriodSeconds of the workload to \
+                 {} or more, or endpoint.timeout to {drain}s",
+                timeout + MARGIN_SECONDS
             ),
         )
     } else {
@@ -425,6 +427,15 @@ mod tests {
         let younger = of(&both, 1, Some(&injected_workload()), &sidecar(2, 0, 0));
         assert_eq!(reason_of(&older, READY), ("True", "AsDeclared"));
         assert_eq!(reason_of(&younger, READY), ("False", "BrokerMismatch"));
+    }
+
+    /// Definitions of an older version may let such a name in.
+    #[test]
+    fn a_name_that_cannot_be_used_on_the_wire_is_said() {
+        let mut one = claimants(&[("one", "a", "")]);
+        one[0].resolved.finding = ConsumerFinding::InvalidName;
+        let status = of(&one, 0, Some(&workload()), &sidecar(0, 0, 0));
+        assert_eq!(reason_of(&status, ACCEPTED), ("False", "InvalidName"));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod queues;
 mod quickstart;
 mod random_order;
 mod reach;
+mod reasons;
 mod restart;
 mod rights;
 mod stage;

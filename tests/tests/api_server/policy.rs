@@ -12,6 +12,7 @@ use crate::fixture::{APPLICATION, CONSUMER, QUEUE, until_condition, until_inject
 use crate::stage::{Stage, on_stage};
 
 const ONLY_INIT: &str = "nothing in pods but the init container capstan";
+const ONLY_HOOK: &str = "may change nothing in containers but a preStop hook that calls the sidecar";
 const ONLY_TEMPLATE: &str = "nothing in a workload but its pod template";
 const ONLY_NOTES: &str = "no annotations but those of capstan.dev/";
 const NO_LABELS: &str = "may not change labels, annotations, owners or finalizers";
@@ -44,7 +45,7 @@ async fn the_operators_account_changes_nothing_of_others_workloads() {
         let image = r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","image":"evil"}]}}}}"#;
         until("the policy is in force", SHORT, async || match patch(&client, namespace, image).await {
             Ok(_) => Err("an image could be changed".to_owned()),
-            Err(error) if error.contains(ONLY_INIT) => Ok(()),
+            Err(error) if error.contains(ONLY_HOOK) => Ok(()),
             Err(error) => panic!("{error}"),
         })
         .await;
@@ -59,9 +60,11 @@ async fn the_operators_account_changes_nothing_of_others_workloads() {
             (r#"{"spec":{"template":{"metadata":{"labels":{"a":"b"}}}}}"#, ONLY_NOTES),
             (r#"{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}"#, ONLY_NOTES),
             (r#"{"spec":{"template":{"metadata":{"annotations":{"example.com/revision":null}}}}}"#, ONLY_NOTES),
-            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","env":[{"name":"A","value":"b"}]}]}}}}"#, ONLY_INIT),
-            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"more","image":"evil"}]}}}}"#, ONLY_INIT),
-            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","lifecycle":{"preStop":{"sleep":{"seconds":1}}}}]}}}}"#, ONLY_INIT),
+            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","env":[{"name":"A","value":"b"}]}]}}}}"#, ONLY_HOOK),
+            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"more","image":"evil"}]}}}}"#, ONLY_HOOK),
+            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","lifecycle":{"preStop":{"sleep":{"seconds":1}}}}]}}}}"#, ONLY_HOOK),
+            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","lifecycle":{"preStop":{"httpGet":{"path":"/evil","port":1}}}}]}}}}"#, ONLY_HOOK),
+            (r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","lifecycle":{"postStart":{"exec":{"command":["evil"]}}}}]}}}}"#, ONLY_HOOK),
             (r#"{"spec":{"template":{"spec":{"volumes":[{"name":"root","hostPath":{"path":"/"}}]}}}}"#, ONLY_INIT),
             (r#"{"spec":{"template":{"spec":{"serviceAccountName":"admin"}}}}"#, ONLY_INIT),
             (r#"{"spec":{"template":{"spec":{"hostNetwork":true}}}}"#, ONLY_INIT),
@@ -76,6 +79,7 @@ async fn the_operators_account_changes_nothing_of_others_workloads() {
             r#"{"spec":{"template":{"spec":{"initContainers":[{"name":"capstan","image":"capstan/sidecar:next"}]}}}}"#,
             r#"{"spec":{"template":{"spec":{"initContainers":[{"name":"capstan","$patch":"delete"}]}}}}"#,
             r#"{"spec":{"template":{"metadata":{"annotations":{"capstan.dev/sidecar":"abc"}}}}}"#,
+            r#"{"spec":{"template":{"spec":{"containers":[{"name":"app","lifecycle":{"preStop":{"httpGet":{"path":"/quiesce","port":9798}}}}]}}}}"#,
         ] {
             patch(&client, namespace, change).await.unwrap_or_else(|error| panic!("{change}: {error}"));
         }

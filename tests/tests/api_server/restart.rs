@@ -104,6 +104,33 @@ async fn a_new_sidecar_image_waits_for_a_change_of_the_sidecar() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_sidecar_image_rolls_the_workloads_that_ask_for_it() {
+    on_stage("rolling", async |stage, namespace| {
+        let named = |text: &str, name: &str| text.replace("name: orders", &format!("name: {name}"));
+        let rolling = format!("{CONSUMER}  sidecar: {{updatePolicy: Rolling}}\n");
+        for name in ["one", "two", "three"] {
+            namespace.apply(&named(&[QUEUE, &rolling, APPLICATION].join("---"), name)).await;
+        }
+        namespace.apply(&[QUEUE, CONSUMER, APPLICATION].join("---")).await;
+        for name in ["one", "two", "three", "orders"] {
+            until_condition::<Consumer>(namespace, name, ("Ready", "True", "AsDeclared")).await;
+        }
+        stage.restart_operator(&[("CAPSTAN_SIDECAR_IMAGE", "capstan/sidecar:next")]).await;
+        for name in ["one", "two", "three"] {
+            namespace
+                .wait_for::<Deployment>(name, "has the new sidecar", e2e::cluster::SHORT, |deployment| {
+                    let image = image(deployment);
+                    if image == "capstan/sidecar:next" { Ok(()) } else { Err(image) }
+                })
+                .await;
+        }
+        let other = namespace.api::<Deployment>().get("orders").await.unwrap();
+        assert!(image(&other).ends_with(":0.1.0"), "it did not ask: {}", image(&other));
+    })
+    .await;
+}
+
 fn image(deployment: &Deployment) -> String {
     let containers = deployment.spec.template.spec.as_ref().unwrap().init_containers.iter().flatten();
     containers.into_iter().find(|container| container.name == "capstan").unwrap().image.clone().unwrap()

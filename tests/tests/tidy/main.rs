@@ -126,3 +126,34 @@ fn paths(document: &str, text: &str) -> Vec<PathBuf> {
         quoted.filter(|path| path.contains('/') && path.ends_with(".rs") && !path.contains(['{', '*', ' ']));
     links.chain(quoted.map(|path| root().join(path))).collect()
 }
+
+/// The text of a source file that only tests are made of.
+fn tests_of(file: &str, text: &str) -> String {
+    if file.starts_with("tests/tests/") || file.ends_with("/tests.rs") || file.contains("/tests/") {
+        return text.to_owned();
+    }
+    text.split_once("#[cfg(test)]").map(|(_, tests)| tests.to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn every_reason_of_a_condition_is_brought_about_by_a_test() {
+    let sources = sources();
+    let (_, text) = sources.iter().find(|(file, _)| file == "crds/src/condition.rs").unwrap();
+    let text = text.split("pub mod reason").nth(1).unwrap().split("cfg(test)").next().unwrap();
+    let reasons: Vec<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub const ")?.split_once(": &str = \""))
+        .map(|(name, rest)| (name, rest.split('"').next().unwrap()))
+        .collect();
+    assert!(reasons.len() > 40, "{reasons:?}");
+    let tests: String = sources
+        .iter()
+        .filter(|(file, _)| file != "crds/src/condition.rs")
+        .map(|(file, text)| tests_of(file, text))
+        .collect();
+    let is_missing = |(name, reason): &&(&str, &str)| {
+        !tests.contains(&format!("\"{reason}\"")) && !tests.contains(&format!("reason::{name}"))
+    };
+    let missing: Vec<_> = reasons.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "no test brings about {missing:?}");
+}

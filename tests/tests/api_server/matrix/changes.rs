@@ -10,53 +10,53 @@ pub(super) struct Change {
 }
 
 pub(super) const CHANGES: &[Change] = &[
-    Change { name: "nothing", text: "tier: back", new: "tier: back" },
-    Change { name: "image", text: "example.com/app:1", new: "example.com/app:2" },
+    Change { name: "case-nothing", text: "tier: back", new: "tier: back" },
+    Change { name: "case-image", text: "example.com/app:1", new: "example.com/app:2" },
     Change {
-        name: "variable",
+        name: "case-variable",
         text: "env: [{name: PORT, value: '8080'}]",
         new: "env: [{name: PORT, value: '1'}, {name: B, value: b}]",
     },
-    Change { name: "label", text: "tier: back", new: "tier: front" },
-    Change { name: "annotation", text: "example.com/revision: '7'", new: "example.com/revision: '8'" },
-    Change { name: "container", text: "- name: app\n", new: "- name: renamed\n" },
+    Change { name: "case-label", text: "tier: back", new: "tier: front" },
+    Change { name: "case-annotation", text: "example.com/revision: '7'", new: "example.com/revision: '8'" },
+    Change { name: "case-container", text: "- name: app\n", new: "- name: renamed\n" },
     Change {
-        name: "hook",
+        name: "case-hook",
         text: "image: example.com/app:1",
         new: "image: example.com/app:1\n        lifecycle: {preStop: {exec: {command: [sleep, '5']}}}",
     },
     Change {
-        name: "http-hook",
+        name: "case-http-hook",
         text: "image: example.com/app:1",
         new: "image: example.com/app:1\n        lifecycle: {preStop: {httpGet: {path: /stop, port: 8080}}}",
     },
     Change {
-        name: "another-init",
+        name: "case-another-init",
         text: "- {name: first, image: 'example.com/first:1'}",
         new: "- {name: first, image: 'example.com/first:1'}\n      - {name: second, image: 'example.com/second:1'}",
     },
     Change {
-        name: "last-init",
+        name: "case-last-init",
         text: "      initContainers:\n      - {name: first, image: 'example.com/first:1'}\n",
         new: "",
     },
     Change {
-        name: "last-volume",
+        name: "case-last-volume",
         text: "        volumeMounts: [{name: scratch, mountPath: /scratch}]\n      volumes: [{name: scratch, emptyDir: {}}]\n",
         new: "",
     },
     Change {
-        name: "grace",
+        name: "case-grace",
         text: "    spec:\n      initContainers",
         new: "    spec:\n      terminationGracePeriodSeconds: 60\n      initContainers",
     },
-    Change { name: "replicas", text: "replicas: 1", new: "replicas: 2" },
+    Change { name: "case-replicas", text: "replicas: 1", new: "replicas: 2" },
 ];
 
 impl Change {
     /// Whether it makes new pods.
     pub(super) fn changes_template(&self) -> bool {
-        !["nothing", "replicas"].contains(&self.name)
+        !["case-nothing", "case-replicas"].contains(&self.name)
     }
 
     /// The Deployment called `name`, before or after the change. It has a pod, and replaces it rather than waiting for the

@@ -8,6 +8,7 @@ use capstan_api::control::{BrokerState, Declaration};
 use tracing::info;
 
 use super::dereference::Scene;
+use super::fresh;
 use crate::context::Context;
 
 /// How long a broker may take to answer; it is asked again at the next look.
@@ -52,10 +53,15 @@ async fn try_declare(
     let state = answered(client.state()).await?;
     // A new and empty store has no revision, so it is told everything again.
     control.is_declared = state.revision == declaration.revision;
+    let checked = match control.is_declared {
+        true => Ok(()),
+        false => fresh::check(context, scene, &state, declaration).await,
+    };
     control.state = Some(state);
     if control.is_declared {
         return Ok(());
     }
+    checked?;
     let declared = answered(client.declare(declaration)).await?;
     info!(broker = %scene.key, queues = declaration.queues.len(), incarnation = declared.incarnation, "declared");
     let state = answered(client.state()).await?;

@@ -5,6 +5,7 @@ mod build;
 mod claim;
 mod control;
 mod dereference;
+mod fresh;
 #[cfg(test)]
 mod golden;
 mod network_policy;

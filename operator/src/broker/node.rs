@@ -193,6 +193,9 @@ mod tests {
             ("NotServing", true),
             "{message}"
         );
+        // Where nodes may not be looked at, too.
+        let (reason, message) = of(Some(&unbound(bound("ErrImagePull"))), None);
+        assert_eq!((reason, message.contains("ErrImagePull")), ("NotServing", true), "{message}");
         let (_, message) = of(Some(&bound("ContainerCreating")), Some(&ready));
         assert!(message.contains("connection refused"), "{message}");
     }

@@ -14,14 +14,14 @@ use kube::client::{Body, ClientBuilder, DynBody};
 use tokio::time::Instant;
 use tower::layer::layer_fn;
 use tower::{BoxError, Service};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::metrics::Metrics;
 use crate::request::Asked;
 
 /// Bytes of a refusal that are read; the API server's are far shorter.
 const REFUSAL_BYTES_MAX: usize = 256 << 10;
-/// A missing right is said this often.
+/// A missing right is said this often. One that the operator does without is said once.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 type Answer = Response<Box<DynBody>>;
@@ -91,19 +91,39 @@ impl Missing {
     }
 
     fn say(&self, asked: Asked, message: &str) {
-        self.metrics.forbidden(asked);
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.get(&asked).is_some_and(|at| at.elapsed() < SAID_AGAIN) {
+        let is_dispensable = asked.is_dispensable();
+        if !is_dispensable {
+            self.metrics.forbidden(asked);
+        }
+        if !self.is_due(asked, is_dispensable) {
             return;
         }
-        said.insert(asked, Instant::now());
         let Asked { verb, resource } = asked;
+        if is_dispensable {
+            info!(
+                verb,
+                resource,
+                refusal = message,
+                "the operator does without a right that it was not granted"
+            );
+            return;
+        }
         error!(
             verb,
             resource,
             refusal = message,
             "the operator's account lacks a right: upgrade the chart capstan, or grant it (docs/rights.md)"
         );
+    }
+
+    /// Whether it is to be said now.
+    fn is_due(&self, asked: Asked, is_dispensable: bool) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.get(&asked).is_some_and(|at| is_dispensable || at.elapsed() < SAID_AGAIN) {
+            return false;
+        }
+        said.insert(asked, Instant::now());
+        true
     }
 }
 
@@ -120,4 +140,48 @@ async fn read(mut body: Box<DynBody>) -> Result<Bytes, BoxError> {
 
 fn whole(body: Bytes) -> Box<DynBody> {
     Box::new(Full::new(body).map_err(|never| match never {}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(resource: &str, group: &str) -> String {
+        format!(
+            "it is forbidden: User \"u\" cannot get resource \"{resource}\" in API group \"{group}\" at the cluster scope"
+        )
+    }
+
+    fn asked(resource: &str, group: &str) -> Asked {
+        Asked::of_refusal(&refusal(resource, group)).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_right_that_is_needed_is_said_again_and_one_that_is_not_once() {
+        let missing = Missing { metrics: Arc::new(Metrics::new().unwrap()), said: Mutex::default() };
+        let (needed, other) = (asked("services", ""), asked("nodes", ""));
+        assert!(!needed.is_dispensable() && other.is_dispensable());
+        assert!(asked("storageclasses", "storage.k8s.io").is_dispensable());
+        let mut said = Vec::new();
+        for _ in 0..4 {
+            said.push([missing.is_due(needed, false), missing.is_due(other, true)]);
+            tokio::time::advance(SAID_AGAIN / 2).await;
+        }
+        assert_eq!(said, [[true, true], [false, false], [true, false], [false, false]]);
+    }
+
+    #[test]
+    fn what_the_operator_does_without_is_not_counted() {
+        let missing = Missing { metrics: Arc::new(Metrics::new().unwrap()), said: Mutex::default() };
+        for (resource, group) in [("services", ""), ("nodes", ""), ("storageclasses", "storage.k8s.io")] {
+            missing.say(asked(resource, group), &refusal(resource, group));
+        }
+        let (load, state) = (crate::work::Load::default(), crate::world::State::default());
+        let text = String::from_utf8(missing.metrics.write(&load, &state).unwrap()).unwrap();
+        let counted: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("capstan_operator_forbidden_total{") && !line.ends_with(" 0"))
+            .collect();
+        assert_eq!(counted, [r#"capstan_operator_forbidden_total{resource="services",verb="get"} 1"#]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::rights::RIGHTS;
+use crate::rights::{RIGHTS, Right, Scope};
 
 /// What is not among the operator's rights; one label for all of it.
 pub(crate) const OTHER: &str = "other";
@@ -42,13 +42,20 @@ impl Asked {
         Some(Self { verb, resource: known(group, resource, subresource) })
     }
 
-    /// Everything that the operator may ask for.
+    /// Everything that the operator may ask for and must not be refused.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let of = |right: &'static crate::rights::Right| {
-            let resources = right.resources.iter().map(|resource| name(right.group, resource));
-            resources.flat_map(|resource| right.verbs.iter().map(move |verb| Self { verb, resource }))
-        };
-        RIGHTS.iter().flat_map(of)
+        RIGHTS.iter().filter(|right| right.scope != Scope::Cluster).flat_map(Self::of_right)
+    }
+
+    /// Whether the operator does without, where it may not ask for this.
+    pub(crate) fn is_dispensable(self) -> bool {
+        let mut rights = RIGHTS.iter().filter(|right| right.scope == Scope::Cluster);
+        rights.any(|right| Self::of_right(right).any(|asked| asked == self))
+    }
+
+    fn of_right(right: &'static Right) -> impl Iterator<Item = Self> {
+        let resources = right.resources.iter().map(|resource| name(right.group, resource));
+        resources.flat_map(|resource| right.verbs.iter().map(move |verb| Self { verb, resource }))
     }
 }
 

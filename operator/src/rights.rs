@@ -217,8 +217,9 @@ pub fn document() -> String {
 
 const HEAD: &str = "<!-- Generated from operator/src/rights.rs by `cargo xtask generate`; do not edit. -->\n\n\
 # What the operator may do\n\n\
-It reads no Secrets, deletes nothing, and reads no pod's log or shell. Each line is used: a test takes every verb away in turn, and the operator says which one it misses, in\n\
-its log and in the metric `capstan_operator_forbidden_total`. `helm test capstan` asks the API server for all of them.\n";
+It reads no Secrets, and no pod's log or shell. It deletes nothing but a Broker's NetworkPolicy that is switched off, and a Broker's StatefulSet, without its pod, which it\n\
+makes anew around the pod when the volume grew. Each line is used: a test takes every verb away in turn, and the operator says which one it misses, in\n\
+its log and in the metric `capstan_operator_forbidden_total`; what it does without (outside of namespaces) its log says once. `helm test capstan` asks the API server for all of them.\n";
 
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();

@@ -99,31 +99,51 @@ async fn term(
     leader: &mut Leader,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    context.metrics.leader.set(1);
-    context.metrics.terms.inc();
+    let shown = Shown::active(&context.metrics);
     // What another operator did meanwhile is looked at, and what an earlier term left undone.
     all_units(&context.world.read(), None).into_iter().for_each(|unit| context.queue.add(unit));
-    tokio::select! {
-        () = mode::look_first(context) => {}
-        () = leader.inactive() => return Ok(()),
-    }
-    context.rollouts.adopt(&context.world.read(), &context.config.sidecar_image);
-    // Brokers first: their Consumers show whether the Queues are ready.
-    context.queue.sort();
     let mut workers = JoinSet::new();
-    for _ in 0..context.config.concurrency.max(1) {
-        workers.spawn(worker(Arc::clone(context)));
-    }
     let ended = tokio::select! {
         () = leader.inactive() => Ok(()),
         Some(ended) = tasks.join_next() => finished(ended),
-        Some(ended) = workers.join_next() => ended.map_err(Into::into),
-        () = mode::keep_looking(context) => Ok(()),
+        ended = act(context, &mut workers) => ended,
     };
-    context.metrics.leader.set(0);
+    drop(shown);
     workers.shutdown().await;
     context.queue.abandon();
     ended
+}
+
+/// Has everything worked on. Ends only if a worker does.
+async fn act(context: &Arc<Context>, workers: &mut JoinSet<()>) -> anyhow::Result<()> {
+    mode::look_first(context).await;
+    context.rollouts.adopt(&context.world.read(), &context.config.sidecar_image);
+    // Brokers first: their Consumers show whether the Queues are ready.
+    context.queue.sort();
+    for _ in 0..context.config.concurrency.max(1) {
+        workers.spawn(worker(Arc::clone(context)));
+    }
+    tokio::select! {
+        Some(ended) = workers.join_next() => ended.map_err(Into::into),
+        () = mode::keep_looking(context) => Ok(()),
+    }
+}
+
+/// That this operator is the active one, as its metrics show it: until it is dropped, however a term ends.
+struct Shown<'a>(&'a Metrics);
+
+impl<'a> Shown<'a> {
+    fn active(metrics: &'a Metrics) -> Self {
+        metrics.leader.set(1);
+        metrics.terms.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.leader.set(0);
+    }
 }
 
 fn finished(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {

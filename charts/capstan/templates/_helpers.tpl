@@ -70,7 +70,7 @@ capabilities:
 
 {{/* Variables of the operator that its checks have too. */}}
 {{- define "capstan.env" -}}
-{{- if ne .Values.injection.mode "Template" }}
+{{- if ne (include "capstan.injectionMode" .) "Template" }}
 - name: CAPSTAN_ADMISSION_POLICY
   value: {{ include "capstan.admissionPolicy" . }}
 {{- end }}

@@ -1,6 +1,17 @@
+{{/* How pods may get their sidecar. Without rights outside of namespaces the operator cannot see the policy, and there is none. */}}
+{{- define "capstan.injectionMode" -}}
+{{- if .Values.rbac.clusterScoped -}}
+{{- .Values.injection.mode -}}
+{{- else if eq .Values.injection.mode "Admission" -}}
+{{- fail "injection.mode is Admission, but rbac.clusterScoped is false, so the operator could not see the admission policy: set injection.mode to Auto or Template, or rbac.clusterScoped to true" -}}
+{{- else -}}
+Template
+{{- end -}}
+{{- end }}
+
 {{/* The version in which the cluster serves MutatingAdmissionPolicy; empty where sidecars go into pod templates. */}}
 {{- define "capstan.admissionVersion" -}}
-{{- if ne .Values.injection.mode "Template" }}
+{{- if ne (include "capstan.injectionMode" .) "Template" }}
 {{- if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
 v1
 {{- else if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy" -}}

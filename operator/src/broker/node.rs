@@ -34,7 +34,17 @@ async fn found(context: &Context, key: &Key) -> Result<(Option<Pod>, Option<Node
     let node = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
     let Some(node) = node else { return Ok((pod, None)) };
     let nodes: Api<Node> = Api::all(context.client.clone());
-    Ok((pod, bounded(nodes.get_opt(&node)).await?))
+    match bounded(nodes.get_opt(&node)).await {
+        // Who may not look at nodes tells of the pod alone.
+        Err(ApiError::Refused(_)) => Ok((pod.map(unbound), None)),
+        node => Ok((pod, node?)),
+    }
+}
+
+/// The pod as if it had no node: of that nothing is known.
+fn unbound(mut pod: Pod) -> Pod {
+    pod.spec.iter_mut().for_each(|spec| spec.node_name = None);
+    pod
 }
 
 /// What is to be said. Pure.
@@ -183,6 +193,9 @@ mod tests {
             ("NotServing", true),
             "{message}"
         );
+        // Where nodes may not be looked at, too.
+        let (reason, message) = of(Some(&unbound(bound("ErrImagePull"))), None);
+        assert_eq!((reason, message.contains("ErrImagePull")), ("NotServing", true), "{message}");
         let (_, message) = of(Some(&bound("ContainerCreating")), Some(&ready));
         assert!(message.contains("connection refused"), "{message}");
     }

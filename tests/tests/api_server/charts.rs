@@ -3,6 +3,8 @@
 use e2e::cluster::{Cluster, chart, tool};
 use serde_json::Value;
 
+use crate::stage::render;
+
 const HELMS: [&str; 2] = ["helm", "helm3"];
 /// Helm 3 takes an old one without a cluster.
 const VERSION: &str = "--kube-version=1.30.0";
@@ -28,6 +30,7 @@ async fn values_that_cannot_work_are_refused_by_name() {
         ("serviceAccount.name=1", "serviceAccount"),
         ("rbac.aggregate=yes", "aggregate"),
         ("rbac.clusterScoped=1", "clusterScoped"),
+        ("injection.mode=Admission,rbac.clusterScoped=false", "clusterScoped"),
         ("rbac.create=false", "create"),
         ("admissionPolicy.enabled=maybe", "admissionPolicy"),
         ("metrics.annotations=1", "annotations"),
@@ -108,6 +111,18 @@ async fn what_is_not_asked_for_is_not_there() {
             assert!(!plain.contains(&kind.to_owned()), "{plain:?}");
         }
         assert!(plain.contains(&"ValidatingAdmissionPolicy".to_owned()), "{plain:?}");
+        // An object of the cluster, and the operator's look at it.
+        let by = ["Auto", "Template"].map(|mode| format!("injection.mode={mode}"));
+        for (more, is_there) in [
+            (by[0].clone(), true),
+            (by[1].clone(), false),
+            (format!("{},rbac.clusterScoped=false", by[0]), false),
+        ] {
+            let text = render("capstan", "shop", &["--set", &more]).await;
+            for part in ["kind: MutatingAdmissionPolicy\n", "name: CAPSTAN_ADMISSION_POLICY"] {
+                assert_eq!(text.contains(part), is_there, "{more}: {part}");
+            }
+        }
         let other = "admissionPolicy.enabled=false,rbac.clusterScoped=false,rbac.aggregate=false,metrics.podMonitor.enabled=true,watchNamespaces={shop}";
         let other = kinds(&objects(helm, other).await);
         assert!(other.contains(&"PodMonitor".to_owned()), "{other:?}");

@@ -46,6 +46,10 @@ async fn namespaces_that_are_not_named_are_left_alone() {
         until_condition::<Consumer>(named, "orders", ("Ready", "True", "AsDeclared")).await;
         until_injected(named, "orders", true).await;
         assert!(operator.has_logged("whether the definitions are new enough is not known"));
+        // By the one right of the cluster that is asked for here.
+        let without = operator.log_of("the operator does without a right that it was not granted");
+        assert_eq!(without.len(), 1, "{without:?}");
+        assert_eq!(without[0]["resource"], "customresourcedefinitions.apiextensions.k8s.io");
         assert_eq!(operator.get("/readyz").await.unwrap().0, 200);
         let watched: Vec<_> = operator.log_of("watch interrupted");
         assert!(watched.iter().any(|said| said["namespace"] == later.name), "{watched:?}");

@@ -3,18 +3,20 @@
 use capstan_crds::Consumer;
 use e2e::cluster::{Namespace, SHORT, until};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::fixture::{APPLICATION, CONSUMER, QUEUE, until_condition, until_injected};
-use crate::stage::{Stage, on_stage};
+use crate::stage::{SYSTEM, Stage, on_stage};
 
 const ONLY_INIT: &str = "nothing in pods but the init container capstan";
-const ONLY_HOOK: &str = "may change nothing in containers but a preStop hook that calls the sidecar";
+const ONLY_HOOK: &str = "nothing in containers but a preStop hook that calls the sidecar";
 const ONLY_TEMPLATE: &str = "nothing in a workload but its pod template";
 const ONLY_NOTES: &str = "no annotations but those of capstan.dev/";
+const ONLY_BROKERS: &str = "creates and deletes no workloads but the StatefulSets of its Brokers";
 const NO_LABELS: &str = "may not change labels, annotations, owners or finalizers";
 
 /// A client with the operator's account.
@@ -86,6 +88,7 @@ async fn the_operators_account_changes_nothing_of_others_workloads() {
         // Everybody else may do as before.
         patch(&stage.cluster.client, namespace, image).await.unwrap();
         create(&client, namespace).await;
+        delete(&client, namespace).await;
     })
     .await;
 }
@@ -112,8 +115,52 @@ async fn create(client: &Client, namespace: &Namespace) {
         let created = api.create(&params, &set).await;
         assert_eq!(created.is_ok(), is_allowed, "{owners}: {created:?}");
         if let Err(error) = created {
-            let complaint = "creates no workloads but the StatefulSets of its Brokers";
-            assert!(error.to_string().contains(complaint), "{error}");
+            assert!(error.to_string().contains(ONLY_BROKERS), "{error}");
         }
     }
+}
+
+const USERS_SET: &str = "apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: theirs}
+spec:
+  replicas: 0
+  serviceName: theirs
+  selector: {matchLabels: {app: theirs}}
+  template:
+    metadata: {labels: {app: theirs}}
+    spec: {containers: [{name: app, image: app}]}
+";
+
+/// It deletes StatefulSets, but only a Broker's.
+async fn delete(client: &Client, namespace: &Namespace) {
+    namespace.apply(USERS_SET).await;
+    let params = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace.name);
+    let error = sets.delete("theirs", &params).await.expect_err("a user's").to_string();
+    assert!(error.contains(ONLY_BROKERS), "{error}");
+    sets.delete("capstan-default", &params).await.expect("a Broker's");
+    // Deployments it may not delete by its role; nor if it had the right.
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace.name);
+    let error = deployments.delete("orders", &params).await.expect_err("no such right").to_string();
+    assert!(error.contains("cannot delete resource"), "{error}");
+    let role = json!({"metadata": {"name": "more"},
+        "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["delete"]}]});
+    let binding = json!({"metadata": {"name": "more"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "more"},
+        "subjects": [{"kind": "ServiceAccount", "name": "capstan", "namespace": SYSTEM}]});
+    let (role, binding): (Role, RoleBinding) =
+        (serde_json::from_value(role).unwrap(), serde_json::from_value(binding).unwrap());
+    namespace.api::<Role>().create(&PostParams::default(), &role).await.unwrap();
+    namespace.api::<RoleBinding>().create(&PostParams::default(), &binding).await.unwrap();
+    until("the policy refuses what the role allows", SHORT, async || {
+        match deployments.delete("orders", &params).await {
+            Ok(_) => panic!("a user's Deployment could be deleted"),
+            Err(error) if error.to_string().contains(ONLY_BROKERS) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+    // Everybody else may do as before.
+    namespace.api::<StatefulSet>().delete("theirs", &params).await.unwrap();
 }

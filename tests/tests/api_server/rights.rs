@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::fixture::{APPLICATION, CONSUMER, QUEUE, until_condition};
-use crate::stage::{Operator, Stage, on_stage, render};
+use crate::stage::{BY_ADMISSION, Operator, Stage, on_stage, render};
 
 /// Operators at once.
 const AT_ONCE: usize = 6;
@@ -53,9 +53,11 @@ async fn roles(release: &str, namespace: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Those of namespaces: it does without the others, which a role for the cluster has.
 async fn all_rights() -> BTreeSet<Right> {
     let roles = roles("capstan", "shop").await;
-    let rules = roles.iter().flat_map(|role| role["rules"].as_array().into_iter().flatten());
+    let of_namespaces = roles.iter().filter(|role| role["kind"] == "Role");
+    let rules = of_namespaces.flat_map(|role| role["rules"].as_array().into_iter().flatten());
     rules.flat_map(rights_of).collect()
 }
 
@@ -131,6 +133,45 @@ async fn without(stage: &Stage, right: Right) {
     let delete =
         ["delete", "clusterrole,clusterrolebinding", &format!("{name}-capstan"), "--ignore-not-found"];
     tool::run("kubectl", &delete).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_does_without_is_said_but_is_no_alarm() {
+    on_stage("dispensable", async |stage, namespace| {
+        stage.operator.stop();
+        let name = &namespace.name;
+        let watch = format!("--set=watchNamespaces={{{name}}},rbac.clusterScoped=false");
+        let roles = render(name, name, &["--show-only=templates/rbac.yaml", &watch]).await;
+        namespace.apply(&roles).await;
+        let account = format!("system:serviceaccount:{name}:{name}-capstan");
+        let mut operator = stage
+            .another_operator(&[
+                ("KUBECONFIG", &stage.kubeconfig_as(&account).await),
+                ("CAPSTAN_WATCH_NAMESPACES", name),
+                ("CAPSTAN_LEASE_NAMESPACE", name),
+                ("CAPSTAN_POD", "only"),
+                // As of a chart before.
+                BY_ADMISSION,
+            ])
+            .await;
+        namespace.apply(&[QUEUE, CONSUMER, APPLICATION].join("---")).await;
+        until_condition::<Consumer>(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
+        let said = operator.log_of("the operator does without a right that it was not granted");
+        let resources: Vec<&str> = said.iter().filter_map(|said| said["resource"].as_str()).collect();
+        assert_eq!(
+            resources,
+            [
+                "customresourcedefinitions.apiextensions.k8s.io",
+                "mutatingadmissionpolicies.admissionregistration.k8s.io",
+                "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
+            ],
+            "each once"
+        );
+        assert_eq!(missing(&operator).await.unwrap(), BTreeSet::new());
+        assert!(operator.lacks().is_empty(), "{:?}", operator.lacks());
+        operator.stop();
+    })
+    .await;
 }
 
 /// What an operator was refused, by its metrics.

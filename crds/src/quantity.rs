@@ -18,6 +18,8 @@ const QUANTITY_PATTERN: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMG
 /// Whole and fractional numbers of bytes; no milli-bytes.
 const SIZE_PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
 const LENGTH_MAX: usize = 24;
+/// From here on a number of bytes has more digits than the pattern takes.
+const BYTES_MAX: u64 = 1_000_000_000_000_000;
 
 /// Why a text is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +44,30 @@ impl ByteSize {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         bytes(&self.0).unwrap_or(0)
+    }
+
+    /// The size that a quantity of the API server says, in any form in which Kubernetes writes one: `2254857830400m` for
+    /// 2.1Gi. What people do not write becomes a number of bytes, a fraction of a byte rounded up. None: it is no size.
+    #[must_use]
+    pub fn of_quantity(text: &str) -> Option<Self> {
+        if bytes(text).is_some() {
+            return Some(Self(text.to_owned()));
+        }
+        Some(Self::in_bytes(quantity_bytes(text)?))
+    }
+
+    /// As it was written where that is a whole number of bytes, otherwise rounded up to one: Kubernetes writes a fraction
+    /// of a byte as milli-bytes (`2.1Gi` as `2254857830400m`), and drivers round it, each in its way.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        match millis(&self.0) {
+            Some(millis) if millis % 1000 != 0 => Self::in_bytes(self.bytes()),
+            _ => self.clone(),
+        }
+    }
+
+    fn in_bytes(bytes: u64) -> Self {
+        Self(if bytes < BYTES_MAX { bytes.to_string() } else { format!("{}Mi", bytes.div_ceil(1 << 20)) })
     }
 
     /// A size as people read it: at most one decimal, in the largest binary unit.
@@ -77,6 +103,11 @@ const BINARY: [&str; 6] = ["", "Ki", "Mi", "Gi", "Ti", "Pi"];
 const DECIMAL: [&str; 6] = ["", "k", "M", "G", "T", "P"];
 
 fn bytes(text: &str) -> Option<u64> {
+    u64::try_from(millis(text)?.div_ceil(1000)).ok().or(Some(u64::MAX))
+}
+
+/// In thousandths of a byte.
+fn millis(text: &str) -> Option<u128> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let factor = match (BINARY.iter().position(|s| *s == suffix), DECIMAL.iter().position(|s| *s == suffix)) {
@@ -89,7 +120,45 @@ fn bytes(text: &str) -> Option<u64> {
         return None;
     }
     let thousandths = whole.parse::<u128>().ok()? * 1000 + format!("{fraction:0<3}").parse::<u128>().ok()?;
-    u64::try_from((thousandths * factor).div_ceil(1000)).ok().or(Some(u64::MAX))
+    Some(thousandths * factor)
+}
+
+/// Most digits of a number, and most powers of ten, that are read: more than a u64 has.
+const DIGITS_MAX: usize = 20;
+/// Fractions of a unit, as powers of ten.
+const FRACTIONS: [(&str, i32); 3] = [("n", -9), ("u", -6), ("m", -3)];
+
+/// The bytes of any quantity that is not negative, rounded up; none where they are no u64.
+fn quantity_bytes(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (binary, decimal) = power(suffix)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    if whole.len() > DIGITS_MAX || fraction.len() > DIGITS_MAX {
+        return None;
+    }
+    let power = decimal.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let number = digits.parse::<u128>().ok()?.checked_mul(1024_u128.checked_pow(binary)?)?;
+    let ten = 10_u128.checked_pow(power.unsigned_abs())?;
+    let bytes = if power < 0 { number.div_ceil(ten) } else { number.checked_mul(ten)? };
+    u64::try_from(bytes).ok()
+}
+
+/// The powers of 1024 and of ten that a suffix stands for.
+fn power(suffix: &str) -> Option<(u32, i32)> {
+    let position = |units: &[&str]| units.iter().position(|unit| *unit == suffix).map(|at| at as u32);
+    if let Some(power) = position(&BINARY).or_else(|| (suffix == "Ei").then_some(6)) {
+        return Some((power, 0));
+    }
+    if let Some(power) = position(&DECIMAL).or_else(|| (suffix == "E").then_some(6)) {
+        return Some((0, 3 * i32::try_from(power).ok()?));
+    }
+    if let Some((_, power)) = FRACTIONS.iter().find(|(unit, _)| *unit == suffix) {
+        return Some((0, *power));
+    }
+    let exponent = suffix.strip_prefix(['e', 'E'])?;
+    Some((0, exponent.parse().ok()?))
 }
 
 impl TryFrom<String> for ByteSize {
@@ -196,6 +265,55 @@ mod tests {
         }
         let numbers: Vec<ByteSize> = serde_json::from_str("[1024, \"1Ki\"]").unwrap();
         assert_eq!(numbers[0].bytes(), numbers[1].bytes());
+    }
+
+    #[test]
+    fn reads_what_the_api_server_makes_of_sizes() {
+        for (text, read) in [
+            ("10Gi", "10Gi"),
+            ("2254857830400m", "2254857831"),
+            ("1000m", "1"),
+            ("1m", "1"),
+            ("2500000u", "3"),
+            ("1n", "1"),
+            ("1e9", "1000000000"),
+            ("12E6", "12000000"),
+            ("5e-1", "1"),
+            (".5Gi", "536870912"),
+            ("2.Gi", "2147483648"),
+            ("1Ei", "1099511627776Mi"),
+            ("1E", "953674316407Mi"),
+            ("1.23456Ki", "1265"),
+        ] {
+            let size = ByteSize::of_quantity(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(size.as_str(), read, "{text}");
+            assert!(ByteSize::try_from(read.to_owned()).is_ok(), "{read}");
+        }
+        for bad in [
+            "",
+            ".",
+            "Gi",
+            "-1",
+            "1KB",
+            "1 Gi",
+            "1e",
+            "1e99",
+            "1e-2147483648",
+            "1.5e-2147483648",
+            "99Ei",
+            "1.2.3",
+        ] {
+            assert_eq!(ByteSize::of_quantity(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_of_a_byte_is_rounded_up() {
+        for (text, whole) in
+            [("1.5Gi", "1.5Gi"), ("2.1Gi", "2254857831"), ("0.1", "1"), ("7", "7"), ("1.1Pi", "1181116007Mi")]
+        {
+            assert_eq!(ByteSize::try_from(text.to_owned()).unwrap().whole().as_str(), whole, "{text}");
+        }
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub(crate) fn immutable(field: &str, remedy: &str) -> Value {
     json!([rule("self == oldSelf", &format!("{field} is immutable; {remedy}"))])
 }
 
-/// A quantity that is not too small and never shrinks.
+/// A quantity that is not too small and never shrinks. None asks for whole bytes: to the API server's `isInteger`, 1.5Gi
+/// is no integer either.
 pub(crate) fn growing_size(field: &str, least: &str) -> Value {
     json!([
         rule(

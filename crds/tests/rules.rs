@@ -49,6 +49,8 @@ fn good_objects_are_accepted() {
         ),
         broker(""),
         broker("replicas: 1, storage: {size: 1Gi, className: fast, volumes: Delete}"),
+        broker("storage: {size: 2.1Gi}"),
+        broker("storage: {size: 2147483648}"),
         broker("storage: {accessMode: ReadWriteOnce, reservePercent: 5}, networkPolicy: {enabled: false}"),
         broker(
             "networkPolicy: {from: [{ipBlock: {cidr: 10.0.0.0/8}}, {namespaceSelector: {}}], adminFrom: [{podSelector: {}, namespaceSelector: {}}]}",

@@ -42,6 +42,24 @@ pub(super) async fn apply(
     volume: &Volume,
     decision: &Decision,
 ) -> Result<(), ApiError> {
+    match all(context, scene, broker, volume, decision).await {
+        Ok(policy) => policy,
+        Err(error) => {
+            // A turn that came to nothing is the next one's.
+            context.upgrades.forget(&scene.key);
+            Err(error)
+        }
+    }
+}
+
+/// Applies all objects; within, what became of the one that no broker needs to run.
+async fn all(
+    context: &Context,
+    scene: &Scene,
+    broker: &Broker,
+    volume: &Volume,
+    decision: &Decision,
+) -> Result<Result<(), ApiError>, ApiError> {
     let pull_secrets = pull_secrets(context, scene, broker).await?;
     let findings = Findings {
         claim: volume.template.clone(),
@@ -52,12 +70,8 @@ pub(super) async fn apply(
     let objects = build(broker, &context.config, &findings);
     // A policy that is refused keeps no broker from running.
     let policy = network_policy(context, scene, objects.network_policy.as_ref()).await;
-    if let Err(error) = needed(context, scene, volume, &objects, pull_secrets.is_some()).await {
-        // A turn that came to nothing is the next one's.
-        context.upgrades.forget(&scene.key);
-        return Err(error);
-    }
-    policy
+    needed(context, scene, volume, &objects, pull_secrets.is_some()).await?;
+    Ok(policy)
 }
 
 /// Applies what a broker cannot run without.

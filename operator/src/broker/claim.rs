@@ -16,7 +16,7 @@ pub(super) struct Claim {
     pub(super) name: String,
     pub(super) uid: String,
     pub(super) created: Option<Timestamp>,
-    /// What it asks for; none when that is no size as people write it.
+    /// What it asks for; none when that is no size.
     pub(super) size: Option<ByteSize>,
     /// What its volume has.
     pub(super) capacity: Option<ByteSize>,
@@ -54,7 +54,7 @@ impl From<&PersistentVolumeClaim> for Claim {
 }
 
 fn storage(amounts: Option<&std::collections::BTreeMap<String, Quantity>>) -> Option<ByteSize> {
-    ByteSize::try_from(amounts?.get("storage")?.0.clone()).ok()
+    ByteSize::of_quantity(&amounts?.get("storage")?.0)
 }
 
 impl Claim {
@@ -139,7 +139,10 @@ pub(super) struct Template {
 impl Template {
     /// Of a Broker that has neither StatefulSet nor claim.
     pub(super) fn new(storage: &Storage) -> Self {
-        Self { size: storage.size.as_str().to_owned(), access_mode: storage.access_mode.as_str().to_owned() }
+        Self {
+            size: storage.size.whole().as_str().to_owned(),
+            access_mode: storage.access_mode.as_str().to_owned(),
+        }
     }
 
     /// As the StatefulSet has it.
@@ -160,8 +163,9 @@ impl Template {
     ) -> Self {
         let new = Self::new(storage);
         let known = set.map(|set| Self::of_set(set, storage));
+        // What cannot be read is no reason to make the StatefulSet anew, which would not end.
         let is_large_too = |known: &&Self| {
-            ByteSize::try_from(known.size.clone()).is_ok_and(|size| size.bytes() >= storage.size.bytes())
+            ByteSize::of_quantity(&known.size).is_none_or(|size| size.bytes() >= storage.size.bytes())
         };
         let size = match known.as_ref().filter(|known| !is_large || is_large_too(known)) {
             Some(known) => known.size.clone(),
@@ -267,8 +271,31 @@ mod tests {
         );
         let same = set("20480Mi", "ReadWriteOncePod");
         assert_eq!(of(Some(&same), None, true), template("20480Mi", "ReadWriteOncePod"), "as it was written");
+        for odd in ["21474836480000m", "20Gibi"].map(|odd| set(odd, "ReadWriteOncePod")) {
+            let wanted = Template::wanted(&wanted, Some(&odd), None, true);
+            assert_eq!(Some(wanted.size), odd.size, "as Kubernetes writes it");
+        }
         let large = set("30Gi", "ReadWriteOncePod");
         assert_eq!(of(Some(&large), None, true), template("30Gi", "ReadWriteOncePod"), "never smaller");
+    }
+
+    #[test]
+    fn a_size_that_is_no_whole_number_of_bytes_is_what_kubernetes_makes_of_it() {
+        let wanted = storage("{size: 2.1Gi}");
+        assert_eq!(Template::new(&wanted).size, "2254857831");
+        // As an operator before this one had it written.
+        let set = set("2254857830400m", "ReadWriteOncePod");
+        let claim = claim(
+            "ReadWriteOncePod",
+            "2254857830400m",
+            "{phase: Bound, capacity: {storage: 2254857830400m}}",
+        );
+        assert!(!claim.is_small(&wanted.size));
+        assert_eq!(claim.growth(&wanted.size), Growth::Done);
+        assert_eq!(
+            Template::wanted(&wanted, Some(&set), Some(&claim), true),
+            Template::of_set(&set, &wanted)
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod build;
 mod claim;
 mod control;
 mod dereference;
+mod failure;
 mod fresh;
 #[cfg(test)]
 mod golden;
@@ -28,6 +29,7 @@ pub(crate) use self::rollout::Upgrades;
 
 use self::control::Control;
 use self::dereference::{Scene, dereference};
+use self::failure::Failure;
 use self::rollout::Decision;
 use self::status::Looks;
 use self::volume::Volume;
@@ -81,34 +83,33 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
         None => match create_default(context, scene).await? {
             Ok(broker) => Arc::new(broker),
             Err(found) => {
+                // While Queues name it, it is not unused, and would keep a turn that nobody takes.
+                context.upgrades.forget(&scene.key);
                 queue::write_all(context, scene, &found, &Control::unasked()).await?;
                 // A Broker that comes is an event; this is for one that could not be created.
                 return Ok(if found == Found::Missing { Outcome::Done } else { Outcome::Again(COMING) });
             }
         },
     };
-    let volume = volume::look(context, scene, &broker).await?;
-    let decision = decide(context, scene, &broker, &volume);
-    let refused = match apply::apply(context, scene, &broker, &volume, &decision).await {
-        Ok(()) => None,
-        Err(ApiError::Refused(text)) => Some(text),
-        Err(error) => return Err(error),
-    };
-    tell_adoption(context, scene, &broker, &volume);
-    create_dead_letter_queues(context, scene).await?;
+    let mut failure = Failure::default();
+    let Made { refused, decision, volume, problem } = make(context, scene, &broker, &mut failure).await?;
+    failure.keep(create_dead_letter_queues(context, scene).await)?;
     let control = control::declare(context, scene).await;
     tell_consumers(context, scene, &control);
     let found = Found::Exists { refused };
-    queue::write_all(context, scene, &found, &control).await?;
+    failure.keep(queue::write_all(context, scene, &found, &control).await)?;
     let looks = Looks {
         outage: match &control.state {
             Some(_) => None,
             None => {
-                Some(node::look(context, scene, control.problem.as_deref().unwrap_or("not asked yet")).await)
+                // What was not made does not answer either.
+                let problem = problem.as_deref().or(control.problem.as_deref());
+                Some(node::look(context, scene, problem.unwrap_or("not asked yet")).await)
             }
         },
         updated: rollout::verdict(&decision, scene.stateful_set.as_deref(), crate::status::now().0),
         volume,
+        is_applied: problem.is_none(),
         lost: queue::lost::of_broker(
             &broker,
             scene.queues.iter().map(AsRef::as_ref),
@@ -116,8 +117,42 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
             &crate::status::now(),
         ),
     };
-    status::write(context, &broker, &found, &control, &looks).await?;
+    failure.keep(status::write(context, &broker, &found, &control, &looks).await)?;
+    failure.finish()?;
     Ok(Outcome::Again(Duration::from_millis(context.config.poll_ms.max(1))))
+}
+
+/// What became of a Broker's objects.
+struct Made {
+    volume: Volume,
+    decision: Decision,
+    /// The API server refused one, with this text.
+    refused: Option<String>,
+    /// One could not be made, for now.
+    problem: Option<String>,
+}
+
+/// Makes a Broker's objects, as far as the API server lets it.
+async fn make(
+    context: &Context,
+    scene: &Scene,
+    broker: &Broker,
+    failure: &mut Failure,
+) -> Result<Made, ApiError> {
+    let looked = failure.keep(volume::look(context, scene, broker).await)?;
+    // A StatefulSet is made by what the claim says, which nobody knows then.
+    let is_known = looked.is_some() || scene.stateful_set.is_some();
+    let volume = looked.unwrap_or_else(|| volume::unchanged(scene, broker, None));
+    let decision = decide(context, scene, broker, &volume);
+    let mut refused = None;
+    if is_known {
+        match apply::apply(context, scene, broker, &volume, &decision).await {
+            Err(ApiError::Refused(text)) => refused = Some(text),
+            applied => _ = failure.keep(applied)?,
+        }
+        tell_adoption(context, scene, broker, &volume);
+    }
+    Ok(Made { problem: failure.text(), volume, decision, refused })
 }
 
 /// Whether the broker served at the last look.

@@ -13,10 +13,18 @@ use crate::condition::Verdict;
 use crate::context::Context;
 use crate::names::names;
 
+/// The node that a pod is bound to.
+enum Bound {
+    Known(Box<Node>),
+    Gone,
+    /// Nobody may look, or it could not be looked at: what the pod says must do.
+    Unknown,
+}
+
 /// Looks at the pod and its node. `problem` is what happened when the broker was asked.
 pub(super) async fn look(context: &Context, scene: &Scene, problem: &str) -> Verdict {
     match found(context, &scene.key).await {
-        Ok((pod, node)) => verdict(&scene.key, pod.as_ref(), node.as_ref(), problem),
+        Ok((pod, node)) => verdict(&scene.key, pod.as_ref(), &node, problem),
         Err(error) => {
             debug!(broker = %scene.key, %error, "its pod could not be looked at");
             silent(&scene.key, problem)
@@ -24,35 +32,38 @@ pub(super) async fn look(context: &Context, scene: &Scene, problem: &str) -> Ver
     }
 }
 
-/// The pod, and the node that it is bound to: none when the node is gone.
-async fn found(context: &Context, key: &Key) -> Result<(Option<Pod>, Option<Node>), ApiError> {
+/// The pod, and the node that it is bound to.
+async fn found(context: &Context, key: &Key) -> Result<(Option<Pod>, Bound), ApiError> {
     let names = names(&key.name);
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let params = ListParams::default().labels(&format!("{}={}", label::BROKER, key.name)).limit(10);
     let pods = bounded(pods.list(&params)).await?;
     let pod = pods.into_iter().find(|pod| pod.name_any() == names.pod);
     let node = pod.as_ref().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-    let Some(node) = node else { return Ok((pod, None)) };
+    let Some(name) = node else { return Ok((pod, Bound::Unknown)) };
     let nodes: Api<Node> = Api::all(context.client.clone());
-    match bounded(nodes.get_opt(&node)).await {
-        // Who may not look at nodes tells of the pod alone.
-        Err(ApiError::Refused(_)) => Ok((pod.map(unbound), None)),
-        node => Ok((pod, node?)),
-    }
-}
-
-/// The pod as if it had no node: of that nothing is known.
-fn unbound(mut pod: Pod) -> Pod {
-    pod.spec.iter_mut().for_each(|spec| spec.node_name = None);
-    pod
+    let node = match bounded(nodes.get_opt(&name)).await {
+        Ok(Some(node)) => Bound::Known(Box::new(node)),
+        Ok(None) => Bound::Gone,
+        // Without rights in the cluster nobody may look at nodes.
+        Err(error) => {
+            debug!(broker = %key, node = name, %error, "its node could not be looked at");
+            Bound::Unknown
+        }
+    };
+    Ok((pod, node))
 }
 
 /// What is to be said. Pure.
-fn verdict(key: &Key, pod: Option<&Pod>, node: Option<&Node>, problem: &str) -> Verdict {
+fn verdict(key: &Key, pod: Option<&Pod>, node: &Bound, problem: &str) -> Verdict {
     let Some(pod) = pod else { return silent(key, problem) };
     let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    match on.map(|name| (name, node.map(lost))) {
-        Some((name, None)) => Verdict::no(
+    let lost = match node {
+        Bound::Known(node) => lost(node),
+        Bound::Gone | Bound::Unknown => None,
+    };
+    match (on, node, lost) {
+        (Some(name), Bound::Gone, _) => Verdict::no(
             reason::NODE_LOST,
             format!(
                 "node {name} of pod {} is gone from the cluster. Kubernetes removes the pod within some minutes, and another node \
@@ -60,7 +71,7 @@ fn verdict(key: &Key, pod: Option<&Pod>, node: Option<&Node>, problem: &str) -> 
                 pod.name_any()
             ),
         ),
-        Some((name, Some(Some(state)))) => node_lost(key, pod, name, &state),
+        (Some(name), _, Some(state)) => node_lost(key, pod, name, &state),
         _ => match ailment(pod) {
             Some(ailment) => {
                 Verdict::no(reason::NOT_SERVING, format!("pod {} does not run: {ailment}", pod.name_any()))
@@ -140,14 +151,14 @@ mod tests {
         serde_yaml::from_str(&yaml).unwrap()
     }
 
-    fn node(status: &str) -> Node {
+    fn node(status: &str) -> Bound {
         let condition =
             format!("{{type: Ready, status: '{status}', lastTransitionTime: '2026-01-01T00:00:00Z'}}");
-        serde_yaml::from_str(&format!("{{metadata: {{name: n1}}, status: {{conditions: [{condition}]}}}}"))
-            .unwrap()
+        let yaml = format!("{{metadata: {{name: n1}}, status: {{conditions: [{condition}]}}}}");
+        Bound::Known(serde_yaml::from_str(&yaml).unwrap())
     }
 
-    fn of(pod: Option<&Pod>, node: Option<&Node>) -> (&'static str, String) {
+    fn of(pod: Option<&Pod>, node: &Bound) -> (&'static str, String) {
         let verdict = verdict(&Key::new("shop", "main"), pod, node, "connection refused");
         assert!(!verdict.holds);
         assert!(verdict.message.len() <= 1024, "it would be cut: {}", verdict.message);
@@ -158,7 +169,7 @@ mod tests {
     fn a_lost_node_is_said_with_the_commands_to_run() {
         let bound = pod("{nodeName: n1, containers: []}", "{}");
         for status in ["False", "Unknown"] {
-            let (reason, message) = of(Some(&bound), Some(&node(status)));
+            let (reason, message) = of(Some(&bound), &node(status));
             assert_eq!(reason, "NodeLost");
             for part in [
                 "not ready since 2026-01-01T00:00:00Z",
@@ -169,7 +180,7 @@ mod tests {
                 assert!(message.contains(part), "{part:?} is not in {message}");
             }
         }
-        let (reason, message) = of(Some(&bound), None);
+        let (reason, message) = of(Some(&bound), &Bound::Gone);
         assert_eq!(reason, "NodeLost");
         assert!(message.contains("node n1") && !message.contains("kubectl"), "{message}");
     }
@@ -178,7 +189,7 @@ mod tests {
     fn a_pod_that_does_not_run_says_why() {
         let ready = node("True");
         let unscheduled = "{conditions: [{type: PodScheduled, status: 'False', message: unbound claim}]}";
-        let (reason, message) = of(Some(&pod("{containers: []}", unscheduled)), None);
+        let (reason, message) = of(Some(&pod("{containers: []}", unscheduled)), &Bound::Unknown);
         assert_eq!((reason, message.contains("unbound claim")), ("NotServing", true), "{message}");
         let container = |reason: &str| {
             format!(
@@ -187,22 +198,22 @@ mod tests {
             )
         };
         let bound = |reason: &str| pod("{nodeName: n1, containers: []}", &container(reason));
-        let (reason, message) = of(Some(&bound("ErrImagePull")), Some(&ready));
-        assert_eq!(
-            (reason, message.contains("ErrImagePull: no such image")),
-            ("NotServing", true),
-            "{message}"
-        );
-        // Where nodes may not be looked at, too.
-        let (reason, message) = of(Some(&unbound(bound("ErrImagePull"))), None);
-        assert_eq!((reason, message.contains("ErrImagePull")), ("NotServing", true), "{message}");
-        let (_, message) = of(Some(&bound("ContainerCreating")), Some(&ready));
-        assert!(message.contains("connection refused"), "{message}");
+        // Without the right to look at nodes, too.
+        for node in [ready, Bound::Unknown] {
+            let (reason, message) = of(Some(&bound("ErrImagePull")), &node);
+            assert_eq!(
+                (reason, message.contains("ErrImagePull: no such image")),
+                ("NotServing", true),
+                "{message}"
+            );
+            let (reason, message) = of(Some(&bound("ContainerCreating")), &node);
+            assert_eq!((reason, message.contains("connection refused")), ("NotServing", true), "{message}");
+        }
     }
 
     #[test]
     fn without_a_pod_the_answer_is_said() {
-        let (reason, message) = of(None, None);
+        let (reason, message) = of(None, &Bound::Unknown);
         assert_eq!(reason, "NotServing");
         assert!(message.contains("capstan-main-0") && message.contains("connection refused"));
     }

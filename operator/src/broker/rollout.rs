@@ -132,7 +132,11 @@ pub(super) fn verdict(decision: &Decision, known: Option<&Set>, now: Timestamp) 
             )
         };
     }
-    let is_behind = known.is_some_and(|known| known.is_observed && known.updated < known.current);
+    // A pod that moves to another node is not counted as updated either, while no template has changed.
+    let is_behind = known.is_some_and(|known| {
+        let is_outdated = known.broker.as_ref().is_some_and(|set| set.is_outdated);
+        is_outdated && known.is_observed && known.updated < known.current
+    });
     if decision.hold.upgrading_since.is_some() || is_behind {
         return Verdict::no(reason::UPGRADING, "its pod is restarted for a changed template");
     }
@@ -366,7 +370,10 @@ mod tests {
         let stopped = verdict(&waits("2025-12-31T00:00:00Z"), Some(&known), now());
         assert_eq!(stopped.reason, "UpgradeStopped");
         assert!(verdict(&Decision::default(), Some(&known), now()).holds);
-        let behind = with(&known, |workload| workload.updated = 0);
+        let moving = with(&known, |workload| workload.updated = 0);
+        assert!(verdict(&Decision::default(), Some(&moving), now()).holds, "to another node");
+        let outdated = settled(BrokerSet { is_outdated: true, ..applied("t", "v", 1) });
+        let behind = with(&outdated, |workload| workload.updated = 0);
         assert_eq!(verdict(&Decision::default(), Some(&behind), now()).reason, "Upgrading");
     }
 }

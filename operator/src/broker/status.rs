@@ -27,6 +27,8 @@ const USE_STEP: u64 = 100;
 #[derive(Debug, Clone)]
 pub(super) struct Looks {
     pub(super) volume: Volume,
+    /// Whether its objects are as its spec has them, or are refused for good; otherwise the status is of the spec before.
+    pub(super) is_applied: bool,
     /// Whether its pod is as this version makes it.
     pub(super) updated: Verdict,
     /// Why it does not answer, when it does not.
@@ -64,19 +66,19 @@ fn status(
 ) -> BrokerStatus {
     let key = Key::of(&broker.metadata);
     let state = control.state.as_ref();
+    let generation = if looks.is_applied { broker.metadata.generation } else { old.observed_generation };
     let available = looks.outage.clone().unwrap_or_else(|| serving(looks.lost.as_ref()));
     let growth = looks.volume.growth.as_ref();
     let ready = ready(found, control, &available, growth.or(refused(old).as_ref()));
-    let conditions = Conditions::new(&old.conditions, broker.metadata.generation, now)
-        .set(READY, &ready)
-        .set(AVAILABLE, &available);
+    let conditions =
+        Conditions::new(&old.conditions, generation, now).set(READY, &ready).set(AVAILABLE, &available);
     let conditions = storage_healthy(conditions, old, state.and_then(|state| state.storage));
     let conditions = match growth {
         Some(growth) => conditions.set(RESIZING, &growth.verdict(&broker.spec.storage.size)),
         None => conditions.keep(find(&old.conditions, RESIZING)),
     };
     BrokerStatus {
-        observed_generation: broker.metadata.generation,
+        observed_generation: generation,
         endpoint: Some(endpoint(&key)),
         // While it does not answer, what it said last.
         version: state.map(|state| state.version.clone()).or_else(|| old.version.clone()),
@@ -256,6 +258,7 @@ mod tests {
         let template = Template::new(&broker("{}").spec.storage);
         Looks {
             volume: Volume { claim: None, growth, template, is_template_old: false },
+            is_applied: true,
             updated: Verdict::yes(reason::AS_DECLARED, ""),
             outage: None,
             lost: None,
@@ -340,6 +343,19 @@ mod tests {
             of(&BrokerStatus::default(), &Found::Exists { refused: Some("quota exceeded".into()) }, &control);
         assert_eq!(reason_of(&status, READY), ("False", "ApplyRefused"));
         assert_eq!(find(&status.conditions, READY).unwrap().message, "quota exceeded");
+    }
+
+    #[test]
+    fn a_spec_that_was_not_applied_is_not_observed() {
+        let mut changed = broker("{}");
+        changed.metadata.generation = Some(2);
+        let old = BrokerStatus { observed_generation: Some(1), ..BrokerStatus::default() };
+        for (is_applied, generation) in [(false, Some(1)), (true, Some(2))] {
+            let looks = Looks { is_applied, ..looks(None) };
+            let status = status(&changed, &old, &exists(), &serving(9 << 30), &looks, &status::now());
+            assert_eq!(status.observed_generation, generation);
+            assert_eq!(find(&status.conditions, READY).unwrap().observed_generation, generation);
+        }
     }
 
     #[test]

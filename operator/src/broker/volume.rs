@@ -33,22 +33,30 @@ pub(super) struct Volume {
 
 /// Looks at the claim when there is reason to, and asks for more when more is wanted.
 pub(super) async fn look(context: &Context, scene: &Scene, broker: &Broker) -> Result<Volume, ApiError> {
-    let storage = &broker.spec.storage;
-    let set = scene.stateful_set.as_ref().and_then(|set| set.broker.as_ref());
-    let unchanged = |growth| Volume {
-        claim: None,
-        growth,
-        template: set.map_or_else(|| Template::new(storage), |set| Template::of_set(set, storage)),
-        is_template_old: false,
-    };
+    let set = set(scene);
     if set.is_some_and(|set| !is_due(broker, set)) {
-        return Ok(unchanged(None));
+        return Ok(unchanged(scene, broker, None));
     }
     match found(context, scene, broker, set).await {
         // Without the right to look, all else goes on.
-        Err(ApiError::Refused(why)) => Ok(unchanged(Some(Growth::Refused(why)))),
+        Err(ApiError::Refused(why)) => Ok(unchanged(scene, broker, Some(Growth::Refused(why)))),
         found => found,
     }
+}
+
+/// The volume as its StatefulSet has it.
+pub(super) fn unchanged(scene: &Scene, broker: &Broker, growth: Option<Growth>) -> Volume {
+    let storage = &broker.spec.storage;
+    Volume {
+        claim: None,
+        growth,
+        template: set(scene).map_or_else(|| Template::new(storage), |set| Template::of_set(set, storage)),
+        is_template_old: false,
+    }
+}
+
+fn set(scene: &Scene) -> Option<&BrokerSet> {
+    scene.stateful_set.as_ref().and_then(|set| set.broker.as_ref())
 }
 
 async fn found(
@@ -78,8 +86,8 @@ fn is_due(broker: &Broker, set: &BrokerSet) -> bool {
     let is_settled = condition.is_some_and(|condition| {
         condition.observed_generation == broker.metadata.generation && condition.status == "False"
     });
-    let size = set.size.clone().and_then(|size| ByteSize::try_from(size).ok());
-    let is_small = size.is_none_or(|size| size.bytes() < broker.spec.storage.size.bytes());
+    let size = set.size.as_deref().and_then(ByteSize::of_quantity);
+    let is_small = size.is_some_and(|size| size.bytes() < broker.spec.storage.size.bytes());
     is_small || !is_settled || storage.is_some_and(|storage| storage.resize != Resize::None)
 }
 
@@ -101,7 +109,7 @@ async fn grow(
     }
     let patch = json!({
         "metadata": {"uid": claim.uid},
-        "spec": {"resources": {"requests": {"storage": wanted.as_str()}}},
+        "spec": {"resources": {"requests": {"storage": wanted.whole()}}},
     });
     let params = PatchParams {
         field_manager: Some(capstan_crds::label::FIELD_MANAGER.to_owned()),

@@ -22,6 +22,8 @@ pub struct BrokerSet {
     pub size: Option<String>,
     /// How each claim may be mounted.
     pub access_mode: Option<String>,
+    /// Whether its pod was made, or is to be made, from another template than the newest.
+    pub is_outdated: bool,
     /// Whether it is being deleted.
     pub is_ending: bool,
 }
@@ -60,6 +62,7 @@ impl From<&StatefulSet> for BrokerSet {
         let claim = object.spec.volume_claim_templates.iter().flatten().next();
         let claim = claim.and_then(|claim| claim.spec.as_ref());
         let requests = claim.and_then(|claim| claim.resources.as_ref()?.requests.as_ref());
+        let status = object.status.as_ref();
         Self {
             template: annotation(label::TEMPLATE),
             version_template: annotation(label::VERSION_TEMPLATE),
@@ -67,6 +70,7 @@ impl From<&StatefulSet> for BrokerSet {
             partition: rolling.and_then(|rolling| rolling.partition).unwrap_or_default(),
             size: requests.and_then(|requests| requests.get("storage")).map(|size| size.0.clone()),
             access_mode: claim.and_then(|claim| claim.access_modes.as_ref()?.first().cloned()),
+            is_outdated: status.is_some_and(|status| status.current_revision != status.update_revision),
             is_ending: object.metadata.deletion_timestamp.is_some(),
         }
     }
@@ -93,7 +97,8 @@ spec:
   template: {}
   updateStrategy: {type: RollingUpdate, rollingUpdate: {partition: 1}}
   volumeClaimTemplates:
-  - spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Gi}}}",
+  - spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Gi}}}
+status: {replicas: 1, currentRevision: a, updateRevision: b}",
         );
         let text = |text: &str| Some(text.to_owned());
         let expected = BrokerSet {
@@ -103,6 +108,7 @@ spec:
             partition: 1,
             size: text("10Gi"),
             access_mode: text("ReadWriteOnce"),
+            is_outdated: true,
             is_ending: true,
         };
         assert_eq!(set, expected);

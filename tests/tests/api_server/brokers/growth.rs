@@ -127,6 +127,29 @@ async fn a_brokers_growth_that_is_refused_changes_nothing_until_it_can_be_done()
     .await;
 }
 
+/// Kubernetes would write `2.1Gi` as `2254857830400m`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_brokers_size_that_is_no_whole_number_of_bytes_makes_nothing_anew() {
+    on_stage("fraction", async |_, namespace| {
+        let before = with_volume(namespace, true, "size: 2.1Gi").await;
+        assert_eq!(play::claim_template(&namespace.api().get(SET).await.unwrap()).0, "2254857831");
+        play::change(namespace, "main", json!({"storage": {"size": "2.3Gi"}})).await;
+        until_condition::<Broker>(namespace, "main", ("Resizing", "True", "ResizeInProgress")).await;
+        until_made_anew(namespace, &before.set, "2469606196").await;
+        let grown = uids(namespace).await;
+        // As a driver may write it.
+        play::drive(namespace, CLAIM, json!({"capacity": {"storage": "2.4Gi"}})).await;
+        until_condition::<Broker>(namespace, "main", ("Resizing", "False", "AsDeclared")).await;
+        // Each change has the claim looked at.
+        play::change(namespace, "main", json!({"service": {"annotations": {"a": "b"}}})).await;
+        until_condition::<Broker>(namespace, "main", ("Resizing", "False", "AsDeclared")).await;
+        until_condition::<Broker>(namespace, "main", ready()).await;
+        assert_eq!(uids(namespace).await, grown);
+        play::clear(namespace).await;
+    })
+    .await;
+}
+
 /// A driver that knows no ReadWriteOncePod: what the documentation says to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_brokers_claim_that_was_never_bound_can_have_another_access_mode() {

@@ -85,6 +85,29 @@ async fn a_status_that_meets_a_conflict_is_written_again() {
     .await;
 }
 
+/// As with a webhook for Services that is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_brokers_object_that_cannot_be_written_keeps_no_queue_from_it() {
+    on_field("webhook", 1, async |field| {
+        let _operator = field.operator(&[]).await;
+        let mut shop = Shop::open(field).await;
+        let is_service = |call: &Call| call.verb == "patch" && call.resource == "services";
+        let met = field.proxy.fail(Fault::Answer(500, None), usize::MAX, is_service);
+        let changed = shop.change_service().await;
+        until("the Service is not written", LONG, async || match met.count() {
+            0 => Err("not tried yet".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        shop.change().await;
+        shop.served().await;
+        assert!(shop.observed().await < changed, "nobody is told that it was done");
+        field.proxy.heal();
+        shop.converged().await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_restarts_is_waited_for() {
     on_field("away", 1, async |field| {

@@ -86,11 +86,29 @@ impl<'a> Shop<'a> {
     /// Waits until everything is Ready as it is now, and the broker was told; then checks that nothing went and that no
     /// workload was rolled out twice.
     pub(super) async fn converged(&mut self) {
+        self.served().await;
+        self.until_ready::<Broker>().await;
+        self.intact().await;
+    }
+
+    /// Waits until the broker was told everything, and Queues and Consumers are Ready as they are now.
+    pub(super) async fn served(&self) {
         until("the broker was told everything", LONG, async || self.is_told()).await;
         self.until_ready::<Queue>().await;
         self.until_ready::<Consumer>().await;
-        self.until_ready::<Broker>().await;
-        self.intact().await;
+    }
+
+    /// Changes the Service that the Broker asks for; the Broker's generation from there.
+    pub(super) async fn change_service(&self) -> Option<i64> {
+        let patch = Patch::Merge(json!({"spec": {"service": {"annotations": {"a": "b"}}}}));
+        let brokers = self.field.api::<Broker>(&self.namespace);
+        brokers.patch("default", &PatchParams::default(), &patch).await.unwrap().metadata.generation
+    }
+
+    /// The generation that the Broker's status is of.
+    pub(super) async fn observed(&self) -> Option<i64> {
+        let broker = self.field.api::<Broker>(&self.namespace).get("default").await.unwrap();
+        broker.status.and_then(|status| status.observed_generation)
     }
 
     fn is_told(&self) -> Result<(), String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use capstan_api::ClientError;
 use capstan_api::control::{BrokerState, Declaration};
+use capstan_crds::Broker;
 use tracing::info;
 
 use super::dereference::Scene;
@@ -33,8 +34,8 @@ impl Control {
 }
 
 /// Declares the queues of the Broker when it was told something else last, and reads its state.
-pub(super) async fn declare(context: &Context, scene: &Scene) -> Control {
-    let uid = scene.broker.as_ref().and_then(|broker| broker.metadata.uid.as_deref());
+pub(super) async fn declare(context: &Context, scene: &Scene, broker: &Broker) -> Control {
+    let uid = broker.metadata.uid.as_deref();
     let declaration = scene.resolution.declaration(&scene.key, uid.unwrap_or_default());
     let mut control = Control::default();
     if let Err(error) = try_declare(context, scene, &declaration, &mut control).await {

@@ -94,7 +94,7 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
     let mut failure = Failure::default();
     let Made { refused, decision, volume, problem } = make(context, scene, &broker, &mut failure).await?;
     failure.keep(create_dead_letter_queues(context, scene).await)?;
-    let control = control::declare(context, scene).await;
+    let control = control::declare(context, scene, &broker).await;
     tell_consumers(context, scene, &control);
     let found = Found::Exists { refused };
     failure.keep(queue::write_all(context, scene, &found, &control).await)?;

@@ -66,6 +66,8 @@ pub(super) struct Task<'a> {
     pub(super) reference: &'a Reference,
     pub(super) workload: &'a Workload,
     pub(super) pods: Option<&'a Pods>,
+    /// For how long the admission policy may not know what it is told.
+    pub(super) wait: Option<Duration>,
 }
 
 /// Does what is planned.
@@ -143,6 +145,11 @@ impl Task<'_> {
         let live = self.workload.mark.as_deref().filter(|_| self.workload.owns_mark).map(Mark::parse);
         let live = live.filter(|live| live.identity == wanted.identity.mark());
         let is_new = live.is_none();
+        let is_missing = self.pods.is_some_and(|pods| pods.missing > 0);
+        // Pods that were made by now could miss it. Where nothing is to be made, nobody has to wait.
+        if let Some(wait) = self.wait.filter(|_| is_new || is_missing) {
+            return Ok(Injection::untold(wait));
+        }
         let mut mark =
             live.unwrap_or_else(|| Mark { identity: wanted.identity.mark(), version: None, again: 0 });
         let pods = self.pods.filter(|_| !is_new && self.workload.is_rolled_out());

@@ -147,13 +147,7 @@ async fn injected(
         true => Some(pods::count(context, reference, workload, way).await?),
         false => None,
     };
-    if matches!(plan.action, Action::Inject(_))
-        && by_admission
-        && let Some(wait) = wait
-    {
-        return Ok((Some(Injection::untold(wait)), pods));
-    }
-    let task = Task { context, reference, workload, pods: pods.as_ref() };
+    let task = Task { context, reference, workload, pods: pods.as_ref(), wait };
     let injection = Box::pin(bring_about(&task, &plan.action)).await?;
     if plan.action == Action::Remove {
         context.complete.forget(&workload.key.namespace, reference);

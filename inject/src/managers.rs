@@ -60,9 +60,12 @@ fn is_of_object(entry: &ManagedFieldsEntry) -> bool {
     entry.subresource.as_deref().unwrap_or_default().is_empty()
 }
 
-/// The field manager of `kubectl rollout undo`.
+/// Whether it is `kubectl rollout undo` that wrote this: it names no manager, so that it is called like the program; what
+/// other commands of kubectl write is called `kubectl-COMMAND`, and a server-side apply is no update.
 fn is_undo(entry: &ManagedFieldsEntry) -> bool {
-    entry.manager.as_deref() == Some("kubectl-rollout") && is_of_object(entry)
+    entry.manager.as_deref() == Some("kubectl")
+        && entry.operation.as_deref() == Some("Update")
+        && is_of_object(entry)
 }
 
 fn is_ours(entry: &ManagedFieldsEntry) -> bool {
@@ -85,8 +88,12 @@ mod tests {
     use super::*;
 
     fn meta(manager: &str, fields: &Value) -> ObjectMeta {
+        written(manager, "Apply", fields)
+    }
+
+    fn written(manager: &str, operation: &str, fields: &Value) -> ObjectMeta {
         serde_json::from_value(serde_json::json!({"managedFields": [
-            {"manager": manager, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:template": fields}}},
+            {"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:template": fields}}},
         ]}))
         .unwrap()
     }
@@ -113,9 +120,16 @@ mod tests {
 
     #[test]
     fn what_an_undo_brings_back_was_ours() {
-        let undone = meta("kubectl-rollout", &container());
+        let undone = written("kubectl", "Update", &container());
         let managers = Managers::of(&undone);
         assert!(managers.restored_sidecar() && !managers.others_own_sidecar() && !managers.restored_mark());
+        for (manager, operation) in
+            [("kubectl", "Apply"), ("kubectl-client-side-apply", "Update"), ("helm", "Update")]
+        {
+            let rendered = written(manager, operation, &container());
+            let managers = Managers::of(&rendered);
+            assert!(!managers.restored_sidecar() && managers.others_own_sidecar(), "{manager} {operation}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::fixture::{APPLICATION, CONSUMER, QUEUE};
 
 /// A change of the manifest: a text, and what takes its place.
 pub(super) struct Change {
-    pub(super) name: &'static str,
+    name: &'static str,
     text: &'static str,
     new: &'static str,
 }
@@ -54,6 +54,11 @@ pub(super) const CHANGES: &[Change] = &[
 ];
 
 impl Change {
+    /// The Deployment of a round: who takes a sidecar out of one three times is left alone.
+    pub(super) fn name(&self, round: usize) -> String {
+        format!("{}-{round}", self.name)
+    }
+
     /// Whether it makes new pods.
     pub(super) fn changes_template(&self) -> bool {
         !["case-nothing", "case-replicas"].contains(&self.name)
@@ -76,19 +81,22 @@ pub(super) fn plain(name: &str) -> String {
 }
 
 /// All Deployments, each also without a Consumer.
-pub(super) fn manifests(is_changed: bool) -> String {
+pub(super) fn manifests(round: usize, is_changed: bool) -> String {
     let both = |change: &Change| {
-        [change.manifest(change.name, is_changed), change.manifest(&plain(change.name), is_changed)]
-            .join("---\n")
+        [
+            change.manifest(&change.name(round), is_changed),
+            change.manifest(&plain(&change.name(round)), is_changed),
+        ]
+        .join("---\n")
     };
     CHANGES.iter().map(both).collect::<Vec<_>>().join("---\n")
 }
 
 /// The Queues and Consumers of half of them.
-pub(super) fn consumers(more: &str) -> String {
+pub(super) fn consumers(round: usize) -> String {
     let of = |change: &Change| {
-        let text = [QUEUE, CONSUMER, more].concat().replacen(CONSUMER, &format!("---\n{CONSUMER}"), 1);
-        text.replace("name: orders", &format!("name: {}", change.name))
+        let text = [QUEUE, CONSUMER].concat().replacen(CONSUMER, &format!("---\n{CONSUMER}"), 1);
+        text.replace("name: orders", &format!("name: {}", change.name(round)))
     };
     CHANGES.iter().map(of).collect::<Vec<_>>().join("---\n")
 }

@@ -36,21 +36,21 @@ async fn every_change_works_as_without_a_sidecar_by_admission() {
 /// One tool after the other, each with all changes at once.
 async fn all_tools(namespace: &Namespace, by_admission: bool) {
     let mut compared = 0;
-    for tool in TOOLS {
+    for (round, tool) in TOOLS.into_iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();
-        tool.create(namespace, folder.path()).await;
-        namespace.apply(&consumers("")).await;
-        until_all_injected(namespace, by_admission).await;
+        tool.create(namespace, round, folder.path()).await;
+        namespace.apply(&consumers(round)).await;
+        until_all_injected(namespace, round, by_admission).await;
         let before = revisions(namespace).await;
-        tool.change(namespace, folder.path()).await;
-        until_all_injected(namespace, by_admission).await;
+        tool.change(namespace, round, folder.path()).await;
+        until_all_injected(namespace, round, by_admission).await;
         until_pods_have_it(namespace).await;
-        compared += compare(namespace, tool, true).await;
-        at_most_one_more_rollout(&before, &revisions(namespace).await, tool);
+        compared += compare(namespace, (round, tool), true).await;
+        at_most_one_more_rollout(&before, &revisions(namespace).await, (round, tool));
         let params = (DeleteParams::default(), ListParams::default());
         namespace.api::<Consumer>().delete_collection(&params.0, &params.1).await.unwrap();
         until_none_injected(namespace).await;
-        compared += compare(namespace, tool, false).await;
+        compared += compare(namespace, (round, tool), false).await;
         remove(namespace, tool).await;
     }
     assert_eq!(compared, TOOLS.len() * CHANGES.len() * 2);
@@ -92,12 +92,17 @@ async fn revisions(namespace: &Namespace) -> BTreeMap<String, i64> {
 
 /// The request itself may be a rollout, and one more brings the sidecar back. `kubectl replace` is one even when it changes
 /// nothing of the user's, since it takes out what others put there.
-fn at_most_one_more_rollout(before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>, tool: Tool) {
+fn at_most_one_more_rollout(
+    before: &BTreeMap<String, i64>,
+    after: &BTreeMap<String, i64>,
+    (round, tool): (usize, Tool),
+) {
     let least = i64::from(matches!(tool, Tool::Replace));
     for change in CHANGES {
         let rollouts = |name: &str| after[name] - before[name];
-        let (with, without) = (rollouts(change.name), rollouts(&plain(change.name)).max(least));
-        assert!(with <= without + 1, "{} by {tool:?}: {with} rollouts instead of {without}", change.name);
+        let name = change.name(round);
+        let (with, without) = (rollouts(&name), rollouts(&plain(&name)).max(least));
+        assert!(with <= without + 1, "{name} by {tool:?}: {with} rollouts instead of {without}");
     }
 }
 
@@ -110,13 +115,13 @@ fn is_injected(deployment: &Deployment, by_admission: bool) -> bool {
     init_containers(deployment).contains(&"capstan")
 }
 
-async fn until_all_injected(namespace: &Namespace, by_admission: bool) {
+async fn until_all_injected(namespace: &Namespace, round: usize, by_admission: bool) {
     until("all Deployments of Consumers are injected", LONG, async || {
         let all = deployments(namespace).await;
         let left: Vec<_> = CHANGES
             .iter()
-            .map(|change| change.name)
-            .filter(|name| !is_injected(&all[*name], by_admission))
+            .map(|change| change.name(round))
+            .filter(|name| !is_injected(&all[name], by_admission))
             .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("not {left:?}")) }
     })
@@ -156,15 +161,15 @@ async fn until_pods_have_it(namespace: &Namespace) {
 }
 
 /// Each Deployment is like the one that went through the same without a sidecar.
-async fn compare(namespace: &Namespace, tool: Tool, is_injected: bool) -> usize {
+async fn compare(namespace: &Namespace, (round, tool): (usize, Tool), is_injected: bool) -> usize {
     let all = deployments(namespace).await;
     for change in CHANGES {
-        let (with, without) = (&all[change.name], &all[&plain(change.name)]);
+        let name = change.name(round);
+        let (with, without) = (&all[&name], &all[&plain(&name)]);
         assert_eq!(
-            comparable(with, change.name),
-            comparable(without, &plain(change.name)),
-            "{} by {tool:?}, with a sidecar: {is_injected}",
-            change.name
+            comparable(with, &name),
+            comparable(without, &plain(&name)),
+            "{name} by {tool:?}, with a sidecar: {is_injected}"
         );
     }
     CHANGES.len()

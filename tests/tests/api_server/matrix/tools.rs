@@ -35,32 +35,34 @@ pub(super) const TOOLS: [Tool; 9] = [
 
 impl Tool {
     /// Creates all Deployments.
-    pub(super) async fn create(self, namespace: &Namespace, chart: &std::path::Path) {
+    pub(super) async fn create(self, namespace: &Namespace, round: usize, chart: &std::path::Path) {
         match self {
-            Self::Kubectl(arguments) => kubectl(namespace, arguments, false).await.unwrap(),
-            Self::Replace => kubectl(namespace, &["create"], false).await.unwrap(),
-            Self::Undo => kubectl(namespace, &["apply"], false).await.unwrap(),
-            Self::Upgrade(helm) | Self::Rollback(helm) => release(namespace, helm, chart, false).await,
+            Self::Kubectl(arguments) => kubectl(namespace, arguments, (round, false)).await.unwrap(),
+            Self::Replace => kubectl(namespace, &["create"], (round, false)).await.unwrap(),
+            Self::Undo => kubectl(namespace, &["apply"], (round, false)).await.unwrap(),
+            Self::Upgrade(helm) | Self::Rollback(helm) => {
+                release(namespace, helm, chart, (round, false)).await;
+            }
         }
     }
 
     /// Changes all of them. No request may be refused.
-    pub(super) async fn change(self, namespace: &Namespace, chart: &std::path::Path) {
+    pub(super) async fn change(self, namespace: &Namespace, round: usize, chart: &std::path::Path) {
         match self {
-            Self::Kubectl(arguments) => kubectl(namespace, arguments, true).await.unwrap(),
-            Self::Replace => replace(namespace).await,
+            Self::Kubectl(arguments) => kubectl(namespace, arguments, (round, true)).await.unwrap(),
+            Self::Replace => replace(namespace, round).await,
             Self::Undo => {
-                kubectl(namespace, &["apply"], true).await.unwrap();
+                kubectl(namespace, &["apply"], (round, true)).await.unwrap();
                 until_settled(namespace).await;
                 for change in CHANGES.iter().filter(|change| change.changes_template()) {
-                    for name in [change.name, &plain(change.name)] {
+                    for name in [change.name(round), plain(&change.name(round))] {
                         namespace.kubectl(&["rollout", "undo", &format!("deployment/{name}")]).await;
                     }
                 }
             }
-            Self::Upgrade(helm) => release(namespace, helm, chart, true).await,
+            Self::Upgrade(helm) => release(namespace, helm, chart, (round, true)).await,
             Self::Rollback(helm) => {
-                release(namespace, helm, chart, true).await;
+                release(namespace, helm, chart, (round, true)).await;
                 until_settled(namespace).await;
                 tool::run(helm, &["-n", &namespace.name, "rollback", "matrix", "1"]).await;
             }
@@ -68,16 +70,20 @@ impl Tool {
     }
 }
 
-async fn kubectl(namespace: &Namespace, arguments: &[&str], is_changed: bool) -> Result<(), String> {
+async fn kubectl(
+    namespace: &Namespace,
+    arguments: &[&str],
+    (round, is_changed): (usize, bool),
+) -> Result<(), String> {
     let arguments = [&["-n", namespace.name.as_str()], arguments, &["-f", "-"]].concat();
-    tool::execute("kubectl", &arguments, Some(&manifests(is_changed))).await.map(drop)
+    tool::execute("kubectl", &arguments, Some(&manifests(round, is_changed))).await.map(drop)
 }
 
 /// kubectl reads, then writes, and says so when anybody wrote in between, such as the Deployment's own controller; whoever
 /// gets this runs it again. Anything else is a refusal.
-async fn replace(namespace: &Namespace) {
+async fn replace(namespace: &Namespace, round: usize) {
     until("kubectl replace meets no other write", SHORT, async || {
-        match kubectl(namespace, &["replace"], true).await {
+        match kubectl(namespace, &["replace"], (round, true)).await {
             Err(error) if error.lines().all(is_conflict) => Err(error),
             Err(error) => panic!("{error}"),
             Ok(()) => Ok(()),
@@ -90,10 +96,15 @@ fn is_conflict(line: &str) -> bool {
     !line.contains("rror") || line.contains("the object has been modified")
 }
 
-async fn release(namespace: &Namespace, helm: &str, chart: &std::path::Path, is_changed: bool) {
+async fn release(
+    namespace: &Namespace,
+    helm: &str,
+    chart: &std::path::Path,
+    (round, is_changed): (usize, bool),
+) {
     std::fs::create_dir_all(chart.join("templates")).unwrap();
     std::fs::write(chart.join("Chart.yaml"), "apiVersion: v2\nname: matrix\nversion: 0.1.0\n").unwrap();
-    std::fs::write(chart.join("templates/all.yaml"), manifests(is_changed)).unwrap();
+    std::fs::write(chart.join("templates/all.yaml"), manifests(round, is_changed)).unwrap();
     let chart = chart.to_str().unwrap();
     tool::run(helm, &["-n", &namespace.name, "upgrade", "--install", "matrix", chart]).await;
 }

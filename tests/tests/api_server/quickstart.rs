@@ -42,8 +42,9 @@ async fn check(namespace: &Namespace) {
     let pod = deployment.spec.template.spec.unwrap();
     assert_eq!(pod.containers.len(), 1);
     until_condition::<Consumer>(namespace, "orders", ("Accepted", "True", "Accepted")).await;
-    // No pod ever runs here, so the old one is never replaced.
-    let consumer: Consumer = until_condition(namespace, "orders", ("Ready", "False", "RollingOut")).await;
+    // No pod ever runs here: an old one is never replaced, and it is Ready only if the first one had the sidecar.
+    let consumer: Consumer =
+        until_condition(namespace, "orders", ("TargetResolved", "True", "Resolved")).await;
     assert_eq!(consumer.status.unwrap().replicas.unwrap().desired, 1);
 }
 

@@ -119,7 +119,7 @@ async fn a_new_sidecar_image_rolls_the_workloads_that_ask_for_it() {
         stage.restart_operator(&[("CAPSTAN_SIDECAR_IMAGE", "capstan/sidecar:next")]).await;
         for name in ["one", "two", "three"] {
             namespace
-                .wait_for::<Deployment>(name, "has the new sidecar", e2e::cluster::SHORT, |deployment| {
+                .wait_for::<Deployment>(name, "has the new sidecar", e2e::cluster::LONG, |deployment| {
                     let image = image(deployment);
                     if image == "capstan/sidecar:next" { Ok(()) } else { Err(image) }
                 })

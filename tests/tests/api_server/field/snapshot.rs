@@ -19,7 +19,11 @@ use super::Field;
 pub(crate) type Snapshot = BTreeMap<String, Value>;
 
 /// Fields that say when or how often, wherever they stand.
-const FLEETING: [&str; 8] = [
+const FLEETING: [&str; 11] = [
+    // UIDs, in what brokers are told.
+    "declarer",
+    "resource",
+    "purged_by",
     "lastTransitionTime",
     "observedAt",
     "observedGeneration",

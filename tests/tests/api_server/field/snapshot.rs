@@ -19,7 +19,9 @@ use super::Field;
 pub(crate) type Snapshot = BTreeMap<String, Value>;
 
 /// Fields that say when or how often, wherever they stand.
-const FLEETING: [&str; 11] = [
+const FLEETING: [&str; 12] = [
+    // Whether a pod is held by its version depends on whether a claim was there before, and no pod runs here.
+    "partition",
     // UIDs, in what brokers are told.
     "declarer",
     "resource",

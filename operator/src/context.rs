@@ -37,6 +37,8 @@ pub(crate) enum Object {
     NetworkPolicy(Key),
     /// The sidecar in a workload of a namespace.
     Sidecar(String, Reference),
+    /// Fields that the template of a workload has already, as the API server answered.
+    Compared(String, Reference),
 }
 
 /// The shared parts of the operator.
@@ -118,7 +120,7 @@ impl Context {
             | Object::NetworkPolicy(key) => {
                 key.namespace == broker.namespace && own.iter().any(|name| **name == key.name)
             }
-            Object::Sidecar(..) => false,
+            Object::Sidecar(..) | Object::Compared(..) => false,
         });
     }
 }

@@ -4,16 +4,14 @@
 use std::time::Duration;
 
 use capstan_api::workload::{Workload as Reference, WorkloadKind};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::ListParams;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client};
 use tracing::{info, warn};
 
 use crate::api::{ApiError, bounded};
 use crate::config::Config;
-use crate::workload;
+use crate::workload::{self, Injectable};
 use crate::world::Workload;
 
 /// Workloads listed at once.
@@ -50,14 +48,12 @@ async fn take_all(cluster: kube::Config, config: &Config, taken: &mut Taken) {
     }
 }
 
-async fn take<K>(client: &Client, namespace: Option<&str>, kind: WorkloadKind, taken: &mut Taken)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
-    for<'a> Workload: From<&'a K>,
-{
+async fn take<K: Injectable>(
+    client: &Client,
+    namespace: Option<&str>,
+    kind: WorkloadKind,
+    taken: &mut Taken,
+) {
     let injected = match injected::<K>(client, namespace).await {
         Ok(injected) => injected,
         Err(error) => return warn!(kind = kind.as_str(), namespace, %error, "not looked for"),
@@ -78,14 +74,10 @@ where
 }
 
 /// The workloads that have a sidecar of ours.
-async fn injected<K>(client: &Client, namespace: Option<&str>) -> Result<Vec<Workload>, ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
-    for<'a> Workload: From<&'a K>,
-{
+async fn injected<K: Injectable>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Result<Vec<Workload>, ApiError> {
     let api: Api<K> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -93,7 +85,7 @@ where
     let (mut found, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
         let page = bounded(api.list(&params)).await?;
-        found.extend(page.items.iter().map(Workload::from).filter(|workload| workload.is_ours()));
+        found.extend(page.items.iter().map(Injectable::workload).filter(|workload| workload.is_ours()));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(found),

@@ -231,8 +231,20 @@ impl Task<'_> {
         if let Some(sidecar) = &mut old.sidecar {
             (sidecar.image, sidecar.image_pull_policy) = (live.image.clone(), live.image_pull_policy.clone());
         }
-        let would_be = apply(&self.context.client, self.reference, self.workload, &old, true).await?;
-        Ok(would_be.sidecar.as_ref() != Some(live) || would_be.containers != self.workload.containers)
+        let Self { context, reference, workload, .. } = self;
+        let object = Object::Compared(workload.key.namespace.clone(), (*reference).clone());
+        let version = workload.generation.to_string();
+        let same = Applied { content: content(&old), uid: workload.uid.clone(), version };
+        // Asked once for each state of the workload, not at each look.
+        if context.applied.get(&object).as_ref() == Some(&same) {
+            return Ok(false);
+        }
+        let would_be = apply(&context.client, reference, workload, &old, true).await?;
+        let differs = would_be.sidecar.as_ref() != Some(live) || would_be.containers != workload.containers;
+        if !differs {
+            context.applied.set(object, same);
+        }
+        Ok(differs)
     }
 }
 
@@ -273,6 +285,6 @@ fn unadmitted(context: &Context) -> String {
 
 /// Forgets what was applied to a workload that is gone, or that has nothing of ours any more.
 pub(super) fn forget(context: &Context, namespace: &str, reference: &Reference) {
-    let gone = Object::Sidecar(namespace.to_owned(), reference.clone());
-    context.applied.forget(|object| *object == gone);
+    let gone = [Object::Sidecar, Object::Compared].map(|of| of(namespace.to_owned(), reference.clone()));
+    context.applied.forget(|object| gone.contains(object));
 }

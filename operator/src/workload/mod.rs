@@ -28,6 +28,7 @@ use crate::reach::Reachable;
 use crate::work::Outcome;
 use crate::world::{State, Workload};
 
+pub(crate) use self::patch::Injectable;
 pub(crate) use self::pods::Complete;
 pub(crate) use self::rollouts::Rollouts;
 pub(crate) use self::told::Told;

@@ -15,6 +15,26 @@ use serde_json::{Value, json};
 use crate::api::{ApiError, Beside, apply_beside, bounded};
 use crate::world::Workload;
 
+/// The kinds whose pods can have a sidecar.
+pub(crate) trait Injectable:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
+    /// What there is to know of it.
+    fn workload(&self) -> Workload;
+}
+
+impl Injectable for Deployment {
+    fn workload(&self) -> Workload {
+        self.into()
+    }
+}
+
+impl Injectable for StatefulSet {
+    fn workload(&self) -> Workload {
+        self.into()
+    }
+}
+
 /// Gives a workload these fields, and takes away those that it was given before. A dry run only answers what it would be.
 pub(super) async fn apply(
     client: &Client,
@@ -31,20 +51,16 @@ pub(super) async fn apply(
     }
 }
 
-async fn apply_to<K>(
+async fn apply_to<K: Injectable>(
     client: &Client,
     reference: &Reference,
     workload: &Workload,
     fields: &Fields,
     how: Beside,
-) -> Result<Workload, ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    for<'a> Workload: From<&'a K>,
-{
+) -> Result<Workload, ApiError> {
     let api: Api<K> = Api::namespaced(client.clone(), &workload.key.namespace);
     let partial = Partial::new(reference.kind, workload, fields);
-    apply_beside(&api, &workload.key.name, &partial, how).await.map(|object| Workload::from(&object))
+    apply_beside(&api, &workload.key.name, &partial, how).await.map(|object| object.workload())
 }
 
 /// Takes away all that was applied, and what somebody else owns of it beside the operator: `kubectl rollout undo` writes
@@ -62,10 +78,7 @@ pub(super) async fn take_out(
     }
 }
 
-async fn merge<K>(client: &Client, workload: &Workload, patch: &Value) -> Result<(), ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
+async fn merge<K: Injectable>(client: &Client, workload: &Workload, patch: &Value) -> Result<(), ApiError> {
     let api: Api<K> = Api::namespaced(client.clone(), &workload.key.namespace);
     bounded(api.patch(&workload.key.name, &PatchParams::default(), &Patch::Strategic(patch))).await.map(drop)
 }

@@ -15,7 +15,7 @@ use crate::fixture::{
 use crate::stage::{BY_ADMISSION, on_stage, on_stage_with};
 
 /// The annotation of the pod template.
-const MARK: &str = "capstan.dev/sidecar";
+const MARK: &str = capstan_crds::label::SIDECAR_MARK;
 
 /// A StatefulSet whose containers have hooks of every kind.
 const STATEFUL: &str = "

@@ -11,7 +11,7 @@ use e2e::cluster::SHORT;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
 
-use crate::fixture::{QUEUE, message, until_condition};
+use crate::fixture::{QUEUE, message, until_condition, until_nothing_is_retained};
 use crate::stage::on_stage;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,12 +39,7 @@ async fn a_deleted_queue_is_retained_and_adopted_again() {
                 if messages.is_some_and(|m| m.ready == 1) { Ok(()) } else { Err(format!("{messages:?}")) }
             })
             .await;
-        namespace
-            .wait_for::<Broker>("default", "retains nothing", SHORT, |broker| {
-                let retained = &broker.status.as_ref().unwrap().retained_queues;
-                if retained.is_empty() { Ok(()) } else { Err(format!("{retained:?}")) }
-            })
-            .await;
+        until_nothing_is_retained(namespace).await;
     })
     .await;
 }

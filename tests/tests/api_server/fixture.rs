@@ -148,3 +148,13 @@ pub(crate) fn without_sidecar(deployment: &Deployment) -> Value {
     }
     value
 }
+
+/// Waits until the Broker `default` has no messages of Queues that are gone.
+pub(crate) async fn until_nothing_is_retained(namespace: &Namespace) {
+    namespace
+        .wait_for::<Broker>("default", "retains nothing", SHORT, |broker| {
+            let retained = &broker.status.as_ref().unwrap().retained_queues;
+            if retained.is_empty() { Ok(()) } else { Err(format!("{retained:?}")) }
+        })
+        .await;
+}

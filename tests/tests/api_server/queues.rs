@@ -12,7 +12,7 @@ use e2e::cluster::{Namespace, SHORT, tool, until};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 
-use crate::fixture::{QUEUE, message, until_condition};
+use crate::fixture::{QUEUE, message, until_condition, until_nothing_is_retained};
 use crate::stage::{Stage, on_stage};
 
 const DELETED: &str = "
@@ -119,12 +119,7 @@ async fn messages_of_a_deleted_queue_go_only_if_it_says_so() {
         until_told(namespace).await;
         namespace.kubectl(&["delete", "queue.capstan.dev", "orders"]).await;
         until_known(stage, "the queue is gone from the broker", "orders", |queue| queue.is_none()).await;
-        namespace
-            .wait_for::<Broker>("default", "retains nothing", SHORT, |broker| {
-                let retained = &broker.status.as_ref().unwrap().retained_queues;
-                if retained.is_empty() { Ok(()) } else { Err(format!("{retained:?}")) }
-            })
-            .await;
+        until_nothing_is_retained(namespace).await;
     })
     .await;
 }

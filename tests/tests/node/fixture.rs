@@ -105,7 +105,7 @@ pub(crate) async fn until_consuming(namespace: &Namespace, consumer: &str, name:
 }
 
 /// The annotation by which a pod template says that the admission policy completes its pods.
-pub(crate) const MARK: &str = "capstan.dev/sidecar";
+pub(crate) const MARK: &str = capstan_crds::label::SIDECAR_MARK;
 
 /// Whether a Deployment's pods get a sidecar: by admission, or by their template.
 pub(crate) fn is_injected(deployment: &Deployment) -> bool {

@@ -21,7 +21,7 @@ use crate::fixture::{APPLICATION, CONSUMER, QUEUE, init_containers, until_inject
 use crate::stage::{BY_ADMISSION, on_stage, on_stage_with};
 
 /// The annotation by which a template says that pods are completed by admission.
-const MARK: &str = "capstan.dev/sidecar";
+const MARK: &str = capstan_crds::label::SIDECAR_MARK;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_works_as_without_a_sidecar_in_the_template() {

@@ -139,6 +139,12 @@ impl Workload {
         self.is_observed && self.updated == self.current && self.current == self.replicas
     }
 
+    /// Whether every pod was made from the current template, and is ready.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_rolled_out() && self.ready >= self.replicas
+    }
+
     fn read_template(&mut self, template: &PodTemplateSpec, meta: &ObjectMeta) {
         let managers = Managers::of(meta);
         let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());

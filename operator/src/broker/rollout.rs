@@ -81,7 +81,7 @@ pub(super) fn decide(
     }
     let is_held = set.partition > 0 && workload.is_observed && workload.updated < workload.replicas;
     if !is_new_version && !is_held {
-        let is_over = is_available && is_settled(workload);
+        let is_over = is_available && workload.is_settled();
         return free(set.partition, since.filter(|_| !is_over));
     }
     if since.is_some() {
@@ -103,11 +103,6 @@ pub(super) fn decide(
 
 fn free(partition: i32, upgrading_since: Option<String>) -> Decision {
     Decision { hold: Hold { partition, upgrading_since }, waits_for: None }
-}
-
-/// Whether the pod there is was made from the template, and is ready.
-fn is_settled(workload: &Set) -> bool {
-    workload.is_rolled_out() && workload.ready >= workload.replicas
 }
 
 /// What is to be said of it.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::patch::{apply, take_out};
 use super::pods::{Pods, version};
-use super::rollouts::{Turn, is_back};
+use super::rollouts::Turn;
 use crate::api::ApiError;
 use crate::applied::{Mark as Applied, content};
 use crate::condition::Verdict;
@@ -186,7 +186,7 @@ impl Task<'_> {
             true if !workload.replaces_pods => Some(Turn::Held(
                 "the workload is paused, or replaces its pods only when somebody asks for it".to_owned(),
             )),
-            true if !context.rollouts.has(namespace, reference) && !is_back(workload) => {
+            true if !context.rollouts.has(namespace, reference) && !workload.is_settled() => {
                 Some(Turn::Held("not all of the workload's pods are new and ready".to_owned()))
             }
             true => Some(context.rollouts.ask(namespace, reference, &context.world.read())),

@@ -62,7 +62,7 @@ impl Rollouts {
                 let in_template = workload.sidecar.as_ref().and_then(|sidecar| sidecar.image.as_deref());
                 mark.as_ref() == Some(&version) || workload.owns_sidecar && in_template == Some(image)
             };
-            if found.is_some_and(|found| has_version(&found) && found.replaces_pods && !is_back(&found)) {
+            if found.is_some_and(|found| has_version(&found) && found.replaces_pods && !found.is_settled()) {
                 begun.entry((namespace, reference)).or_insert_with(Instant::now);
             }
         }
@@ -74,7 +74,7 @@ impl Rollouts {
         let now = Instant::now();
         begun.retain(|(namespace, reference), at| {
             let found = state.workload(reference.kind, &Key::new(namespace, &reference.name));
-            found.is_some_and(|found| !is_back(&found) || now.duration_since(*at) < SHOWN)
+            found.is_some_and(|found| !found.is_settled() || now.duration_since(*at) < SHOWN)
         });
         let own = (namespace.to_owned(), workload.clone());
         if let Some(((namespace, workload), _)) =
@@ -88,11 +88,6 @@ impl Rollouts {
         begun.entry(own).or_insert(now);
         Turn::Yours
     }
-}
-
-/// Whether all pods are new and ready.
-pub(super) fn is_back(workload: &Workload) -> bool {
-    workload.is_rolled_out() && workload.ready >= workload.replicas
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! with [`QueuePolicy::purged_by`] is purged instead, if it is that declarer who leaves it out.
 //! Declaring the same twice changes nothing. All durations are milliseconds.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -19,6 +21,18 @@ pub const STATE_PATH: &str = "/control/v1/state";
 pub const CHANGES_PATH: &str = "/control/v1/changes";
 /// Longest time that a request for changes waits for some.
 pub const CHANGES_WAIT_MS_MAX: u64 = 60_000;
+/// How soon a delayed message counts as work to come; see [`QueueState::due_soon`].
+pub const DUE_SOON: Duration = Duration::from_secs(10);
+/// Most pods in [`Retiring`].
+pub const RETIRING_PODS_MAX: usize = 1000;
+/// Longest [`Retiring::for_ms`].
+pub const RETIRING_MS_MAX: u64 = 600_000;
+
+/// Path of `GET` → [`Pods`] of a workload, and of `PUT` [`Retiring`] → [`Pods`].
+#[must_use]
+pub fn pods_path(namespace: &str, workload: &Workload) -> String {
+    format!("/control/v1/namespaces/{namespace}/workloads/{}/{}/pods", workload.kind.as_str(), workload.name)
+}
 
 /// Body of `PUT /control/v1/declaration`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,7 +199,13 @@ pub struct QueueState {
     pub retained: bool,
     pub ready: u64,
     pub delayed: u64,
+    /// Those of `delayed` that are due within [`DUE_SOON`]; not more than a second old. A lower bound when very many are.
+    #[serde(default)]
+    pub due_soon: u64,
     pub leased: u64,
+    /// Batches that these were delivered in: calls that are under way.
+    #[serde(default)]
+    pub batches: u64,
     /// Waiting for a dead-letter queue that cannot take them.
     pub dead: u64,
     /// Why they wait; absent while there are none, or they are on their way.
@@ -195,6 +215,9 @@ pub struct QueueState {
     /// Age of the oldest message.
     #[serde(default)]
     pub oldest_age_ms: Option<u64>,
+    /// Age of the oldest message that waits for a consumer. [`Changes`] has it, [`BrokerState`] does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_ready_age_ms: Option<u64>,
     /// When the retention has removed everything, milliseconds since 1970; of retained queues that have messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_by_ms: Option<u64>,
@@ -205,6 +228,37 @@ pub struct QueueState {
     /// of queues that changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationState>,
+}
+
+/// Body of `PUT …/pods`: pods of a workload that are about to go. They are leased nothing more; what they have they may finish.
+/// Replaces what was said of the workload before. Kept in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retiring {
+    /// Their names, at most [`RETIRING_PODS_MAX`]; none: all pods are leased messages again.
+    pub pods: Vec<String>,
+    /// How long it holds, unless it is said again; at most [`RETIRING_MS_MAX`].
+    pub for_ms: u64,
+}
+
+/// The pods of a workload that ask the broker for messages, or have some.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pods {
+    /// By name: those with leases, with pulls that wait, and those that retire. One that is missing has nothing.
+    pub pods: Vec<PodState>,
+    /// Leases of the workload's queues of which it is not known who has them, such as those made before the broker's start.
+    pub leased_elsewhere: u64,
+}
+
+/// What a broker knows of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodState {
+    pub name: String,
+    /// Messages that it has.
+    pub leased: u64,
+    /// Pulls that wait.
+    pub waiting: u32,
+    /// It is leased nothing more.
+    pub retiring: bool,
 }
 
 /// Why messages whose retries are used up do not go on.

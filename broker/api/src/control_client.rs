@@ -6,8 +6,10 @@ use reqwest::Url;
 
 use crate::client::{ClientError, REQUEST_TIMEOUT, base, http, plain};
 use crate::control::{
-    BrokerState, CHANGES_PATH, Changes, DECLARATION_PATH, Declaration, Declared, STATE_PATH,
+    BrokerState, CHANGES_PATH, Changes, DECLARATION_PATH, Declaration, Declared, Pods, Retiring, STATE_PATH,
+    pods_path,
 };
+use crate::workload::Workload;
 
 /// A client of the control API on a broker's admin port. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -51,6 +53,29 @@ impl ControlClient {
         let mut url = self.url(CHANGES_PATH)?;
         url.query_pairs_mut().extend_pairs(query);
         plain(self.http.get(url).timeout(wait.saturating_add(REQUEST_TIMEOUT)).send().await?).await
+    }
+
+    /// Reads which pods of a workload have messages, or ask for some.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn pods(&self, namespace: &str, workload: &Workload) -> Result<Pods, ClientError> {
+        let url = self.url(&pods_path(namespace, workload))?;
+        plain(self.http.get(url).timeout(REQUEST_TIMEOUT).send().await?).await
+    }
+
+    /// Tells which pods of a workload are to be leased nothing more. From the answer on they are not.
+    ///
+    /// # Errors
+    /// [`ClientError`]; to say it again is always safe.
+    pub async fn retire(
+        &self,
+        namespace: &str,
+        workload: &Workload,
+        retiring: &Retiring,
+    ) -> Result<Pods, ClientError> {
+        let url = self.url(&pods_path(namespace, workload))?;
+        plain(self.http.put(url).timeout(REQUEST_TIMEOUT).json(retiring).send().await?).await
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {

@@ -20,6 +20,8 @@ pub const INJECTION_CONTESTED: &str = "InjectionContested";
 pub const APP_REACHABLE: &str = "AppReachable";
 /// Consumer: a pod's end may cut calls that its endpoint.timeout allows.
 pub const DRAIN_BOUNDED: &str = "DrainBounded";
+/// Consumer: the number of the target's pods follows the demand.
+pub const SCALING_ACTIVE: &str = "ScalingActive";
 /// Broker: its pod serves.
 pub const AVAILABLE: &str = "Available";
 /// Broker: its volume has room, so that sends are taken.
@@ -126,6 +128,22 @@ pub mod reason {
     pub const UNREACHABLE: &str = "Unreachable";
     /// No sidecar has said anything about its application yet.
     pub const NOT_REPORTED: &str = "NotReported";
+    /// The number of pods follows the demand.
+    pub const FOLLOWS_DEMAND: &str = "FollowsDemand";
+    /// There is more to do than `scaling.maxReplicas` pods are for.
+    pub const AT_MAX_REPLICAS: &str = "AtMaxReplicas";
+    /// More than half of the last deliveries failed: more pods would fail more, fewer would hide it.
+    pub const CALLS_FAILING: &str = "CallsFailing";
+    /// A HorizontalPodAutoscaler or a ScaledObject sets the number of the target's pods.
+    pub const OTHER_AUTOSCALER: &str = "OtherAutoscaler";
+    /// Somebody else sets the number of the target's pods back.
+    pub const REPLICAS_CONTESTED: &str = "ReplicasContested";
+    /// The API server refused another number of pods.
+    pub const SCALING_REFUSED: &str = "ScalingRefused";
+    /// More pods were asked for.
+    pub const SCALED_UP: &str = "ScaledUp";
+    /// Fewer pods were asked for.
+    pub const SCALED_DOWN: &str = "ScaledDown";
     /// Pods have less time to end than a call may take.
     pub const GRACE_PERIOD_SHORT: &str = "GracePeriodShort";
     /// Pods have time to end every call.
@@ -161,7 +179,7 @@ pub mod reason {
 #[cfg(test)]
 mod tests {
     /// What needs no remedy.
-    const GOOD: [&str; 13] = [
+    const GOOD: [&str; 16] = [
         "AsDeclared",
         "Accepted",
         "Resolved",
@@ -175,6 +193,9 @@ mod tests {
         "Healthy",
         "VolumeAdopted",
         "NotBlocked",
+        "FollowsDemand",
+        "ScaledUp",
+        "ScaledDown",
     ];
 
     #[test]

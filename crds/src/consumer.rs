@@ -1,7 +1,7 @@
 //! The kind Consumer: who processes a Queue and how.
 
 use capstan_api::workload::{Workload, WorkloadKind};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::Duration;
 use crate::resources::Resources;
 use crate::rule::{between, immutable, rule};
+use crate::scaling::Scaling;
 
 /// Who processes a Queue: the pods of a workload (push) or clients (pull), and by which rules.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,7 +32,9 @@ use crate::rule::{between, immutable, rule};
     ),
     printcolumn(name = "Queue", type_ = "string", json_path = ".spec.queueRef.name"),
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetRef.name"),
-    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas.ready"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.replicas.desired"),
+    printcolumn(name = "Pods-Ready", type_ = "integer", json_path = ".status.replicas.ready"),
+    printcolumn(name = "In-Flight", type_ = "integer", json_path = ".status.calls.inFlight"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
@@ -95,6 +98,10 @@ pub struct ConsumerSpec {
     /// While true, nothing is delivered to this Consumer. Default false.
     #[serde(default)]
     pub paused: bool,
+    /// How many pods the target has. Push consumers only. Several Consumers of a workload: the most that one of them wants,
+    /// and none only when all agree. Default: the number of pods is never touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// The sidecar's container. Push consumers only. The oldest Consumer of a workload decides.
     #[serde(default)]
     pub sidecar: Sidecar,
@@ -109,6 +116,10 @@ fn rules() -> serde_json::Value {
         rule(
             "has(self.targetRef) == has(oldSelf.targetRef)",
             "targetRef cannot be added or removed; create a new Consumer",
+        ),
+        rule(
+            "!has(self.scaling) || has(self.targetRef)",
+            "scaling needs a targetRef: pull consumers have no pods to scale",
         ),
         rule(
             "!has(self.retryBackoff) || duration(self.retryBackoff.maxDelay) >= duration(self.retryDelay)",
@@ -306,13 +317,16 @@ pub struct ConsumerStatus {
     /// The target's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
+    /// The calls to the application, as the broker counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<Calls>,
     /// The sidecars in the target's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarStatus>,
     /// What the admission policy puts into the target's pods; the same in all Consumers of a workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<Injection>,
-    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested, AppReachable, DrainBounded.
+    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested, AppReachable, DrainBounded, ScalingActive.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,
@@ -326,6 +340,22 @@ pub struct Replicas {
     pub desired: u32,
     /// Pods that are ready.
     pub ready: u32,
+    /// With `scaling`: pods that there are to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<u32>,
+}
+
+/// The calls to the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Calls {
+    /// Batches that pods have.
+    pub in_flight: u64,
+    /// The share of deliveries that failed in the last minute, such as 0.02; absent when there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_ratio: Option<String>,
+    /// When this was so. Small changes are shown after half a minute.
+    pub observed_at: Time,
 }
 
 /// The sidecar that the admission policy gives to pods.

@@ -23,6 +23,7 @@ pub mod queue;
 mod resolve;
 pub mod resources;
 mod rule;
+pub mod scaling;
 mod schema;
 
 pub use broker::{Broker, BrokerSpec, BrokerStatus};

@@ -20,6 +20,8 @@ pub struct Workload {
     pub selector: LabelSelector,
     /// Pods asked for.
     pub replicas: u32,
+    /// The number in the name of the first pod, of a StatefulSet.
+    pub first_ordinal: u32,
     /// Pods that are ready.
     pub ready: u32,
     /// Pods there are.
@@ -96,6 +98,7 @@ impl From<&StatefulSet> for Workload {
         let spec = &object.spec;
         workload.replicas = count(spec.replicas.or(Some(1)));
         workload.selector = spec.selector.clone();
+        workload.first_ordinal = count(spec.ordinals.as_ref().and_then(|ordinals| ordinals.start));
         let strategy = spec.update_strategy.as_ref();
         let is_on_delete = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"));
         let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition);

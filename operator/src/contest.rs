@@ -7,32 +7,52 @@ use std::time::Duration;
 use capstan_api::workload::Workload as Reference;
 use tokio::time::Instant;
 
-/// So many times within [`WINDOW`] is a contest.
+/// So many times within [`WINDOW`] is a contest, unless another number is given.
 const TIMES: usize = 3;
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// When each workload was contested lately.
-#[derive(Debug, Default)]
-pub(crate) struct Contests(Mutex<HashMap<(String, Reference), VecDeque<Instant>>>);
+#[derive(Debug)]
+pub(crate) struct Contests {
+    times: usize,
+    workloads: Mutex<HashMap<(String, Reference), VecDeque<Instant>>>,
+}
+
+impl Default for Contests {
+    fn default() -> Self {
+        Self::of(TIMES)
+    }
+}
 
 impl Contests {
+    /// So many times are a contest.
+    pub(crate) fn of(times: usize) -> Self {
+        Self { times, workloads: Mutex::default() }
+    }
+
+    /// It happened once more; how long to leave the workload alone, if at all.
+    pub(crate) fn add_and_pause(&self, namespace: &str, workload: &Reference) -> Option<Duration> {
+        self.add(namespace, workload);
+        self.pause(namespace, workload)
+    }
+
     /// Someone took the sidecar out, or owns its fields.
     pub(crate) fn add(&self, namespace: &str, workload: &Reference) {
-        let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contests = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
         let times = contests.entry((namespace.to_owned(), workload.clone())).or_default();
         times.push_back(Instant::now());
-        if times.len() > TIMES {
+        if times.len() > self.times {
             times.pop_front();
         }
     }
 
     /// How long to leave the workload alone, if at all.
     pub(crate) fn pause(&self, namespace: &str, workload: &Reference) -> Option<Duration> {
-        let mut contests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contests = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         contests.retain(|_, times| times.back().is_some_and(|last| now.duration_since(*last) < WINDOW));
         let times = contests.get(&(namespace.to_owned(), workload.clone()))?;
-        let first = times.front().filter(|_| times.len() == TIMES)?;
+        let first = times.front().filter(|_| times.len() == self.times)?;
         let last = times.back()?;
         (last.duration_since(*first) < WINDOW).then(|| WINDOW - now.duration_since(*last))
     }

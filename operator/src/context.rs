@@ -13,11 +13,13 @@ use crate::applied::Applied;
 use crate::broker::Upgrades;
 use crate::config::Config;
 use crate::contest::Contests;
+use crate::demand::Demands;
 use crate::events::Events;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::mode::Modes;
 use crate::reach::Reaches;
+use crate::scaling::{Rivals, Scales, Target};
 use crate::work::WorkQueue;
 use crate::workload::{Complete, Rollouts, Told};
 use crate::world::{Unit, World};
@@ -27,6 +29,9 @@ const COUNT_WRITES_PER_SECOND: u32 = 20;
 
 /// Writes of statuses that are under way at once, in all. The API server shares its capacity among its clients.
 const STATUS_WRITES_AT_ONCE: usize = 32;
+
+/// So often within ten minutes somebody may set the number of a workload's pods back: the second time is a contest.
+const RESETS: usize = 2;
 
 /// Which object was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,6 +65,14 @@ pub(crate) struct Context {
     pub(crate) complete: Complete,
     pub(crate) reaches: Reaches,
     pub(crate) upgrades: Upgrades,
+    /// What brokers say there is to do.
+    pub(crate) demands: Demands,
+    /// Workloads whose number of pods is to be looked at.
+    pub(crate) scaling: WorkQueue<Target>,
+    pub(crate) scales: Scales,
+    /// Numbers of pods that somebody set back.
+    pub(crate) resets: Contests,
+    pub(crate) rivals: Rivals,
     pub(crate) metrics: Arc<Metrics>,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
@@ -90,6 +103,11 @@ impl Context {
             complete: Complete::default(),
             reaches: Reaches::default(),
             upgrades: Upgrades::default(),
+            demands: Demands::default(),
+            scaling: WorkQueue::default(),
+            scales: Scales::default(),
+            resets: Contests::of(RESETS),
+            rivals: Rivals::default(),
             metrics,
             controls: Mutex::default(),
         }
@@ -110,6 +128,7 @@ impl Context {
     pub(crate) fn forget_broker(&self, broker: &Key) {
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
         self.reaches.forget(broker);
+        self.demands.forget(broker);
         let names = crate::names::names(&broker.name);
         self.upgrades.forget(broker);
         let own = [&names.stateful_set, &names.service, &names.pods_service];

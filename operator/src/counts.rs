@@ -54,7 +54,8 @@ impl Counts {
     }
 }
 
-fn is_jump(old: u64, new: u64) -> bool {
+/// Whether a number appeared, ended, doubled or halved.
+pub(crate) fn is_jump(old: u64, new: u64) -> bool {
     let (small, large) = (old.min(new), old.max(new));
     small != large && (small == 0 || large / 2 >= small)
 }

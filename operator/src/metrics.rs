@@ -21,7 +21,7 @@ const STATUSES: [u16; 20] =
 const UNITS: [&str; 3] = ["broker", "workload", "consumer"];
 const OUTCOMES: [&str; 3] = ["done", "again", "failed"];
 /// What is watched.
-pub(crate) const WATCHED: [&str; 8] = [
+pub(crate) const WATCHED: [&str; 9] = [
     "Broker",
     "Queue",
     "Consumer",
@@ -30,6 +30,7 @@ pub(crate) const WATCHED: [&str; 8] = [
     "Service",
     "ServiceAccount",
     "NetworkPolicy",
+    "HorizontalPodAutoscaler",
 ];
 const EVENTS: [&str; 3] = ["published", "failed", "dropped"];
 
@@ -237,6 +238,7 @@ impl Metrics {
             state.services.all().count(),
             state.service_accounts.all().count(),
             state.policies.all().count(),
+            state.autoscalers.all().count(),
         ];
         for (kind, objects) in WATCHED.into_iter().zip(counts) {
             self.objects.with_label_values(&[kind]).set(count(objects));

@@ -17,7 +17,10 @@ use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::work::{Outcome, WorkQueue};
 use crate::world::{Unit, World, all_units, watch_all};
-use crate::{broker, client, definitions, mode, workload};
+use crate::{broker, client, definitions, demand, mode, scaling, workload};
+
+/// Workloads whose number of pods is looked at at once.
+const SCALERS: usize = 4;
 
 /// Runs until `shutdown` is cancelled.
 ///
@@ -46,6 +49,7 @@ pub async fn run(cluster: kube::Config, config: Config, shutdown: CancellationTo
         Ok(())
     });
     let context = Arc::new(Context::new(client, config, world, queue, events, metrics));
+    tasks.spawn(demand::follow(Arc::clone(&context)));
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = work(&context, &mut leader, &ready, &mut tasks) => ended,
@@ -102,6 +106,7 @@ async fn term(
     let shown = Shown::active(&context.metrics);
     // What another operator did meanwhile is looked at, and what an earlier term left undone.
     all_units(&context.world.read(), None).into_iter().for_each(|unit| context.queue.add(unit));
+    context.scales.clear();
     let mut workers = JoinSet::new();
     let ended = tokio::select! {
         () = leader.inactive() => Ok(()),
@@ -111,6 +116,7 @@ async fn term(
     drop(shown);
     workers.shutdown().await;
     context.queue.abandon();
+    context.scaling.abandon();
     ended
 }
 
@@ -122,6 +128,9 @@ async fn act(context: &Arc<Context>, workers: &mut JoinSet<()>) -> anyhow::Resul
     context.queue.sort();
     for _ in 0..context.config.concurrency.max(1) {
         workers.spawn(worker(Arc::clone(context)));
+    }
+    for _ in 0..SCALERS {
+        workers.spawn(scaler(Arc::clone(context)));
     }
     tokio::select! {
         Some(ended) = workers.join_next() => ended.map_err(Into::into),
@@ -159,6 +168,15 @@ async fn worker(context: Arc<Context>) {
         let outcome = reconcile(&context, &unit).await;
         context.metrics.reconciled(&unit, outcome, start.elapsed());
         context.queue.finish(unit, outcome, rand::random());
+    }
+}
+
+/// Works on the number of one workload's pods at a time.
+async fn scaler(context: Arc<Context>) {
+    loop {
+        let target = context.scaling.next().await;
+        let outcome = scaling::reconcile(&context, &target).await;
+        context.scaling.finish(target, outcome, rand::random());
     }
 }
 

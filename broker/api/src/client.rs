@@ -59,6 +59,12 @@ impl ClientError {
         }
     }
 
+    /// Whether the broker knows no such path: it may be of an older version.
+    #[must_use]
+    pub fn is_no_route(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. } | Self::Malformed { status: 404, .. })
+    }
+
     /// The first code of a refusal.
     #[must_use]
     pub fn code(&self) -> Option<u32> {

@@ -33,9 +33,25 @@
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, patch]
-# Which pods of a target have the sidecar, and why a broker does not answer
+# Which pods of a target have the sidecar, which of them are idle, and why a broker does not answer
 - apiGroups: [""]
   resources: [pods]
+  verbs: [list]
+# The deletion cost of the pods that go when a Consumer with `scaling` needs fewer
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
+# The number of pods of a target, where its Consumer has `scaling`
+- apiGroups: [apps]
+  resources: [deployments/scale, statefulsets/scale]
+  verbs: [patch]
+# Whether somebody else sets the number of a target's pods
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list, watch]
+# The same, where KEDA is installed
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
   verbs: [list]
 # Changes of conditions
 - apiGroups: [events.k8s.io]

@@ -199,6 +199,7 @@ fn tell_adoption(context: &Context, scene: &Scene, broker: &Broker, volume: &Vol
 /// Has the Consumers looked at of whose applications the broker says something new.
 fn tell_consumers(context: &Context, scene: &Scene, control: &Control) {
     let Some(state) = &control.state else { return };
+    context.demands.learn_applications(&scene.key, state);
     let may_write = || context.count_writes.try_take();
     for key in context.reaches.learn(&scene.key, state, Instant::now(), may_write) {
         let world = context.world.read();

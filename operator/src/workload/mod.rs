@@ -1,9 +1,11 @@
 //! A workload and the Consumers that name it; and Consumers without a workload.
 
+mod calls;
 mod inject;
 mod patch;
 mod pods;
 mod rollouts;
+mod scale;
 mod status;
 mod told;
 
@@ -19,17 +21,19 @@ use tracing::{info, warn};
 
 use self::inject::{Injection, Task, bring_about};
 use self::pods::{Pods, Way};
-use self::status::{BAD_WHEN_TRUE, Target};
+use self::status::{BAD_WHEN_TRUE, Said, Target};
 use self::told::SETTLES;
 use crate::api::ApiError;
 use crate::context::Context;
+use crate::demand::Heard;
 use crate::mode::Mode;
 use crate::reach::Reachable;
 use crate::work::Outcome;
 use crate::world::{State, Workload};
 
+pub(crate) use self::calls::are_calls_news;
 pub(crate) use self::patch::Injectable;
-pub(crate) use self::pods::Complete;
+pub(crate) use self::pods::{Complete, is_alive, list as list_pods};
 pub(crate) use self::rollouts::Rollouts;
 pub(crate) use self::told::Told;
 
@@ -103,10 +107,25 @@ async fn bring_all_about(
         parameters: parameters.as_ref(),
     };
     let now = crate::status::now();
+    // What scales is looked at by itself.
+    if claimants.iter().any(|claimant| crate::scaling::scales(&claimant.consumer))
+        || context.scales.has(&(namespace.to_owned(), reference.clone()))
+    {
+        context.scaling.add((namespace.to_owned(), reference.clone()));
+    }
     for claimant in &claimants {
+        claimant.resolved.broker.iter().for_each(|broker| context.demands.want(broker));
         let queue = context.world.read().queues.get(&claimant.resolved.queue);
         let application = reachable(context, claimant, reference, workload.as_deref());
-        let new = status::push(claimant, &target, queue.as_deref(), &application, &now);
+        let scale = context.scales.shown(&Key::of(claimant.consumer.meta()));
+        let numbers = claimant.resolved.broker.as_ref().and_then(|broker| {
+            match context.demands.queue(broker, &claimant.resolved.queue) {
+                Heard::Seen(numbers) => Some(numbers),
+                Heard::Unknown | Heard::Unheard => None,
+            }
+        });
+        let said = Said { application, scale, numbers };
+        let new = status::push(claimant, &target, queue.as_deref(), &said, &now);
         write(context, &claimant.consumer, new).await?;
     }
     if !is_told {

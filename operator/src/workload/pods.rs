@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::world::Workload;
 
 /// Pods of one workload that are looked at; the rest counts as the first ones do not.
-const PODS_MAX: u32 = 500;
+const PODS_MAX: u32 = 1000;
 /// For how long what was seen of pods is believed: the policy may have been away, or ignored, meanwhile.
 const LASTS: Duration = Duration::from_secs(540);
 
@@ -143,16 +143,24 @@ pub(super) async fn count(
     if workload.is_rolled_out() && context.complete.is(&key, workload) {
         return Ok(Pods { updated: workload.current, ..Pods::none(image) });
     }
+    let pods = of_pods(&list(context, reference, workload).await?, image);
+    let is_complete = workload.is_rolled_out() && pods.missing == 0 && pods.outdated == 0;
+    context.complete.set(key, workload, is_complete);
+    Ok(pods)
+}
+
+/// The pods of a workload, the first [`PODS_MAX`].
+pub(crate) async fn list(
+    context: &Context,
+    reference: &Reference,
+    workload: &Workload,
+) -> Result<Vec<Pod>, ApiError> {
     let selector =
         Selector::try_from(workload.selector.clone()).map_err(|e| ApiError::Refused(e.to_string()))?;
     let params = ListParams::default().labels_from(&selector).limit(PODS_MAX);
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &workload.key.namespace);
     let listed = bounded(api.list(&params)).await?.items;
-    let own: Vec<Pod> = listed.into_iter().filter(|pod| is_of(pod, reference, workload)).collect();
-    let pods = of_pods(&own, image);
-    let is_complete = workload.is_rolled_out() && pods.missing == 0 && pods.outdated == 0;
-    context.complete.set(key, workload, is_complete);
-    Ok(pods)
+    Ok(listed.into_iter().filter(|pod| is_of(pod, reference, workload)).collect())
 }
 
 /// Every pod is as the template.
@@ -188,7 +196,8 @@ fn is_of(pod: &Pod, reference: &Reference, workload: &Workload) -> bool {
     }
 }
 
-fn is_alive(pod: &Pod) -> bool {
+/// Whether a pod is not ending, and has not ended.
+pub(crate) fn is_alive(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }

@@ -11,9 +11,13 @@ use capstan_inject::{Action, Claimant, MARGIN_SECONDS, Plan, drain_seconds};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
+use super::calls::calls;
 use super::inject::Injection;
+use super::scale::{scaling, target_of};
 use crate::condition::{Conditions, Verdict, find};
+use crate::demand::Numbers;
 use crate::reach::Reachable;
+use crate::scaling::Shown;
 use crate::world::Workload;
 
 /// Conditions that are bad news when they hold.
@@ -33,12 +37,20 @@ pub(super) struct Target<'a> {
     pub(super) parameters: Option<&'a Parameters>,
 }
 
+/// What brokers say of a Consumer, and what follows from it.
+pub(super) struct Said {
+    pub(super) application: Reachable,
+    /// What is shown of its scaling; absent also before the first look at it.
+    pub(super) scale: Option<Shown>,
+    pub(super) numbers: Option<Numbers>,
+}
+
 /// What is to be said of a push consumer.
 pub(super) fn push(
     claimant: &Claimant,
     target: &Target<'_>,
     queue: Option<&Queue>,
-    application: &Reachable,
+    said: &Said,
     now: &Time,
 ) -> ConsumerStatus {
     let consumer = claimant.consumer.as_ref();
@@ -50,20 +62,31 @@ pub(super) fn push(
     let ready = ready(&[&accepted, &resolved, &injected], queue);
     ConsumerStatus {
         observed_generation: consumer.metadata.generation,
-        replicas: target
-            .workload
-            .map(|workload| Replicas { desired: workload.replicas, ready: workload.ready }),
+        replicas: target.workload.map(|workload| Replicas {
+            desired: workload.replicas,
+            ready: workload.ready,
+            target: target_of(consumer, said),
+        }),
+        calls: calls(
+            consumer.status.as_ref().and_then(|status| status.calls.as_ref()),
+            said.numbers.as_ref(),
+            now,
+        ),
         sidecar: target.sidecar.cloned(),
         injection: parameters(consumer, target),
-        conditions: reachable(
-            drain(conditions(old, consumer, now), consumer, target.workload)
-                .set(READY, &ready)
-                .set(ACCEPTED, &accepted)
-                .set(TARGET_RESOLVED, &resolved)
-                .set(SIDECARS_INJECTED, &injected)
-                .set(INJECTION_CONTESTED, &contested),
+        conditions: scaling(
+            reachable(
+                drain(conditions(old, consumer, now), consumer, target.workload)
+                    .set(READY, &ready)
+                    .set(ACCEPTED, &accepted)
+                    .set(TARGET_RESOLVED, &resolved)
+                    .set(SIDECARS_INJECTED, &injected)
+                    .set(INJECTION_CONTESTED, &contested),
+                consumer,
+                &said.application,
+            ),
             consumer,
-            application,
+            said.scale.as_ref(),
         )
         .finish(),
     }
@@ -151,6 +174,7 @@ pub(super) fn pull(
     ConsumerStatus {
         observed_generation: consumer.metadata.generation,
         replicas: None,
+        calls: None,
         sidecar: None,
         injection: None,
         conditions: conditions(old, consumer, now).set(READY, &ready).set(ACCEPTED, &accepted).finish(),
@@ -278,6 +302,10 @@ mod tests {
         .unwrap()
     }
 
+    fn only(application: Reachable) -> Said {
+        Said { application, scale: None, numbers: None }
+    }
+
     fn sidecar(updated: u32, outdated: u32, missing: u32) -> SidecarStatus {
         SidecarStatus { mode: "Template".into(), version: "1".into(), updated, outdated, missing }
     }
@@ -302,7 +330,13 @@ mod tests {
             sidecar: workload.map(|_| pods),
             parameters: None,
         };
-        push(&claimants[which], &target, Some(&queue("True")), &Reachable::Unknown, &crate::status::now())
+        push(
+            &claimants[which],
+            &target,
+            Some(&queue("True")),
+            &only(Reachable::Unknown),
+            &crate::status::now(),
+        )
     }
 
     fn reach_of(one: &Claimant, said: Option<(&str, u32, u32)>) -> ConsumerStatus {
@@ -330,7 +364,7 @@ mod tests {
             one,
             &target,
             Some(&queue("True")),
-            &application.unwrap_or(Reachable::Kept),
+            &only(application.unwrap_or(Reachable::Kept)),
             &crate::status::now(),
         )
     }
@@ -379,7 +413,7 @@ mod tests {
         ] {
             assert_eq!(reason_of(&status, type_), expected, "{type_}");
         }
-        assert_eq!(status.replicas, Some(Replicas { desired: 2, ready: 1 }));
+        assert_eq!(status.replicas, Some(Replicas { desired: 2, ready: 1, target: None }));
         assert_eq!(status.observed_generation, Some(3));
     }
 

@@ -1,5 +1,6 @@
 //! What the cluster has, kept up to date by watches.
 
+mod autoscaler;
 mod broker_set;
 mod keeper;
 mod objects;
@@ -18,6 +19,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
+pub use autoscaler::Autoscaler;
 pub use broker_set::{BrokerSet, Set};
 
 use self::resolutions::Resolutions;
@@ -40,6 +42,8 @@ pub struct State {
     pub service_accounts: Objects<ServiceAccount>,
     /// All NetworkPolicies.
     pub policies: Objects<Policy>,
+    /// All HorizontalPodAutoscalers.
+    pub autoscalers: Objects<Autoscaler>,
     resolutions: Resolutions,
 }
 

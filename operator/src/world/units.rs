@@ -7,7 +7,7 @@ use capstan_api::workload::{Workload as Reference, WorkloadKind};
 use capstan_crds::{Broker, Consumer, Key, Queue, label};
 use kube::ResourceExt;
 
-use super::{Policy, Set, State, Workload};
+use super::{Autoscaler, Policy, Set, State, Workload};
 
 /// What is reconciled as a whole, by one worker at a time. None of it needs to exist. Ordered so that what others wait for
 /// comes first.
@@ -105,6 +105,16 @@ pub(super) fn of_policy(state: &State, policy: &Policy) -> Vec<Unit> {
             brokers.iter().map(|broker| Unit::Broker(Key::of(&broker.metadata))).collect()
         }
     }
+}
+
+/// A change of a HorizontalPodAutoscaler: two must not set the number of a workload's pods.
+pub(super) fn of_autoscaler(state: &State, autoscaler: &Autoscaler) -> Vec<Unit> {
+    let Some(target) = &autoscaler.target else { return Vec::new() };
+    let consumers = state.consumers.of(&autoscaler.key.namespace);
+    let names =
+        |consumer: &Consumer| consumer.spec.target_ref.as_ref().is_some_and(|one| one.workload() == *target);
+    let is_named = consumers.iter().any(|consumer| names(consumer));
+    is_named.then(|| Unit::Workload(autoscaler.key.namespace.clone(), target.clone())).into_iter().collect()
 }
 
 /// Most workloads of a cluster are none of our business.

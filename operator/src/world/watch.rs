@@ -7,6 +7,7 @@ use capstan_crds::{Key, label};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt;
@@ -19,10 +20,10 @@ use tracing::warn;
 use super::keeper::{Keeper, Own};
 use super::scope::{self, Scope};
 use super::units::{
-    is_same_broker, is_same_consumer, is_same_queue, of_broker, of_consumer, of_deployment, of_labelled,
-    of_policy, of_queue, of_stateful_set,
+    is_same_broker, is_same_consumer, is_same_queue, of_autoscaler, of_broker, of_consumer, of_deployment,
+    of_labelled, of_policy, of_queue, of_stateful_set,
 };
-use super::{Learned, Objects, Policy, Set, State, Unit, Workload, World};
+use super::{Autoscaler, Learned, Objects, Policy, Set, State, Unit, Workload, World};
 use crate::metrics::Metrics;
 use crate::work::WorkQueue;
 
@@ -85,6 +86,8 @@ fn watch_scope(shared: &Shared, tasks: &mut JoinSet<anyhow::Result<()>>) {
         kind(shared, without_managers, |s| &mut s.service_accounts, of_labelled, ServiceAccount::eq);
     let keep = |policy: NetworkPolicy| Policy::from(&policy);
     let policies = kind(shared, keep, |s| &mut s.policies, of_policy, Policy::eq);
+    let keep = |autoscaler: HorizontalPodAutoscaler| Autoscaler::from(&autoscaler);
+    let autoscalers = kind(shared, keep, |s| &mut s.autoscalers, of_autoscaler, Autoscaler::eq);
     let own = Config::default().labels(&format!("{}=capstan,{}", label::MANAGED_BY, label::BROKER));
     services.config = own.clone();
     accounts.config = own;
@@ -96,6 +99,7 @@ fn watch_scope(shared: &Shared, tasks: &mut JoinSet<anyhow::Result<()>>) {
     tasks.spawn(run(services));
     tasks.spawn(run(accounts));
     tasks.spawn(run(policies));
+    tasks.spawn(run(autoscalers));
 }
 
 fn kind<K, V>(

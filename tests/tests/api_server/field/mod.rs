@@ -4,6 +4,7 @@ mod fault;
 mod objects;
 mod plane;
 mod proxy;
+mod script;
 mod snapshot;
 mod traffic;
 

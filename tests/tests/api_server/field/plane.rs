@@ -10,11 +10,13 @@ use axum::routing::{get, put};
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use capstan_api::control::{DECLARATION_PATH, Declaration, Declared, STATE_PATH};
+use capstan_api::control::{CHANGES_PATH, DECLARATION_PATH, Declaration, Declared, QueuePolicy, STATE_PATH};
 use capstan_crds::Key;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use super::script::{self, Script};
 
 /// What one Broker was told.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +29,14 @@ pub(crate) struct Told {
     pub(crate) asked: u64,
 }
 
-type All = Arc<Mutex<BTreeMap<Key, Told>>>;
+/// What all brokers were told, and what they say beyond that.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    told: BTreeMap<Key, Told>,
+    pub(super) script: Script,
+}
+
+pub(super) type All = Arc<Mutex<Known>>;
 
 /// All brokers.
 pub(crate) struct Plane {
@@ -43,6 +52,11 @@ impl Plane {
         let app = Router::new()
             .route(STATE_PATH, get(state))
             .route(DECLARATION_PATH, put(declare))
+            .route(CHANGES_PATH, get(script::changes))
+            .route(
+                "/control/v1/namespaces/{namespace}/workloads/{kind}/{name}/pods",
+                get(script::pods).put(script::retire),
+            )
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&all));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -56,12 +70,17 @@ impl Plane {
 
     /// What each Broker was told.
     pub(crate) fn told(&self) -> BTreeMap<Key, Told> {
-        self.all.lock().unwrap().clone()
+        self.all.lock().unwrap().told.clone()
+    }
+
+    /// Changes what is said, or looks at what was heard.
+    pub(crate) fn script<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        change(&mut self.all.lock().unwrap().script)
     }
 
     /// How often each Broker was asked what it knows.
     pub(crate) fn asked(&self) -> BTreeMap<Key, u64> {
-        self.all.lock().unwrap().iter().map(|(key, told)| (key.clone(), told.asked)).collect()
+        self.all.lock().unwrap().told.iter().map(|(key, told)| (key.clone(), told.asked)).collect()
     }
 }
 
@@ -71,7 +90,7 @@ impl Drop for Plane {
     }
 }
 
-fn broker(headers: &HeaderMap) -> Result<Key, StatusCode> {
+pub(super) fn broker(headers: &HeaderMap) -> Result<Key, StatusCode> {
     let names = || {
         let text = headers.get("authorization")?.to_str().ok()?.strip_prefix("Basic ")?;
         let text = String::from_utf8(STANDARD.decode(text).ok()?).ok()?;
@@ -87,24 +106,26 @@ fn incarnation(broker: &Key) -> String {
 
 async fn state(State(all): State<All>, headers: HeaderMap) -> Result<Json<Value>, StatusCode> {
     let broker = broker(&headers)?;
-    let declaration = {
+    let (revision, queues) = {
         let mut all = all.lock().unwrap();
-        let told = all.entry(broker.clone()).or_default();
+        all.script.check()?;
+        let told = all.told.entry(broker.clone()).or_default();
         told.asked += 1;
-        told.declaration.clone()
+        let revision = told.declaration.revision.clone();
+        let queues: Vec<Value> = names_of(&all, &broker).iter().map(|queue| all.script.of(queue)).collect();
+        (revision, queues)
     };
-    // A broker's own order.
-    let mut names: Vec<_> = declaration.queues.iter().map(|queue| (&queue.namespace, &queue.name)).collect();
+    Ok(Json(json!({"incarnation": incarnation(&broker), "revision": revision, "version": "0.1.0",
+        "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": 9_u64 << 30}, "queues": queues})))
+}
+
+/// The queues of a broker, in its own order.
+pub(super) fn names_of(all: &Known, broker: &Key) -> Vec<Key> {
+    let declared = all.told.get(broker).map(|told| &told.declaration.queues);
+    let key = |queue: &QueuePolicy| Key::new(queue.namespace.as_str(), queue.name.as_str());
+    let mut names: Vec<Key> = declared.into_iter().flatten().map(key).collect();
     names.sort();
-    let queue = |(namespace, name)| {
-        json!({"namespace": namespace, "name": name, "retained": false, "ready": 0, "delayed": 0, "leased": 0,
-            "dead": 0, "bytes": 0})
-    };
-    let queues: Vec<Value> = names.into_iter().map(queue).collect();
-    Ok(Json(
-        json!({"incarnation": incarnation(&broker), "revision": declaration.revision, "version": "0.1.0",
-        "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": 9_u64 << 30}, "queues": queues}),
-    ))
+    names
 }
 
 async fn declare(
@@ -115,8 +136,10 @@ async fn declare(
     let broker = broker(&headers)?;
     let revision = declaration.revision.clone();
     let mut all = all.lock().unwrap();
-    let told = all.entry(broker.clone()).or_default();
+    all.script.check()?;
+    let told = all.told.entry(broker.clone()).or_default();
     told.declared += 1;
     told.declaration = declaration;
+    all.script.changed();
     Ok(Json(Declared { incarnation: incarnation(&broker), revision }))
 }

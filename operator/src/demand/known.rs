@@ -1,0 +1,56 @@
+//! What is known of one Queue.
+
+use capstan_api::control::{ApplicationState, QueueState};
+use capstan_scaling::{Calls, Demand, Outcomes};
+use std::time::Duration;
+use tokio::time::Instant;
+
+use super::Numbers;
+
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    demand: Demand,
+    /// When the demand was so.
+    at: Option<Instant>,
+    batches: u64,
+    outcomes: Outcomes,
+    calls: Calls,
+    application: Option<ApplicationState>,
+}
+
+impl Known {
+    pub(super) fn learn(&mut self, queue: QueueState, now: Instant, start: Instant) {
+        self.demand = Demand {
+            ready: queue.ready,
+            leased: queue.leased,
+            due: queue.due_soon,
+            oldest_ready: queue.oldest_ready_age_ms.map(Duration::from_millis),
+        };
+        self.at = Some(now);
+        self.batches = queue.batches;
+        let totals = queue.totals;
+        self.outcomes =
+            Outcomes { succeeded: totals.acknowledged, failed: totals.retried + totals.lease_expired };
+        self.calls.learn(self.outcomes, now.duration_since(start));
+        self.application = queue.application;
+    }
+
+    pub(super) fn learn_application(&mut self, application: Option<ApplicationState>) {
+        self.application = application;
+    }
+
+    /// As of now: ages grow, and what failed long ago counts no more.
+    pub(super) fn numbers(&self, now: Instant, start: Instant) -> Numbers {
+        let since = self.at.map_or(Duration::ZERO, |at| now.duration_since(at));
+        let oldest_ready = self.demand.oldest_ready.map(|age| age + since);
+        let mut calls = self.calls.clone();
+        calls.learn(self.outcomes, now.duration_since(start));
+        Numbers {
+            demand: Demand { oldest_ready, ..self.demand },
+            batches: self.batches,
+            error_ratio: calls.error_ratio(),
+            are_failing: calls.are_failing(),
+            application: self.application.clone(),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Which pods go when fewer are needed: those that have nothing to do. Pure.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use capstan_api::workload::WorkloadKind;
+
+use super::pods::Pod;
+
+/// The `count` pods that are to go.
+///
+/// A ReplicaSet removes pods that are not ready first, whatever they cost, so these are chosen before others; then those that
+/// were chosen already, by this operator or by one before; then those with the fewest messages, and of these the youngest. A
+/// StatefulSet always removes the highest ordinals.
+pub(super) fn choose(
+    kind: WorkloadKind,
+    pods: &[Pod],
+    leased: &BTreeMap<String, u64>,
+    chosen: &BTreeSet<String>,
+    count: usize,
+) -> BTreeSet<String> {
+    let mut pods: Vec<&Pod> = pods.iter().collect();
+    match kind {
+        WorkloadKind::StatefulSet => pods.sort_by_key(|pod| Reverse(pod.ordinal)),
+        WorkloadKind::Deployment => pods.sort_by_key(|pod| {
+            let is_chosen = chosen.contains(&pod.name) || pod.is_marked;
+            let messages = leased.get(&pod.name).copied().unwrap_or_default();
+            (pod.is_ready, !is_chosen, messages, Reverse(pod.created), pod.name.clone())
+        }),
+    }
+    pods.into_iter().take(count).map(|pod| pod.name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, created: i64) -> Pod {
+        let ordinal = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
+        Pod { name: name.to_owned(), is_ready: true, is_marked: false, created, ordinal }
+    }
+
+    fn chosen(
+        kind: WorkloadKind,
+        pods: &[Pod],
+        busy: &[(&str, u64)],
+        before: &[&str],
+        count: usize,
+    ) -> Vec<String> {
+        let leased = busy.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let before = before.iter().map(|name| (*name).to_owned()).collect();
+        choose(kind, pods, &leased, &before, count).into_iter().collect()
+    }
+
+    #[test]
+    fn idle_pods_go_first_and_of_these_the_youngest() {
+        let pods = [pod("a", 1), pod("b", 2), pod("c", 3), pod("d", 4)];
+        let of = |busy: &[(&str, u64)], before: &[&str], count| {
+            chosen(WorkloadKind::Deployment, &pods, busy, before, count).join(" ")
+        };
+        assert_eq!(of(&[], &[], 2), "c d");
+        assert_eq!(of(&[("c", 1), ("d", 5)], &[], 1), "b");
+        assert_eq!(of(&[("a", 9), ("b", 9), ("c", 2), ("d", 3)], &[], 1), "c");
+        assert_eq!(of(&[("b", 1)], &["b"], 2), "b d", "chosen once is chosen");
+        assert_eq!(of(&[], &[], 9), "a b c d");
+        assert_eq!(of(&[], &[], 0), "");
+    }
+
+    #[test]
+    fn what_kubernetes_would_take_first_is_chosen_first() {
+        let unready = Pod { is_ready: false, ..pod("a", 1) };
+        let marked = Pod { is_marked: true, ..pod("b", 2) };
+        let pods = [unready, marked, pod("c", 3)];
+        assert_eq!(chosen(WorkloadKind::Deployment, &pods, &[("a", 5), ("b", 5)], &[], 1), ["a"]);
+        assert_eq!(chosen(WorkloadKind::Deployment, &pods, &[("a", 5), ("b", 5)], &[], 2), ["a", "b"]);
+    }
+
+    #[test]
+    fn of_a_stateful_set_the_highest_ordinals_go_by_number() {
+        let pods = [pod("db-2", 3), pod("db-10", 1), pod("db-9", 2)];
+        assert_eq!(chosen(WorkloadKind::StatefulSet, &pods, &[("db-10", 7)], &[], 2), ["db-10", "db-9"]);
+    }
+}

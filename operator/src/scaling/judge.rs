@@ -1,0 +1,296 @@
+//! What one Consumer says of the number of its target's pods, and why. Pure.
+
+use std::time::Duration;
+
+use capstan_api::control::ApplicationState;
+use capstan_crds::condition::{Verdict, reason};
+use capstan_inject::Claimant;
+use capstan_scaling::{Decision, Demand, Limit, Rule, Vote};
+
+use super::scales::Entry;
+use super::{HELD, is_accepted};
+use crate::demand::{Heard, Numbers};
+use crate::world::Workload;
+
+/// What is known of a Consumer.
+pub(super) struct Look<'a> {
+    pub(super) claimant: &'a Claimant,
+    pub(super) workload: &'a Workload,
+    /// Who else sets the number of pods.
+    pub(super) rival: Option<&'a str>,
+    /// Absent while it is not known which broker to ask.
+    pub(super) heard: Option<Heard>,
+    pub(super) is_paused: bool,
+}
+
+/// What is said of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Judgement {
+    /// None: it has no say.
+    pub(super) vote: Option<Vote>,
+    /// Whether it may be followed: a workload is left alone while none of its Consumers is free.
+    pub(super) is_free: bool,
+    /// None for a Consumer that does not scale.
+    pub(super) verdict: Option<Verdict>,
+    pub(super) decision: Option<Decision>,
+    pub(super) backlog_per_replica: u32,
+    pub(super) numbers: Option<Numbers>,
+    /// When to look again.
+    pub(super) again: Option<Duration>,
+}
+
+/// Judges one Consumer at time `now`.
+pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgement {
+    let consumer = &look.claimant.consumer;
+    let numbers = match &look.heard {
+        Some(Heard::Seen(numbers)) => Some(numbers.clone()),
+        _ => None,
+    };
+    let base = Judgement {
+        vote: None,
+        is_free: false,
+        verdict: None,
+        decision: None,
+        backlog_per_replica: 0,
+        numbers,
+        again: None,
+    };
+    let Some(scaling) = &consumer.spec.scaling else {
+        return Judgement { vote: is_accepted(look.claimant).then_some(Vote::Some), ..base };
+    };
+    let key = consumer.metadata.uid.clone().unwrap_or_default();
+    if let Some(verdict) = silenced(look) {
+        entry.forget(&key);
+        return Judgement { verdict: Some(verdict), ..base };
+    }
+    let rule = Rule {
+        min: scaling.min_replicas,
+        max: scaling.max_replicas,
+        backlog_per_replica: scaling.backlog_per_replica,
+        max_oldest_age: scaling.max_oldest_age.as_ref().map(capstan_crds::Duration::get),
+        scale_down_stabilization: scaling.scale_down_stabilization.get(),
+        idle_period: scaling.idle_period.get(),
+    };
+    let base = Judgement { is_free: true, backlog_per_replica: rule.backlog_per_replica, ..base };
+    let (Some(numbers), None) = (&base.numbers, held(look)) else {
+        // What was wanted meanwhile is not known.
+        entry.forget(&key);
+        return Judgement { vote: Some(Vote::Hold), verdict: held(look), again: Some(HELD), ..base };
+    };
+    let decision =
+        entry.memory(&key).decide(&rule, demand(numbers, look.is_paused), look.workload.replicas, now);
+    let verdict = Some(following(&decision, &rule, look.is_paused));
+    let (vote, again) = (Some(Vote::Pods(decision.desired)), decision.again);
+    Judgement { vote, verdict, again, decision: Some(decision), ..base }
+}
+
+fn demand(numbers: &Numbers, is_paused: bool) -> Demand {
+    // What is not delivered needs no pod.
+    let Demand { ready, due, oldest_ready, leased } = numbers.demand;
+    match is_paused {
+        true => Demand { leased, ..Demand::default() },
+        false => Demand { ready, leased, due, oldest_ready },
+    }
+}
+
+/// Why a Consumer has no say at all.
+fn silenced(look: &Look<'_>) -> Option<Verdict> {
+    let Look { claimant, workload, rival, .. } = look;
+    if !is_accepted(claimant) {
+        let text = "this Consumer does not have the Queue: see its condition Accepted";
+        return Some(Verdict::no(reason::PENDING, text));
+    }
+    if let Some(owner) = &workload.controller {
+        let text =
+            format!("{owner} owns the workload and sets its number of pods: scale that, or remove scaling");
+        return Some(Verdict::no(reason::TARGET_CONTROLLED, text));
+    }
+    let rival = rival.as_ref()?;
+    Some(Verdict::no(
+        reason::OTHER_AUTOSCALER,
+        format!(
+            "{rival} sets the number of this workload's pods too: delete it, or remove scaling from the Consumers of the \
+             workload"
+        ),
+    ))
+}
+
+/// Why the number of pods stays as it is.
+fn held(look: &Look<'_>) -> Option<Verdict> {
+    let numbers = match &look.heard {
+        Some(Heard::Seen(numbers)) => numbers,
+        Some(Heard::Unheard) | None => {
+            let text = "the broker does not say what there is to do: the number of pods stays as it is until it does; see the \
+                        condition Available of the Broker";
+            return Some(Verdict::no(reason::BROKER_UNAVAILABLE, text));
+        }
+        Some(Heard::Unknown) => {
+            let text = "the broker does not know the Queue yet: the number of pods stays as it is";
+            return Some(Verdict::no(reason::NOT_DECLARED, text));
+        }
+    };
+    if look.workload.replicas == 0 {
+        return None;
+    }
+    if let Some(application) = numbers.application.as_ref().filter(|one| takes_nothing(one, look.claimant)) {
+        let pods = application.unreachable + application.reachable;
+        let text = format!(
+            "in {} of {pods} pods the application takes no batches: the number of pods stays as it is; see the condition \
+             AppReachable",
+            application.unreachable
+        );
+        return Some(Verdict::no(reason::UNREACHABLE, text));
+    }
+    numbers.are_failing.then(|| {
+        let text = "more than half of the deliveries of the last minute failed: the number of pods stays as it is until they \
+                    succeed; look at the application's log, and at the broker's metrics of retries";
+        Verdict::no(reason::CALLS_FAILING, text)
+    })
+}
+
+/// Whether the application takes nothing in more than half of the pods: there more pods would not help.
+fn takes_nothing(application: &ApplicationState, claimant: &Claimant) -> bool {
+    use kube::ResourceExt;
+    application.consumer.as_str() == claimant.consumer.name_any()
+        && application.unreachable > application.reachable
+}
+
+fn following(decision: &Decision, rule: &Rule, is_paused: bool) -> Verdict {
+    let why = reckoning(decision, rule.backlog_per_replica);
+    let pause = if is_paused { " (delivery is paused)" } else { "" };
+    if decision.limit == Some(Limit::Max) {
+        let text =
+            format!("{why}, more than maxReplicas {}: raise it if messages wait for too long", rule.max);
+        return Verdict::yes(reason::AT_MAX_REPLICAS, text);
+    }
+    Verdict::yes(reason::FOLLOWS_DEMAND, format!("{why}{pause}"))
+}
+
+/// A decision in numbers.
+pub(super) fn reckoning(decision: &Decision, backlog_per_replica: u32) -> String {
+    let Decision { demand: Demand { ready, leased, due, .. }, wanted, steps, .. } = decision;
+    let late = match steps {
+        0 => String::new(),
+        steps => format!(", {steps} of them because a message waits for longer than maxOldestAge"),
+    };
+    format!(
+        "{} messages ({ready} ready, {leased} leased, {due} due soon), {backlog_per_replica} for each pod: {wanted} wanted{late}",
+        ready + leased + due
+    )
+}
+
+/// Someone sets the number of pods back: those that scale say so.
+pub(super) fn contest(all: &mut [Judgement]) {
+    let text = "somebody set the number of pods back twice within ten minutes: it is left alone for ten minutes; take replicas \
+                out of the manifest of the workload, or remove scaling";
+    say(all, &Verdict::no(reason::REPLICAS_CONTESTED, text));
+}
+
+/// The API server refused the number.
+pub(super) fn refuse(all: &mut [Judgement], text: &str) {
+    say(
+        all,
+        &Verdict::no(
+            reason::SCALING_REFUSED,
+            format!("the API server refused another number of pods: {text}"),
+        ),
+    );
+}
+
+fn say(all: &mut [Judgement], verdict: &Verdict) {
+    all.iter_mut().filter(|one| one.is_free).for_each(|one| one.verdict = Some(verdict.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use capstan_crds::ConsumerFinding;
+    use capstan_inject::testing::{claimants, workload};
+    use serde_json::json;
+
+    use super::*;
+
+    fn claimant(scaling: &str) -> Claimant {
+        let mut one = claimants(&[("one", "a", "")]).remove(0);
+        let mut consumer = one.consumer.as_ref().clone();
+        consumer.spec.scaling = (!scaling.is_empty()).then(|| serde_yaml::from_str(scaling).unwrap());
+        one.consumer = Arc::new(consumer);
+        one
+    }
+
+    fn seen(ready: u64) -> Option<Heard> {
+        Some(Heard::Seen(Numbers { demand: Demand { ready, ..Demand::default() }, ..Numbers::default() }))
+    }
+
+    fn application(reachable: u32, unreachable: u32) -> Option<ApplicationState> {
+        let said = json!({"consumer": "one", "reachable": reachable, "unreachable": unreachable});
+        Some(serde_json::from_value(said).unwrap())
+    }
+
+    fn of(claimant: &Claimant, replicas: u32, heard: Option<Heard>, rival: Option<&str>) -> Judgement {
+        let workload = Workload { replicas, ..workload() };
+        let look = Look { claimant, workload: &workload, rival, heard, is_paused: false };
+        judge(&look, &mut Entry::default(), Duration::from_secs(100))
+    }
+
+    fn said(judgement: &Judgement) -> (bool, &str, Option<Vote>) {
+        let verdict = judgement.verdict.as_ref().unwrap();
+        (verdict.holds, verdict.reason, judgement.vote)
+    }
+
+    const SCALING: &str = "{maxReplicas: 5, backlogPerReplica: 10}";
+
+    #[test]
+    fn what_is_seen_is_followed_within_the_bounds() {
+        let one = claimant(SCALING);
+        let pods = |pods| Some(Vote::Pods(pods));
+        assert_eq!(said(&of(&one, 1, seen(35), None)), (true, "FollowsDemand", pods(4)));
+        assert_eq!(said(&of(&one, 1, seen(500), None)), (true, "AtMaxReplicas", pods(5)));
+        assert_eq!(said(&of(&one, 4, seen(0), None)), (true, "FollowsDemand", pods(4)), "for a while");
+        let text = of(&one, 1, seen(35), None).verdict.unwrap().message;
+        assert_eq!(text, "35 messages (35 ready, 0 leased, 0 due soon), 10 for each pod: 4 wanted");
+    }
+
+    #[test]
+    fn what_is_not_seen_is_held() {
+        let one = claimant(SCALING);
+        let hold = Some(Vote::Hold);
+        assert_eq!(said(&of(&one, 3, Some(Heard::Unheard), None)), (false, "BrokerUnavailable", hold));
+        assert_eq!(said(&of(&one, 3, None, None)), (false, "BrokerUnavailable", hold));
+        assert_eq!(said(&of(&one, 3, Some(Heard::Unknown), None)), (false, "NotDeclared", hold));
+        let failing = |are_failing, application| {
+            Some(Heard::Seen(Numbers { are_failing, application, ..Numbers::default() }))
+        };
+        assert_eq!(said(&of(&one, 3, failing(true, None), None)), (false, "CallsFailing", hold));
+        assert_eq!(said(&of(&one, 3, failing(false, application(1, 2)), None)), (false, "Unreachable", hold));
+        assert!(said(&of(&one, 3, failing(false, application(2, 2)), None)).0, "half of them help");
+        assert!(
+            said(&of(&one, 0, failing(true, application(0, 2)), None)).0,
+            "nobody calls: somebody has to begin"
+        );
+    }
+
+    #[test]
+    fn who_has_no_say_is_not_followed() {
+        let mut one = claimant(SCALING);
+        assert_eq!(
+            said(&of(&one, 3, seen(9), Some("HorizontalPodAutoscaler web"))),
+            (false, "OtherAutoscaler", None)
+        );
+        one.resolved.finding = ConsumerFinding::QueueNotFound;
+        assert_eq!(said(&of(&one, 3, seen(9), None)), (false, "Pending", None));
+        let other = of(&claimant(""), 3, seen(9), None);
+        assert_eq!((other.vote, other.verdict, other.is_free), (Some(Vote::Some), None, false));
+    }
+
+    #[test]
+    fn what_is_paused_asks_for_no_pods_but_for_calls_that_are_under_way() {
+        let numbers = Numbers {
+            demand: Demand { ready: 90, leased: 11, due: 5, oldest_ready: None },
+            ..Numbers::default()
+        };
+        assert_eq!(demand(&numbers, true).total(), 11);
+        assert_eq!(demand(&numbers, false).total(), 106);
+    }
+}

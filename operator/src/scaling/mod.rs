@@ -1,0 +1,210 @@
+//! How many pods the target of Consumers with `scaling` has: looked at when there is news of a Queue, and now and then.
+//!
+//! Its units are worked on by workers of their own, so that a message wakes a sleeping Consumer however many brokers hang.
+
+mod choose;
+mod judge;
+mod pods;
+mod replicas;
+mod rivals;
+mod scales;
+mod shrink;
+mod tell;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_api::workload::Workload as Reference;
+use capstan_crds::queue::Delivery;
+use capstan_crds::{Consumer, ConsumerFinding, Key};
+use capstan_inject::Claimant;
+use capstan_scaling::{Vote, combine};
+use tracing::{info, warn};
+
+pub(crate) use self::rivals::Rivals;
+pub(crate) use self::scales::{Scales, Shown};
+
+use self::judge::{Judgement, Look, judge};
+use self::scales::{Entry, Watched};
+use crate::api::ApiError;
+use crate::context::Context;
+use crate::work::Outcome;
+use crate::workload;
+use crate::world::{State, Unit, Workload};
+
+/// A workload and its namespace.
+pub(crate) type Target = (String, Reference);
+
+/// Everything is looked at this often, even when nothing seems to happen.
+const RESYNC: Duration = Duration::from_secs(600);
+/// How often is looked whether what holds it has passed.
+const HELD: Duration = Duration::from_secs(5);
+/// When to look again at what changed meanwhile.
+const STALE: Duration = Duration::from_secs(1);
+
+/// A workload and the Consumers that have a say in the number of its pods.
+struct Scene {
+    workload: Option<Arc<Workload>>,
+    claimants: Vec<Claimant>,
+}
+
+/// Brings the number of one workload's pods about.
+pub(crate) async fn reconcile(context: &Context, target: &Target) -> Outcome {
+    match Box::pin(bring_about(context, target)).await {
+        Ok(outcome) => outcome,
+        Err(ApiError::Stale(reason) | ApiError::NotFound(reason)) => {
+            info!(namespace = target.0, workload = %target.1, reason, "changed meanwhile; looking again");
+            Outcome::Again(STALE)
+        }
+        Err(error) => {
+            warn!(namespace = target.0, workload = %target.1, %error, "not scaled; trying again");
+            Outcome::Failed
+        }
+    }
+}
+
+/// Whether a Consumer's target is scaled, as far as its spec goes.
+pub(crate) fn scales(consumer: &Consumer) -> bool {
+    consumer.spec.scaling.is_some()
+}
+
+fn dereference(state: &State, (namespace, reference): &Target) -> Scene {
+    let resolution = state.resolve(namespace);
+    let claim = |consumer: Arc<Consumer>| {
+        let target = consumer.spec.target_ref.as_ref()?;
+        let resolved = resolution.consumers.get(&Key::of(&consumer.metadata))?.clone();
+        (target.workload() == *reference).then_some(Claimant { consumer, resolved })
+    };
+    let mut claimants: Vec<Claimant> = state.consumers.of(namespace).into_iter().filter_map(claim).collect();
+    capstan_inject::sort(&mut claimants);
+    let workload = state.workload(reference.kind, &Key::new(namespace, &reference.name));
+    Scene { workload, claimants }
+}
+
+async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiError> {
+    let scene = dereference(&context.world.read(), target);
+    let is_scaled = scene.claimants.iter().any(|claimant| scales(&claimant.consumer));
+    let entry = context.scales.entry(target);
+    let mut entry = entry.lock().await;
+    let Some(workload) = scene.workload.as_deref().filter(|_| is_scaled) else {
+        shrink::give_up(context, target, &mut entry).await;
+        context.scales.forget(target);
+        tell::forget(context, target, &scene.claimants);
+        return Ok(Outcome::Done);
+    };
+    entry.is_of(&workload.uid);
+    let rival = rivals::of(context, target).await?;
+    let all: Vec<Judgement> = scene
+        .claimants
+        .iter()
+        .map(|claimant| {
+            judge(&look(context, claimant, workload, rival.as_deref()), &mut entry, context.scales.now())
+        })
+        .collect();
+    let outcome = follow(context, target, workload, &scene, &mut entry, all).await?;
+    Ok(outcome)
+}
+
+/// What is to be known of a Consumer.
+fn look<'a>(
+    context: &Context,
+    claimant: &'a Claimant,
+    workload: &'a Workload,
+    rival: Option<&'a str>,
+) -> Look<'a> {
+    let queue = &claimant.resolved.queue;
+    let heard = claimant.resolved.broker.as_ref().map(|broker| context.demands.queue(broker, queue));
+    let is_paused = {
+        let state = context.world.read();
+        let is_stopped = |queue: Arc<capstan_crds::Queue>| queue.spec.delivery == Delivery::Paused;
+        claimant.consumer.spec.paused || state.queues.get(queue).is_some_and(is_stopped)
+    };
+    Look { claimant, workload, rival, heard, is_paused }
+}
+
+/// Does what follows from what all Consumers of the workload say.
+async fn follow(
+    context: &Context,
+    target: &Target,
+    workload: &Workload,
+    scene: &Scene,
+    entry: &mut Entry,
+    mut all: Vec<Judgement>,
+) -> Result<Outcome, ApiError> {
+    let votes: Vec<Vote> = all.iter().filter_map(|one| one.vote).collect();
+    let Some(total) = combine(&votes, workload.replicas).filter(|_| all.iter().any(|one| one.is_free)) else {
+        shrink::give_up(context, target, entry).await;
+        tell::show(context, target, &scene.claimants, &all, None);
+        return Ok(again(&all));
+    };
+    let outcome = match entry.watch(workload, total) {
+        Watched::Stale => Outcome::Again(STALE),
+        Watched::Reset if context.resets.add_and_pause(&target.0, &target.1).is_some() => contested(&mut all),
+        _ if context.resets.pause(&target.0, &target.1).is_some() => contested(&mut all),
+        Watched::Reset | Watched::Known => {
+            let step = shrink::Step { context, target, workload, claimants: &scene.claimants, all: &all };
+            match Box::pin(step.take(entry, total)).await {
+                Err(ApiError::Refused(text)) => {
+                    judge::refuse(&mut all, &text);
+                    Outcome::Again(Duration::from_secs(60))
+                }
+                done => done?,
+            }
+        }
+    };
+    tell::show(context, target, &scene.claimants, &all, Some(total));
+    Ok(sooner(outcome, again(&all)))
+}
+
+fn contested(all: &mut [Judgement]) -> Outcome {
+    judge::contest(all);
+    Outcome::Again(HELD)
+}
+
+fn again(all: &[Judgement]) -> Outcome {
+    let again = all.iter().filter_map(|one| one.again).min().unwrap_or(RESYNC);
+    // Jitter makes it up to a fifth earlier.
+    Outcome::Again(again.mul_f64(1.25).clamp(Duration::from_millis(100), RESYNC))
+}
+
+fn sooner(one: Outcome, other: Outcome) -> Outcome {
+    match (one, other) {
+        (Outcome::Again(one), Outcome::Again(other)) => Outcome::Again(one.min(other)),
+        (Outcome::Done, other) => other,
+        (one, _) => one,
+    }
+}
+
+/// Whether a Consumer consumes its Queue.
+fn is_accepted(claimant: &Claimant) -> bool {
+    claimant.resolved.finding == ConsumerFinding::Accepted
+}
+
+/// A Broker says something new of Queues: whoever scales by them is looked at, and whose status shows their calls.
+pub(crate) fn news(context: &Context, broker: &Key, queues: &[Key]) {
+    let queues: BTreeSet<&Key> = queues.iter().collect();
+    let namespaces: BTreeSet<&str> = queues.iter().map(|queue| queue.namespace.as_str()).collect();
+    for namespace in namespaces {
+        let consumers = context.world.read().consumers.of(namespace);
+        for consumer in consumers {
+            let Some(target) = &consumer.spec.target_ref else { continue };
+            let queue = Key::new(namespace, &consumer.spec.queue_ref.name);
+            if !queues.contains(&queue) {
+                continue;
+            }
+            let target = (namespace.to_owned(), target.workload());
+            if workload::are_calls_news(context, &consumer, broker, &queue) {
+                context.queue.add(unit(&target));
+            }
+            if scales(&consumer) {
+                context.scaling.add(target);
+            }
+        }
+    }
+}
+
+/// The unit that writes what is shown of a workload's Consumers.
+fn unit((namespace, reference): &Target) -> Unit {
+    Unit::Workload(namespace.clone(), reference.clone())
+}

@@ -1,0 +1,74 @@
+//! The pods of a workload, as far as it matters which of them go.
+
+use capstan_api::workload::Workload as Reference;
+use k8s_openapi::api::core::v1 as core;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::api::{ApiError, bounded};
+use crate::context::Context;
+use crate::workload;
+use crate::world::Workload;
+
+/// By this annotation a ReplicaSet chooses among ready pods: the least goes first.
+const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// Less than anybody else's.
+const LEAST: &str = "-2147483648";
+/// Pods that are marked at once.
+const AT_ONCE: usize = 8;
+
+/// A pod that is not ending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pod {
+    pub(super) name: String,
+    pub(super) is_ready: bool,
+    /// It was to go already, by the word of this operator or of one before.
+    pub(super) is_marked: bool,
+    /// Seconds since 1970.
+    pub(super) created: i64,
+    /// Of a StatefulSet.
+    pub(super) ordinal: Option<u32>,
+}
+
+/// Lists the pods of a workload.
+pub(super) async fn list(
+    context: &Context,
+    reference: &Reference,
+    workload: &Workload,
+) -> Result<Vec<Pod>, ApiError> {
+    let pods = workload::list_pods(context, reference, workload).await?;
+    Ok(pods.iter().filter(|pod| workload::is_alive(pod)).map(read).collect())
+}
+
+fn read(pod: &core::Pod) -> Pod {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    let notes = pod.metadata.annotations.as_ref();
+    Pod {
+        is_ready: conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True"),
+        is_marked: notes.and_then(|notes| notes.get(COST)).is_some_and(|cost| cost == LEAST),
+        created: created.unwrap_or_default(),
+        ordinal: name.rsplit_once('-').and_then(|(_, number)| number.parse().ok()),
+        name,
+    }
+}
+
+/// Lets the workload's controller take these pods first.
+pub(super) async fn mark(context: &Context, namespace: &str, names: &[String]) -> Result<(), ApiError> {
+    let api: Api<core::Pod> = Api::namespaced(context.client.clone(), namespace);
+    for some in names.chunks(AT_ONCE) {
+        futures::future::try_join_all(some.iter().map(|name| mark_one(&api, name))).await?;
+    }
+    Ok(())
+}
+
+async fn mark_one(api: &Api<core::Pod>, name: &str) -> Result<(), ApiError> {
+    let patch = json!({"metadata": {"annotations": {COST: LEAST}}});
+    match bounded(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+        // One that is gone needs no mark.
+        Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,198 @@
+//! Bringing a number of pods about. When there are to be fewer: first the broker leases nothing more to those that are chosen to
+//! go, then, when they are idle or have had time for it, they are marked and the number falls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use capstan_api::ClientError;
+use capstan_api::control::{Pods, Retiring};
+use capstan_api::workload::WorkloadKind;
+use capstan_crds::Key;
+use capstan_inject::Claimant;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tracing::{debug, info};
+
+use super::choose::choose;
+use super::judge::Judgement;
+use super::pods::{self, Pod};
+use super::scales::Entry;
+use super::{Target, replicas, tell};
+use crate::api::ApiError;
+use crate::context::Context;
+use crate::work::Outcome;
+use crate::world::Workload;
+
+/// How long pods that are to go may go on with what they have, before their number falls. After that they end as in any
+/// shutdown, which cuts no call that the grace period allows.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often is looked whether they are idle.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long the broker keeps to it when nobody says it again.
+const RETIRES: Duration = Duration::from_secs(60);
+/// How long the broker may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long a rollout may take before pods are chosen in the middle of it.
+const ROLLOUT: Duration = Duration::from_secs(600);
+/// How often is looked whether a rollout is over.
+const ROLLOUT_LOOK: Duration = Duration::from_secs(5);
+
+/// Pods that are on their way out.
+#[derive(Debug)]
+pub(super) struct Retirement {
+    broker: Key,
+    pods: BTreeSet<String>,
+    since: Instant,
+    /// Whether the number of pods has fallen.
+    is_over: bool,
+}
+
+/// What is done in one look.
+pub(super) struct Step<'a> {
+    pub(super) context: &'a Context,
+    pub(super) target: &'a Target,
+    pub(super) workload: &'a Workload,
+    pub(super) claimants: &'a [Claimant],
+    pub(super) all: &'a [Judgement],
+}
+
+/// What a broker says of the pods that are chosen to go.
+enum Said {
+    Pods(Pods),
+    /// It is of an older version, and leases to whoever asks.
+    Nothing,
+}
+
+impl Step<'_> {
+    /// Goes towards `total` pods.
+    pub(super) async fn take(&self, entry: &mut Entry, total: u32) -> Result<Outcome, ApiError> {
+        let Self { context, target, workload, .. } = self;
+        if total >= workload.replicas {
+            entry.waits_since = None;
+            let is_going = entry.retirement.as_ref().is_some_and(|one| one.is_over);
+            if is_going && total == workload.replicas && workload.current > total {
+                return Ok(Outcome::Again(ROLLOUT_LOOK));
+            }
+            // A broker that hangs must not hold up those that are needed.
+            if total > workload.replicas {
+                self.set(entry, total).await?;
+            }
+            give_up(context, target, entry).await;
+            return Ok(Outcome::Done);
+        }
+        self.shrink(entry, total).await
+    }
+
+    async fn shrink(&self, entry: &mut Entry, total: u32) -> Result<Outcome, ApiError> {
+        let Self { context, target, workload, .. } = self;
+        let is_rolling = !workload.is_observed || workload.updated < workload.current;
+        let since = *entry.waits_since.get_or_insert_with(Instant::now);
+        if is_rolling && total > 0 && since.elapsed() < ROLLOUT {
+            debug!(namespace = target.0, workload = %target.1, "fewer pods when the rollout is over");
+            return Ok(Outcome::Again(ROLLOUT_LOOK));
+        }
+        let there = pods::list(context, &target.1, workload).await?;
+        let count = there.len().saturating_sub(usize::try_from(total).unwrap_or(usize::MAX));
+        if count > 0 && !self.retire(entry, &there, count).await? {
+            return Ok(Outcome::Again(LOOK));
+        }
+        if let Some(retirement) = entry.retirement.as_mut().filter(|_| count > 0) {
+            // All that there are need no order.
+            if target.1.kind == WorkloadKind::Deployment && total > 0 {
+                pods::mark(context, &target.0, &unmarked(&there, &retirement.pods)).await?;
+            }
+            retirement.is_over = true;
+        }
+        self.set(entry, total).await?;
+        entry.waits_since = None;
+        Ok(Outcome::Again(ROLLOUT_LOOK))
+    }
+
+    async fn set(&self, entry: &mut Entry, total: u32) -> Result<(), ApiError> {
+        let Self { context, target, workload, claimants, all } = self;
+        replicas::set(context, &target.1, workload, total).await?;
+        entry.set(total);
+        tell::decided(context, target, claimants, all, (workload.replicas, total));
+        Ok(())
+    }
+
+    /// Has the broker lease nothing more to `count` pods; whether these may go now.
+    async fn retire(&self, entry: &mut Entry, there: &[Pod], count: usize) -> Result<bool, ApiError> {
+        let Self { context, target, .. } = self;
+        let Some(broker) = self.claimants.iter().find_map(|claimant| claimant.resolved.broker.clone()) else {
+            return Ok(true);
+        };
+        let chosen = entry.retirement.as_ref().map(|one| one.pods.clone()).unwrap_or_default();
+        let known = match ask(context, &broker, target).await? {
+            Said::Pods(pods) => pods,
+            Said::Nothing => return Ok(true),
+        };
+        let pods = choose(target.1.kind, there, &leased(&known), &chosen, count);
+        let retirement = entry.retirement.get_or_insert_with(|| Retirement {
+            broker: broker.clone(),
+            pods: BTreeSet::new(),
+            since: Instant::now(),
+            is_over: false,
+        });
+        if retirement.pods != pods {
+            info!(namespace = target.0, workload = %target.1, pods = ?pods, "chosen to go: they are leased nothing more");
+            (retirement.since, retirement.is_over) = (Instant::now(), false);
+            retirement.pods.clone_from(&pods);
+        }
+        let said = match tell_broker(context, &broker, target, pods.iter().cloned().collect()).await? {
+            Said::Pods(pods) => pods,
+            Said::Nothing => return Ok(true),
+        };
+        let leased = leased(&said);
+        let busy = pods.iter().filter(|pod| leased.get(*pod).is_some_and(|messages| *messages > 0)).count();
+        // Whose those are is not known: perhaps theirs.
+        let is_idle = busy == 0 && said.leased_elsewhere == 0;
+        Ok(is_idle || retirement.since.elapsed() >= PATIENCE)
+    }
+}
+
+fn unmarked(there: &[Pod], chosen: &BTreeSet<String>) -> Vec<String> {
+    let unmarked = there.iter().filter(|pod| !pod.is_marked && chosen.contains(&pod.name));
+    unmarked.map(|pod| pod.name.clone()).collect()
+}
+
+fn leased(pods: &Pods) -> BTreeMap<String, u64> {
+    pods.pods.iter().map(|pod| (pod.name.clone(), pod.leased)).collect()
+}
+
+async fn ask(context: &Context, broker: &Key, (namespace, workload): &Target) -> Result<Said, ApiError> {
+    let client = context.control(broker).map_err(unheard)?;
+    said(tokio::time::timeout(ANSWER, client.pods(namespace, workload)).await)
+}
+
+async fn tell_broker(
+    context: &Context,
+    broker: &Key,
+    (namespace, workload): &Target,
+    pods: Vec<String>,
+) -> Result<Said, ApiError> {
+    let client = context.control(broker).map_err(unheard)?;
+    let for_ms = u64::try_from(RETIRES.as_millis()).unwrap_or(u64::MAX);
+    said(tokio::time::timeout(ANSWER, client.retire(namespace, workload, &Retiring { pods, for_ms })).await)
+}
+
+fn said(answer: Result<Result<Pods, ClientError>, Elapsed>) -> Result<Said, ApiError> {
+    match answer {
+        Ok(Ok(pods)) => Ok(Said::Pods(pods)),
+        Ok(Err(error)) if error.is_no_route() => Ok(Said::Nothing),
+        Ok(Err(error)) => Err(unheard(error)),
+        Err(_) => Err(unheard(format!("no answer within {} s", ANSWER.as_secs()))),
+    }
+}
+
+fn unheard(error: impl std::fmt::Display) -> ApiError {
+    ApiError::Unavailable(format!("the broker: {error}"))
+}
+
+/// Nobody is to go any more: the broker leases to all pods again. If it does not hear it, it forgets soon.
+pub(super) async fn give_up(context: &Context, target: &Target, entry: &mut Entry) {
+    let Some(retirement) = entry.retirement.take() else { return };
+    if let Err(error) = tell_broker(context, &retirement.broker, target, Vec::new()).await {
+        info!(namespace = target.0, workload = %target.1, %error, "the broker was not told that no pod goes");
+    }
+}

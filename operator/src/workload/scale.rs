@@ -1,0 +1,32 @@
+//! What a Consumer's status shows of its scaling. Pure.
+
+use capstan_crds::Consumer;
+use capstan_crds::condition::{SCALING_ACTIVE, reason};
+
+use super::status::Said;
+use crate::condition::{Conditions, find};
+use crate::scaling::Shown;
+
+/// The number of pods that there is to be; the one shown before while nobody has looked.
+pub(super) fn target_of(consumer: &Consumer, said: &Said) -> Option<u32> {
+    consumer.spec.scaling.as_ref()?;
+    let old = consumer.status.as_ref().and_then(|status| status.replicas.as_ref());
+    said.scale.as_ref().map_or_else(|| old.and_then(|old| old.target), |scale| scale.target)
+}
+
+/// Adds whether the number of pods follows the demand. It is no part of being ready: what there are go on consuming.
+pub(super) fn scaling<'a>(
+    conditions: Conditions<'a>,
+    consumer: &'a Consumer,
+    scale: Option<&Shown>,
+) -> Conditions<'a> {
+    if consumer.spec.scaling.is_none() {
+        return conditions;
+    }
+    let old = consumer.status.as_ref().and_then(|status| find(&status.conditions, SCALING_ACTIVE));
+    match scale.and_then(|scale| scale.verdict.as_ref()) {
+        Some(verdict) => conditions.set(SCALING_ACTIVE, verdict),
+        None if old.is_some() => conditions.keep(old),
+        None => conditions.set_unknown(SCALING_ACTIVE, reason::PENDING, "nothing was decided yet"),
+    }
+}

@@ -1,0 +1,154 @@
+//! What the faked data plane says of queues and pods, as a test wants it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use capstan_crds::Key;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::plane::{All, broker, names_of};
+
+/// Everything that is said beyond what was declared.
+#[derive(Debug)]
+pub(crate) struct Script {
+    /// What is said of queues, over the state of an empty one.
+    queues: BTreeMap<Key, Value>,
+    /// Messages that pods have.
+    leased: BTreeMap<String, u64>,
+    /// The pods that were to be leased nothing more, each time that was said.
+    retired: Vec<Vec<String>>,
+    /// Nothing is answered but errors.
+    is_silent: bool,
+    /// Polls that were not answered.
+    unanswered: u64,
+    version: watch::Sender<u64>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            queues: BTreeMap::new(),
+            leased: BTreeMap::new(),
+            retired: Vec::new(),
+            is_silent: false,
+            unanswered: 0,
+            version: watch::channel(1).0,
+        }
+    }
+}
+
+impl Script {
+    /// Says something of a queue from now on.
+    pub(crate) fn say(&mut self, queue: Key, what: Value) {
+        self.queues.insert(queue, what);
+        self.changed();
+    }
+
+    /// Pods have so many messages from now on; those that are not named have none.
+    pub(crate) fn lease(&mut self, pods: &[(&str, u64)]) {
+        self.leased = pods.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    }
+
+    /// Falls silent, or speaks again.
+    pub(crate) fn be_silent(&mut self, is_silent: bool) {
+        self.is_silent = is_silent;
+        self.changed();
+    }
+
+    /// How many polls were not answered.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.unanswered
+    }
+
+    /// The pods that were to be leased nothing more, each time that was said.
+    pub(crate) fn retired(&self) -> &[Vec<String>] {
+        &self.retired
+    }
+
+    /// What is said of a queue.
+    pub(super) fn of(&self, queue: &Key) -> Value {
+        let mut state = json!({"namespace": queue.namespace, "name": queue.name, "retained": false, "ready": 0,
+            "delayed": 0, "leased": 0, "dead": 0, "bytes": 0});
+        if let (Some(state), Some(Value::Object(more))) = (state.as_object_mut(), self.queues.get(queue)) {
+            state.extend(more.clone());
+        }
+        state
+    }
+
+    pub(super) fn check(&mut self) -> Result<(), StatusCode> {
+        if self.is_silent {
+            self.unanswered += 1;
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        Ok(())
+    }
+
+    /// A declaration, or another word of a test.
+    pub(super) fn changed(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+/// What a subscriber has seen.
+#[derive(serde::Deserialize)]
+pub(super) struct Seen {
+    #[serde(default)]
+    since: String,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// The long poll: everything, whenever anything changed.
+pub(super) async fn changes(
+    State(all): State<All>,
+    headers: HeaderMap,
+    Query(seen): Query<Seen>,
+) -> Result<Json<Value>, StatusCode> {
+    let broker = broker(&headers)?;
+    let mut version = {
+        let mut all = all.lock().unwrap();
+        all.script.check()?;
+        all.script.version.subscribe()
+    };
+    let known: u64 = seen.since.parse().unwrap_or_default();
+    let news = version.wait_for(|version| *version != known);
+    let _ = tokio::time::timeout(Duration::from_millis(seen.wait_ms), news).await;
+    let mut all = all.lock().unwrap();
+    all.script.check()?;
+    let version = (*all.script.version.borrow()).to_string();
+    let queues: Vec<Value> = names_of(&all, &broker).iter().map(|queue| all.script.of(queue)).collect();
+    Ok(Json(json!({"version": version, "whole": true, "queues": queues})))
+}
+
+/// The pods of a workload.
+pub(super) async fn pods(
+    State(all): State<All>,
+    _: Path<(String, String, String)>,
+) -> Result<Json<Value>, StatusCode> {
+    let mut all = all.lock().unwrap();
+    all.script.check()?;
+    Ok(Json(shown(&all.script, &[])))
+}
+
+/// Takes which pods are to be leased nothing more.
+pub(super) async fn retire(
+    State(all): State<All>,
+    _: Path<(String, String, String)>,
+    Json(said): Json<capstan_api::control::Retiring>,
+) -> Result<Json<Value>, StatusCode> {
+    let mut all = all.lock().unwrap();
+    all.script.check()?;
+    let answer = shown(&all.script, &said.pods);
+    all.script.retired.push(said.pods);
+    Ok(Json(answer))
+}
+
+fn shown(script: &Script, retiring: &[String]) -> Value {
+    let pod = |(name, leased): (&String, &u64)| json!({"name": name, "leased": leased, "waiting": 1, "retiring": retiring.contains(name)});
+    let pods: Vec<Value> = script.leased.iter().map(pod).collect();
+    json!({"pods": pods, "leased_elsewhere": 0})
+}

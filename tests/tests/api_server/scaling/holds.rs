@@ -1,0 +1,114 @@
+//! What keeps the number of pods as it is, and says so.
+
+use capstan_crds::Consumer;
+use e2e::cluster::{LONG, until};
+use serde_json::{Value, json};
+
+use super::{Scene, consumer, on_scene};
+use crate::fixture::{APPLICATION, CONSUMER, QUEUE, message, until_condition};
+
+const SCALING: &str =
+    "{minReplicas: 0, maxReplicas: 5, backlogPerReplica: 10, scaleDownStabilization: 0s, idlePeriod: 10s}";
+
+/// Polls that a broker which is away lets fail while nothing may change: some of them are seconds apart.
+const POLLS: u64 = 40;
+
+fn totals(acknowledged: u64, retried: u64) -> Value {
+    json!({"sent": 0, "delivered": 0, "acknowledged": acknowledged, "retried": retried, "released": 0,
+        "lease_expired": 0, "dead_lettered": 0, "dropped": 0, "expired": 0})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_changes_nothing() {
+    on_scene("away", async |scene| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 25}));
+        scene.until_replicas(3).await;
+        scene.until_pods(3).await;
+        // Nothing to do: without the outage the pods would go.
+        scene.plane.script(|script| script.be_silent(true));
+        scene.say(json!({}));
+        let text = message(&scene.scaling("False", "BrokerUnavailable").await, "ScalingActive");
+        assert!(text.contains("stays as it is") && text.contains("Available"), "{text}");
+        let from = scene.plane.script(|script| script.unanswered());
+        until(&format!("{POLLS} more polls had no answer"), LONG, async || {
+            let now = scene.plane.script(|script| script.unanswered());
+            if now >= from + POLLS { Ok(()) } else { Err(format!("{}", now - from)) }
+        })
+        .await;
+        assert_eq!(scene.replicas().await, 3);
+        scene.plane.script(|script| script.be_silent(false));
+        scene.scaling("True", "FollowsDemand").await;
+        scene.until_replicas(0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_fail_hold_it() {
+    on_scene("failing", async |scene| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 15, "totals": totals(0, 0)}));
+        scene.until_replicas(2).await;
+        scene.until_pods(2).await;
+        scene.say(json!({"ready": 50, "totals": totals(9, 11)}));
+        let text = message(&scene.scaling("False", "CallsFailing").await, "ScalingActive");
+        assert!(text.contains("more than half"), "{text}");
+        assert_eq!(scene.replicas().await, 2, "more pods would fail more");
+        let ratio = |consumer: &Consumer| consumer.status.as_ref()?.calls.as_ref()?.error_ratio.clone();
+        println!("shown as {:?}", ratio(&scene.namespace.api::<Consumer>().get("orders").await.unwrap()));
+        scene.say(json!({"ready": 50, "totals": totals(59, 11)}));
+        scene.until_replicas(5).await;
+        scene.scaling("True", "FollowsDemand").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_that_take_nothing_hold_it() {
+    on_scene("breaker", async |scene| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 15}));
+        scene.until_replicas(2).await;
+        let application = |reachable: u32, unreachable: u32| {
+            json!({"consumer": "orders", "reachable": reachable, "unreachable": unreachable})
+        };
+        scene.say(json!({"ready": 50, "application": application(0, 2)}));
+        let text = message(&scene.scaling("False", "Unreachable").await, "ScalingActive");
+        assert!(text.starts_with("in 2 of 2 pods") && text.contains("AppReachable"), "{text}");
+        assert_eq!(scene.replicas().await, 2);
+        scene.say(json!({"ready": 50, "application": application(1, 1)}));
+        scene.until_replicas(5).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_say_says_why() {
+    on_scene("silenced", async |scene: &mut Scene<'_>| {
+        // A second Consumer of the Queue.
+        let late =
+            CONSUMER.replace("name: orders}\nspec", "name: late}\nspec") + "  scaling: {maxReplicas: 5}\n";
+        scene.namespace.apply(&[QUEUE, APPLICATION, CONSUMER].join("---")).await;
+        until_condition::<Consumer>(scene.namespace, "orders", ("Accepted", "True", "Accepted")).await;
+        scene.namespace.apply(&late).await;
+        let late: Consumer =
+            until_condition(scene.namespace, "late", ("ScalingActive", "False", "Pending")).await;
+        assert!(message(&late, "ScalingActive").contains("Accepted"));
+        assert_eq!(scene.replicas().await, 0);
+        // A target that is somebody else's.
+        scene.namespace.kubectl(&["delete", "capc", "late", "orders"]).await;
+        let owner =
+            "ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: owner, controller: true, uid: UID}]";
+        scene.namespace.kubectl(&["create", "configmap", "owner"]).await;
+        let uid =
+            scene.namespace.kubectl(&["get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}"]).await;
+        let owner = owner.replace("UID", uid.trim());
+        let owned = APPLICATION.replacen("  name: orders\n", &format!("  name: orders\n  {owner}\n"), 1);
+        scene.namespace.apply(&[owned.as_str(), &consumer(SCALING)].join("---")).await;
+        scene.say(json!({"ready": 50}));
+        scene.scaling("False", "TargetControlled").await;
+        assert_eq!(scene.replicas().await, 0);
+    })
+    .await;
+}

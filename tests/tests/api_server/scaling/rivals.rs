@@ -1,0 +1,156 @@
+//! Others who set the number of pods: it is said, and no fight.
+
+use capstan_crds::Consumer;
+use e2e::cluster::{SHORT, tool, until};
+use serde_json::json;
+
+use super::{Scene, on_scene};
+use crate::fixture::{APPLICATION, message};
+
+const SCALING: &str = "{maxReplicas: 5, backlogPerReplica: 10}";
+
+const HPA: &str = "
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: by-cpu}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: orders}
+  minReplicas: 2
+  maxReplicas: 3
+";
+
+/// As much of KEDA's definition as is asked for.
+const KEDA: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: scaledobjects.keda.sh}
+spec:
+  group: keda.sh
+  scope: Namespaced
+  names: {kind: ScaledObject, plural: scaledobjects, singular: scaledobject, listKind: ScaledObjectList}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+const SCALED_OBJECT: &str = "
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: by-keda}
+spec: {scaleTargetRef: {name: orders}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_autoscaler_is_left_in_peace() {
+    on_scene("autoscaler", async |scene| {
+        scene.namespace.apply(HPA).await;
+        scene
+            .namespace
+            .apply(&[crate::fixture::QUEUE, APPLICATION, &super::consumer(SCALING)].join("---"))
+            .await;
+        scene.say(json!({"ready": 45}));
+        let text = message(&scene.scaling("False", "OtherAutoscaler").await, "ScalingActive");
+        assert!(
+            text.starts_with("HorizontalPodAutoscaler by-cpu") && text.contains("remove scaling"),
+            "{text}"
+        );
+        assert_eq!(scene.replicas().await, 0);
+        scene.namespace.kubectl(&["delete", "hpa", "by-cpu"]).await;
+        scene.until_replicas(5).await;
+        scene.scaling("True", "FollowsDemand").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scaled_object_is_one_too() {
+    on_scene("keda", async |scene| {
+        tool::execute("kubectl", &["apply", "-f", "-"], Some(KEDA)).await.unwrap();
+        until("ScaledObjects are served", SHORT, async || {
+            tool::execute("kubectl", &["get", "scaledobjects", "-A"], None).await.map(drop)
+        })
+        .await;
+        scene.namespace.apply(SCALED_OBJECT).await;
+        scene
+            .namespace
+            .apply(&[crate::fixture::QUEUE, APPLICATION, &super::consumer(SCALING)].join("---"))
+            .await;
+        scene.say(json!({"ready": 45}));
+        let text = message(&scene.scaling("False", "OtherAutoscaler").await, "ScalingActive");
+        assert!(text.starts_with("ScaledObject by-keda"), "{text}");
+        assert_eq!(scene.replicas().await, 0);
+        tool::run("kubectl", &["delete", "crd", "scaledobjects.keda.sh"]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_are_set_back_once_are_set_again_and_twice_are_left() {
+    on_scene("reset", async |scene: &mut Scene<'_>| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 35}));
+        scene.until_replicas(4).await;
+        // The same manifest once more, with its replicas.
+        scene.namespace.apply(APPLICATION).await;
+        until("the manifest's number is replaced", SHORT, async || {
+            let deployment: k8s_openapi::api::apps::v1::Deployment =
+                scene.namespace.api().get("orders").await.map_err(|error| error.to_string())?;
+            let generation = deployment.metadata.generation;
+            match deployment.spec.replicas {
+                Some(4) => Ok(()),
+                other => Err(format!("{other:?} at {generation:?}")),
+            }
+        })
+        .await;
+        scene.namespace.kubectl(&["scale", "deployment", "orders", "--replicas=2"]).await;
+        let text = message(&scene.scaling("False", "ReplicasContested").await, "ScalingActive");
+        assert!(text.contains("take replicas out of the manifest"), "{text}");
+        assert_eq!(scene.replicas().await, 2, "no fight");
+        scene.until_event("ReplicasContested", &["twice within ten minutes"]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_said() {
+    on_scene("refused", async |scene| {
+        let policy = format!(
+            "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {name}}}
+spec:
+  matchConstraints:
+    namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {name}}}}}
+    resourceRules: [{{apiGroups: [apps], apiVersions: [v1], resources: [deployments/scale], operations: [UPDATE]}}]
+  validations: [{{expression: 'false', message: 'nobody scales here'}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: {name}}}
+spec: {{policyName: {name}, validationActions: [Deny]}}
+",
+            name = scene.namespace.name
+        );
+        scene.shop(SCALING).await;
+        scene.until_replicas(1).await;
+        scene.namespace.apply(&policy).await;
+        until("the policy is in force", SHORT, async || {
+            let arguments = ["-n", &scene.namespace.name, "scale", "deployment", "orders", "--replicas=2", "--dry-run=server"];
+            match tool::execute("kubectl", &arguments, None).await {
+                Ok(_) => Err("not yet".to_owned()),
+                Err(_) => Ok(()),
+            }
+        })
+        .await;
+        scene.say(json!({"ready": 45}));
+        let consumer: Consumer = scene.scaling("False", "ScalingRefused").await;
+        assert!(message(&consumer, "ScalingActive").contains("nobody scales here"));
+        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+            tool::run("kubectl", &["delete", kind, &scene.namespace.name]).await;
+        }
+    })
+    .await;
+}

@@ -17,7 +17,7 @@ use crate::metrics::{EventFate, Metrics};
 
 /// Events that wait to be published; more are dropped.
 const WAITING_MAX: usize = 256;
-/// Events per second; more are dropped. The recorder remembers each kind for six minutes, so this bounds its memory too.
+/// Events per second; more are dropped, but for those that say what no condition does. The recorder remembers each kind for six minutes, so this bounds its memory too.
 const PER_SECOND: u32 = 5;
 /// Longest note the API takes.
 const NOTE_BYTES_MAX: usize = 1024;
@@ -46,6 +46,8 @@ pub(crate) struct Events {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Change {
     is_warning: bool,
+    /// Nothing else says the same, so it is published also beyond [`PER_SECOND`].
+    is_only_word: bool,
     action: String,
     reason: String,
     note: String,
@@ -68,12 +70,14 @@ impl Events {
     pub(crate) fn tell(&self, object: &ObjectReference, action: &str, reason: &str, note: &str) {
         let event = Change {
             is_warning: false,
+            is_only_word: true,
             action: action.to_owned(),
             reason: reason.to_owned(),
             note: shortened(note),
         };
-        // A full channel drops it.
-        let _ = self.sender.try_send((event, object.clone()));
+        if self.sender.try_send((event, object.clone())).is_err() {
+            self.metrics.event(EventFate::Dropped);
+        }
     }
 
     /// Tells what changed between the conditions of an object.
@@ -110,6 +114,7 @@ fn changes(old: &[Condition], new: &[Condition], bad_when_true: &[&str]) -> Vec<
         }
         events.push(Change {
             is_warning: is_bad && !PASSING.contains(&condition.reason.as_str()),
+            is_only_word: false,
             action: condition.type_.clone(),
             reason: condition.reason.clone(),
             note: shortened(&condition.message),
@@ -131,7 +136,9 @@ async fn publish(
 ) {
     let limiter = Limiter::new(PER_SECOND);
     while let Some((event, object)) = events.recv().await {
-        if !limiter.try_take() {
+        if event.is_only_word {
+            limiter.force_take();
+        } else if !limiter.try_take() {
             metrics.event(EventFate::Dropped);
             continue;
         }

@@ -43,6 +43,8 @@ struct Inner {
 struct Broker {
     wanted_until: Instant,
     heard: Option<Instant>,
+    /// Whoever follows it was told that it is not heard.
+    is_told: bool,
     queues: HashMap<Key, Known>,
 }
 
@@ -111,7 +113,7 @@ impl Demands {
             tracing::warn!(%broker, most = BROKERS_MAX, "not listened to: there are too many Brokers");
             return;
         }
-        let known = Broker { wanted_until: until, heard: None, queues: HashMap::new() };
+        let known = Broker { wanted_until: until, heard: None, is_told: false, queues: HashMap::new() };
         brokers.insert(broker.clone(), known);
         drop(brokers);
         self.0.wanted.notify_one();
@@ -141,6 +143,7 @@ impl Demands {
         let mut brokers = self.brokers();
         let Some(known) = brokers.get_mut(broker) else { return Vec::new() };
         known.heard = Some(now);
+        known.is_told = false;
         let mut old = match changes.whole {
             true => std::mem::take(&mut known.queues),
             false => HashMap::new(),
@@ -158,6 +161,21 @@ impl Demands {
         if !told.is_empty() {
             self.0.news.send_modify(|news| *news += 1);
         }
+        told
+    }
+
+    /// The Queues of a Broker that is not heard any more, told once.
+    fn silenced(&self, broker: &Key) -> Vec<Key> {
+        let now = Instant::now();
+        let mut brokers = self.brokers();
+        let Some(known) = brokers.get_mut(broker) else { return Vec::new() };
+        let is_silent = known.heard.is_some_and(|at| now.duration_since(at) >= SILENCE);
+        if !is_silent || std::mem::replace(&mut known.is_told, true) {
+            return Vec::new();
+        }
+        let told = known.queues.keys().cloned().collect();
+        drop(brokers);
+        self.0.news.send_modify(|news| *news += 1);
         told
     }
 
@@ -237,6 +255,8 @@ mod tests {
         assert_eq!(demand(&demands, "orders"), Some((3, 2, 1, Some(15))));
         tokio::time::advance(SILENCE).await;
         assert_eq!(demands.queue(&broker, &key("orders")), Heard::Unheard);
+        assert_eq!(demands.silenced(&broker).len(), 2, "whoever follows them is told");
+        assert_eq!(demands.silenced(&broker), [], "once");
         assert_eq!(learn(&demands, true, &[queue("other", &json!({}))]), ["orders", "other"], "one is gone");
         assert_eq!(demands.queue(&broker, &key("orders")), Heard::Unknown);
     }

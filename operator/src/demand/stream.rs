@@ -66,6 +66,7 @@ async fn listen(context: Arc<Context>, broker: Key) {
                 } else {
                     debug!(%broker, error, "not heard");
                 }
+                crate::scaling::news(&context, &broker, &context.demands.silenced(&broker));
                 tokio::time::sleep(pause.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
                 pause = (pause * 2).min(PAUSE_LAST);
             }

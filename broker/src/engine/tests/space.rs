@@ -158,6 +158,10 @@ async fn disk_use_follows_what_lives_and_not_what_went_through() {
     assert_eq!((look.ready, look.leased + look.delayed), (0, pinned), "these stay");
     let (folder, queue) = (run.stop().await, run.queue);
     let peeked = look_after_opening(folder.path(), queue);
-    assert_eq!(peeked.len() as u64, pinned);
+    assert_eq!(
+        peeked.len() as u64,
+        pinned.min(capstan_core::limits::BATCH_MAX as u64),
+        "a look is at so many"
+    );
     assert!(peeked.iter().all(|one| one.message.body.len() == BODY && one.state != "ready"), "{peeked:?}");
 }

@@ -89,7 +89,10 @@ impl Scene<'_> {
         let ready = json!({"type": "Ready", "status": "True"});
         let status = json!({"status": {"phase": "Running", "conditions": [ready]}});
         until(&format!("{count} pods are ready"), SHORT, async || {
-            let all = pods.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+            let all = pods
+                .list(&ListParams::default().labels("app=orders"))
+                .await
+                .map_err(|error| error.to_string())?;
             for pod in &all {
                 // It may be gone by now.
                 let _ = pods
@@ -112,7 +115,8 @@ impl Scene<'_> {
 
     /// The pods there are, and their deletion costs.
     async fn costs(&self) -> BTreeMap<String, Option<String>> {
-        let pods = self.namespace.api::<Pod>().list(&ListParams::default()).await.unwrap();
+        let pods =
+            self.namespace.api::<Pod>().list(&ListParams::default().labels("app=orders")).await.unwrap();
         let cost = |pod: &Pod| pod.annotations().get(COST).cloned();
         pods.iter().map(|pod| (pod.name_any(), cost(pod))).collect()
     }

@@ -15,7 +15,9 @@ impl Scene<'_> {
     /// The pods that were chosen to go last, once some were.
     async fn until_retired(&self, count: usize) -> BTreeSet<String> {
         until(&format!("{count} pods are to be leased nothing more"), SHORT, async || {
-            let last = self.plane.script(|script| script.retired().last().cloned()).unwrap_or_default();
+            // They may have gone by now.
+            let chosen = |all: &[Vec<String>]| all.iter().rev().find(|pods| !pods.is_empty()).cloned();
+            let last = self.plane.script(|script| chosen(script.retired())).unwrap_or_default();
             if last.len() == count { Ok(last.into_iter().collect()) } else { Err(format!("{last:?}")) }
         })
         .await

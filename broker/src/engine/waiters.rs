@@ -135,6 +135,7 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use capstan_core::Holder;
     use proptest::prelude::*;
 
     use super::*;
@@ -144,7 +145,7 @@ mod tests {
 
     fn pull(count: usize, wait: u64, idle: u64) -> (WaitingPull, oneshot::Receiver<Outcome>) {
         let (reply, answer) = oneshot::channel();
-        let pull = Pull { queue: QUEUE, count, bytes: u64::MAX, lease: None };
+        let pull = Pull { queue: QUEUE, count, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
         (WaitingPull { pull, wait, idle, reply }, answer)
     }
 
@@ -239,7 +240,7 @@ mod tests {
                     Step::Add { queue, count, wait, idle } => {
                         let (reply, answer) = oneshot::channel();
                         // Its number travels as its limit of bytes.
-                        let pull = Pull { queue: QueueId(queue), count, bytes: next, lease: None };
+                        let pull = Pull { queue: QueueId(queue), count, bytes: next, lease: None, holder: Holder::UNKNOWN };
                         waiters.add(WaitingPull { pull, wait, idle, reply }, now);
                         awaited.insert(next, (answer, now + wait + idle));
                         next += 1;

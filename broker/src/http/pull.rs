@@ -12,7 +12,7 @@ use capstan_api::limits;
 use capstan_api::message::{Cancelled, Peek, Peeked, PeekedMessage, Pull};
 use capstan_api::number::Whole;
 use capstan_api::workload::WORKLOAD_HEADER;
-use capstan_core::{Command, Message, Reply};
+use capstan_core::{Command, Holder, Message, Reply};
 use capstan_port::connections::Connection;
 use capstan_port::path::InPath;
 
@@ -75,7 +75,7 @@ fn command(found: &Found, pull: &Pull) -> Result<capstan_core::Pull, Refused> {
     let bytes = field("batch_bytes", pull.batch_bytes, 1, u64::MAX)?.unwrap_or(u64::MAX);
     // A pull is for up to so much: one that asks for more gets what one answer carries.
     let bytes = bytes.min(limits::PULL_BYTES_MAX);
-    Ok(capstan_core::Pull { queue: found.id, count, bytes, lease: lease.or(older) })
+    Ok(capstan_core::Pull { queue: found.id, count, bytes, lease: lease.or(older), holder: Holder::UNKNOWN })
 }
 
 /// A push consumer's queue is pulled by the sidecars of its workload and by no one else.

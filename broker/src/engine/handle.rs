@@ -5,6 +5,7 @@ use std::sync::Arc;
 use capstan_core::{Command, Peek, Pull, QueueId, Recall, Refusal, Reply, SendItem};
 use tokio::sync::{oneshot, watch};
 
+use super::horizon::Asked;
 use super::lanes::{Depths, Full, Lanes};
 use super::waiters::WaitingPull;
 use super::{Answers, Backlog, Changed, Job, Outcome, Snapshot, Version};
@@ -37,6 +38,7 @@ pub(crate) struct Handle {
     pub(super) lanes: Arc<Lanes>,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
     pub(super) version: watch::Receiver<Version>,
+    pub(super) asked: Asked,
     pub(super) pulled: Answers,
     pub(super) peeked: Answers,
     pub(super) volume: Arc<Volume>,
@@ -129,9 +131,10 @@ impl Handle {
         answer.await.map_err(|_| Unavailable::Ended)
     }
 
-    /// Tells of commits that changed queues.
+    /// Tells of commits that changed queues, and of messages that are due soon.
     #[must_use]
-    pub(crate) fn versions(&self) -> watch::Receiver<Version> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Version> {
+        self.asked.ask();
         self.version.clone()
     }
 

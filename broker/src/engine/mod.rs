@@ -10,6 +10,7 @@ mod changes;
 mod count;
 mod deliver;
 mod handle;
+mod horizon;
 mod lanes;
 mod round;
 mod stall;
@@ -37,6 +38,7 @@ pub(crate) use changes::Version;
 use count::backlog;
 pub(crate) use count::{Backlog, Changed, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
+use horizon::Horizon;
 use lanes::{Lanes, Waiting};
 use round::{Answer, Round};
 use stall::Stall;
@@ -174,6 +176,7 @@ struct Engine {
     published: usize,
     /// What subscribers have not seen yet.
     changes: Changes,
+    horizon: Horizon,
     looked: Looked,
 }
 
@@ -294,6 +297,7 @@ impl Engine {
         let store = Arc::clone(&self.store);
         let mut transaction = store.transaction();
         let mut round = Round::default();
+        self.look_ahead(now, &transaction)?;
         // The rest waits for the next round: all clients may have gone at once.
         let abandoned = self.abandoned.split_off(self.abandoned.len().saturating_sub(ABANDONED_PER_GROUP));
         for lease in abandoned {
@@ -401,10 +405,11 @@ impl Engine {
             Job::Changes(since, reply) => {
                 let (version, changed) = self.changes.since(since);
                 let whole = changed.is_none();
-                let queues = match changed {
+                let mut queues = match changed {
                     Some(ids) => count::queues(&mut self.core, ids, now, transaction)?,
                     None => count::all(&mut self.core, now, transaction)?,
                 };
+                count::ready_ages(&mut self.core, &mut queues, now, transaction)?;
                 round.answers.push(Answer::Changed(reply, Changed { version, whole, queues }));
             }
             // Sorted out before.

@@ -10,8 +10,11 @@ mod changes;
 mod count;
 mod deliver;
 mod handle;
+mod holders;
 mod horizon;
 mod lanes;
+mod pods;
+mod retiring;
 mod round;
 mod stall;
 mod start;
@@ -25,7 +28,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_core::{Command, Core, Fault, Lease, QueueId, Reply, Settle};
+use capstan_core::{Command, Core, Fault, Holder, Lease, QueueId, Reply, Settle};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
@@ -38,8 +41,13 @@ pub(crate) use changes::Version;
 use count::backlog;
 pub(crate) use count::{Backlog, Changed, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
+use holders::Holders;
+pub(crate) use holders::{Owner, Puller};
 use horizon::Horizon;
 use lanes::{Lanes, Waiting};
+use pods::Ask;
+use retiring::Retiring;
+pub(crate) use retiring::TooManyRetire;
 use round::{Answer, Round};
 use stall::Stall;
 pub(crate) use start::{Ended, start};
@@ -90,12 +98,11 @@ struct Times {
 /// What the engine is asked to do.
 enum Job {
     /// Apply a command; with its queue's backlog when that is asked for.
-    Apply {
-        command: Command,
-        backlog: Option<QueueId>,
-        reply: oneshot::Sender<Result<Outcome, Unavailable>>,
-    },
-    Pull(WaitingPull),
+    Apply { command: Command, backlog: Option<QueueId>, reply: oneshot::Sender<Result<Outcome, Unavailable>> },
+    /// Lease messages, to a pod if it says who it is.
+    Pull(WaitingPull, Option<Puller>),
+    /// Count the pods of a workload.
+    Pods(Ask),
     /// Count everything.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Count what changed since.
@@ -159,6 +166,8 @@ struct Engine {
     times: Times,
     lanes: Arc<Lanes>,
     waiters: Waiters,
+    holders: Holders,
+    retiring: Retiring,
     pulled: Answers,
     peeked: Answers,
     /// Pulls that are due, and wait until others have taken their answers.
@@ -200,6 +209,7 @@ impl Engine {
             }
             let now = self.clock.now();
             let rest = self.sort(group.jobs, now)?;
+            self.end_retiring(now);
             self.deliver(now)?;
             self.process(rest, now)?;
             if group.closed {
@@ -229,8 +239,9 @@ impl Engine {
         let mut rest = Vec::with_capacity(jobs.len());
         for job in jobs {
             match job {
-                Job::Pull(pull) => {
+                Job::Pull(mut pull, puller) => {
                     self.awake.insert(pull.pull.queue);
+                    pull.pull.holder = puller.map_or(Holder::UNKNOWN, |puller| self.holder(&puller));
                     let pull = if self.waiting { pull } else { WaitingPull { wait: 0, idle: 0, ..pull } };
                     self.waiters.add(pull, now);
                 }
@@ -412,8 +423,12 @@ impl Engine {
                 count::ready_ages(&mut self.core, &mut queues, now, transaction)?;
                 round.answers.push(Answer::Changed(reply, Changed { version, whole, queues }));
             }
+            Job::Pods(Ask { owner, retire, reply }) => {
+                let pods = self.pods(&owner, retire, now);
+                round.answers.push(Answer::Pods(reply, pods));
+            }
             // Sorted out before.
-            Job::Pull(_) | Job::Abandoned(..) | Job::StopWaiting => {}
+            Job::Pull(..) | Job::Abandoned(..) | Job::StopWaiting => {}
         }
         Ok(())
     }

@@ -10,8 +10,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::changes::Changes;
 use super::handle::Handle;
+use super::holders::Holders;
 use super::horizon::{Asked, Horizon};
 use super::lanes::Lanes;
+use super::retiring::Retiring;
 use super::stall::Stall;
 use super::syncer::Syncer;
 use super::waiters::Waiters;
@@ -72,6 +74,8 @@ pub(super) fn start_with(
         times,
         lanes: Arc::clone(&lanes),
         waiters: Waiters::default(),
+        holders: Holders::default(),
+        retiring: Retiring::default(),
         pulled: pulled.clone(),
         peeked: peeked.clone(),
         overdue: VecDeque::new(),

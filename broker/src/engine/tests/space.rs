@@ -68,7 +68,7 @@ impl Running {
             lease: Some(PINNED_MS),
             holder: Holder::UNKNOWN,
         };
-        let pulled = delivered(self.engine.pull(pull, 0, 0).await);
+        let pulled = delivered(self.engine.pull(pull, None, 0, 0).await);
         assert_eq!(pulled.len(), 2);
         let retries = vec![Retry { lease: pulled[0].lease, delay: Some(PINNED_MS), reason: String::new() }];
         let settle = Settle { queue: self.queue, acks: Vec::new(), retries, releases: Vec::new() };

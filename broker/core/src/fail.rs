@@ -55,7 +55,7 @@ impl Core {
         };
         let order = queue.take_order();
         queue.state.ready += 1;
-        queue.taken.note(order, now);
+        queue.taken.note(order, queue.state.returned_head, now);
         delivery.place = Place::Returned { order };
         store.put(Key::Returned(id, order), Record::Entry(seq));
         store.put(Key::Delivery(id, seq), Record::Delivery(delivery));

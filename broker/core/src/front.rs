@@ -8,58 +8,65 @@ use crate::key::Key;
 use crate::record::Table;
 use crate::store::{Limit, Read, Store, Typed};
 
-/// Most marks; with more, every other one goes.
-const MARKS_MAX: usize = 128;
+/// With more marks some are left out: of two weeks about 400 are worth keeping.
+const MARKS_MAX: usize = 512;
 /// Marks are at least this far apart.
 const APART_MS: Millis = 1000;
+/// The longer ago, the further apart they may be: by this part of the time that is over.
+const PART: Millis = 16;
 
 /// When places among returned messages were taken, about: a record does not tell. A core that was just opened knows only that
 /// those that are there came before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Taken {
+    /// In order. A place was taken when the last mark before it was made, or a little later.
     marks: VecDeque<(Order, Millis)>,
-    apart: Millis,
-}
-
-impl Default for Taken {
-    fn default() -> Self {
-        Self { marks: VecDeque::new(), apart: APART_MS }
-    }
 }
 
 impl Taken {
-    /// A place is taken, behind all others.
-    pub(crate) fn note(&mut self, order: Order, now: Millis) {
-        if self.marks.back().is_some_and(|(_, at)| now.saturating_sub(*at) < self.apart) {
+    /// A place is taken, behind all others; `head` is the first that counts.
+    pub(crate) fn note(&mut self, order: Order, head: Order, now: Millis) {
+        if self.marks.back().is_some_and(|(_, at)| now.saturating_sub(*at) < APART_MS) {
             return;
         }
+        self.pass(head);
         self.marks.push_back((order, now));
         if self.marks.len() > MARKS_MAX {
-            let mut index = 0;
-            self.marks.retain(|_| {
-                index += 1;
-                index % 2 == 1
-            });
-            self.apart = self.apart.saturating_mul(2);
+            self.thin(now);
         }
     }
 
     /// When a place was taken, or a little before; `None` when nothing is known. What lies before it is forgotten.
     fn at(&mut self, order: Order) -> Option<Millis> {
-        while self.marks.get(1).is_some_and(|(next, _)| *next <= order) {
+        self.pass(order);
+        self.marks.front().filter(|(first, _)| *first <= order).map(|(_, at)| *at)
+    }
+
+    fn pass(&mut self, head: Order) {
+        while self.marks.get(1).is_some_and(|(next, _)| *next <= head) {
             self.marks.pop_front();
         }
-        if self.marks.len() < 2 {
-            self.apart = APART_MS;
+    }
+
+    /// Leaves out each mark without which those beside it are near enough, now and ever after.
+    fn thin(&mut self, now: Millis) {
+        let mut kept: Vec<(Order, Millis)> = Vec::with_capacity(self.marks.len());
+        for mark in self.marks.drain(..) {
+            if let [.., before, _] = kept[..]
+                && mark.1 - before.1 <= (now.saturating_sub(mark.1) / PART).max(APART_MS)
+            {
+                kept.pop();
+            }
+            kept.push(mark);
         }
-        self.marks.front().filter(|(first, _)| *first <= order).map(|(_, at)| *at)
+        self.marks = kept.into();
     }
 }
 
 impl Core {
     /// Since when the message has waited that has waited for a consumer the longest; `None` when none is ready.
     ///
-    /// Of one that came back since then, within a second or a 64th of that time; of one that had come back before the core
+    /// Of one that came back since then, within a second or a sixteenth of that time; of one that had come back before the core
     /// was opened, since that.
     ///
     /// # Errors
@@ -102,20 +109,34 @@ impl Core {
 mod tests {
     use super::*;
 
-    /// A place each 100 ms, for hours; those that are asked for are as old as they are, within a 64th or a second.
+    /// A place each 400 ms for two weeks: each is known as well as it must be, also
+    /// after most were passed quickly.
     #[test]
     fn places_are_known_by_few_marks() {
-        let mut taken = Taken::default();
-        for order in 1..400_000 {
-            taken.note(Order(order), order * 100);
-            assert!(taken.marks.len() <= MARKS_MAX);
+        const PLACES: u64 = 3_000_000;
+        const EVERY: u64 = 400;
+        let (mut taken, mut most) = (Taken::default(), 0);
+        for order in 1..=PLACES {
+            taken.note(Order(order), Order(1), order * EVERY);
+            most = most.max(taken.marks.len());
         }
-        for order in [1, 2, 1_000, 150_000, 399_000, 399_999] {
-            let (at, exact) = (taken.at(Order(order)).unwrap(), order * 100);
-            let age = 40_000_000 - exact;
-            assert!(at <= exact && exact - at <= APART_MS.max(40_000_000 / 64), "{order}: {at}, age {age}");
+        assert!(most <= MARKS_MAX + 1, "{most}");
+        let now = PLACES * EVERY;
+        for back in (0..63).rev().map(|bit| 3_u64.pow(bit / 2)).filter(|back| *back < PLACES) {
+            let (at, exact) = (taken.at(Order(PLACES - back)).unwrap(), (PLACES - back) * EVERY);
+            let about = ((now - exact) / PART).max(APART_MS);
+            assert!(at <= exact && exact - at <= about, "{back}: {at} for {exact}");
         }
-        assert_eq!(taken.apart, APART_MS, "what is behind is known exactly again");
         assert_eq!(Taken::default().at(Order(1)), None);
+    }
+
+    #[test]
+    fn what_was_there_before_the_first_mark_is_not_known() {
+        let mut taken = Taken::default();
+        taken.note(Order(5), Order(1), 1_000);
+        assert_eq!(
+            (taken.at(Order(4)), taken.at(Order(5)), taken.at(Order(9))),
+            (None, Some(1_000), Some(1_000))
+        );
     }
 }

@@ -142,6 +142,26 @@ async fn a_retirement_ends_by_time_and_with_the_broker() {
     assert_eq!(pods(&fixture).await, expected);
 }
 
+/// A hundred workloads with as many pods as a list may have are all that may retire at once.
+#[tokio::test]
+async fn retiring_pods_are_bounded_over_all_workloads() {
+    let fixture = Fixture::new(&[pushed("orders")]).await;
+    let list = || Retiring { pods: (0..1_000).map(|pod| format!("shop-{pod}")).collect(), for_ms: 600_000 };
+    let of = |number: usize| format!("Deployment/shop-{number}").parse::<Workload>().unwrap();
+    for number in 0..100 {
+        let pods = fixture.control.retire(NAMESPACE, &of(number), &list()).await.unwrap();
+        assert_eq!(pods.pods.len(), 1_000);
+        assert!(pods.pods.is_sorted_by_key(|pod| &pod.name) && pods.pods.iter().all(|pod| pod.retiring));
+    }
+    let one = Retiring { pods: vec!["shop-1".to_owned()], for_ms: 1_000 };
+    let refused = fixture.control.retire(NAMESPACE, &of(100), &one).await.unwrap_err();
+    assert_eq!(refused.code(), Some(10250), "{refused}");
+    assert!(refused.to_string().contains("100000"), "{refused}");
+    // In place of its own list there is room, and then for others.
+    fixture.control.retire(NAMESPACE, &of(7), &one).await.unwrap();
+    fixture.control.retire(NAMESPACE, &of(100), &one).await.unwrap();
+}
+
 /// Its sidecar has asked, and died: the answer is nobody's.
 #[tokio::test]
 async fn a_pod_that_dies_while_it_waits_is_forgotten() {

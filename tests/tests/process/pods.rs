@@ -1,5 +1,6 @@
 //! Pods of a workload: who has what, and that one that retires gets nothing more.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use capstan_api::control::{PodState, Pods, RETIRING_MS_MAX, Retiring};
@@ -11,7 +12,7 @@ use e2e::process::Broker;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::fixture::{DEADLINE, Fixture, NAMESPACE, name, queue, until};
+use crate::fixture::{DEADLINE, Fixture, NAMESPACE, message_of, name, queue, until};
 
 /// Longer than any of these tests may take.
 const LONG: u64 = 60_000;
@@ -140,6 +141,55 @@ async fn a_retirement_ends_by_time_and_with_the_broker() {
     assert_eq!(leases(pull(&one, "orders", 0)).await.len(), 1, "it retires no more");
     let expected = Pods { pods: vec![state("shop-1", 1, 0, false)], leased_elsewhere: 1 };
     assert_eq!(pods(&fixture).await, expected);
+}
+
+/// Pulls and acknowledges as long as it lives, with several pulls at once.
+fn consume(fixture: &Fixture, pod: &str) -> Vec<JoinHandle<()>> {
+    let slot = || {
+        let client = sidecar(fixture, pod);
+        tokio::spawn(async move {
+            loop {
+                let taken = leases(pull(&client, "orders", 1_000)).await;
+                ack(&client, "orders", &taken).await;
+            }
+        })
+    };
+    (0..4).map(|_| slot()).collect()
+}
+
+#[tokio::test]
+async fn under_load_a_pod_that_retires_is_leased_nothing_from_the_answer_on() {
+    let fixture = Fixture::new(&[pushed("orders")]).await;
+    let names = ["shop-1", "shop-2", "shop-3"];
+    let mut tasks: Vec<_> = names.iter().flat_map(|pod| consume(&fixture, pod)).collect();
+    let producer = fixture.broker.client();
+    tasks.push(tokio::spawn(async move {
+        loop {
+            let message = message_of(&json!({ "body": 1 }));
+            producer.send(&name(NAMESPACE), &name("orders"), &message).await.unwrap();
+        }
+    }));
+    let leased =
+        |pods: &Pods, name: &str| pods.pods.iter().find(|pod| pod.name == name).map_or(0, |pod| pod.leased);
+    for round in 0..9 {
+        let pod = names[round % names.len()];
+        let retired = retire(&fixture, &[pod], LONG).await;
+        assert!(retired.pods.iter().all(|one| one.retiring == (one.name == pod)), "{retired:?}");
+        let before = Cell::new(leased(&retired, pod));
+        let began = fixture.queue("orders").await.totals.delivered;
+        // It only gets less, and the others go on.
+        let goes_on = async || {
+            let now = leased(&pods(&fixture).await, pod);
+            let before = before.replace(now);
+            assert!(now <= before, "{pod} had {before} leases, and has {now}");
+            (now == 0 && fixture.queue("orders").await.totals.delivered > began + 50).then_some(())
+        };
+        until("it has nothing, and others have more", goes_on).await;
+    }
+    for task in tasks {
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled(), "it failed");
+    }
 }
 
 /// A hundred workloads with as many pods as a list may have are all that may retire at once.

@@ -196,3 +196,29 @@ pub(super) fn field(name: &str, value: Option<Whole>, least: u64, most: u64) -> 
     }
     Ok(Some(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_says_its_name_or_nothing_and_no_nonsense() {
+        let read = |name: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(POD_HEADER, name.parse().unwrap());
+            pod(&headers)
+        };
+        assert_eq!(pod(&HeaderMap::new()), Ok(None));
+        for good in ["shop-1", &"x".repeat(OBJECT_NAME_MAX)] {
+            assert_eq!(read(good), Ok(Some(good.to_owned())));
+        }
+        for bad in ["", &"x".repeat(OBJECT_NAME_MAX + 1), "ü"] {
+            let refused = read(bad).unwrap_err();
+            assert_eq!(
+                (refused.code, refused.header.as_deref()),
+                (ErrorCode::JsonBodyInvalid, Some(POD_HEADER))
+            );
+            assert!(refused.message.contains("253"), "{refused:?}");
+        }
+    }
+}

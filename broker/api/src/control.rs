@@ -199,7 +199,8 @@ pub struct QueueState {
     pub retained: bool,
     pub ready: u64,
     pub delayed: u64,
-    /// Those of `delayed` that are due within [`DUE_SOON`]; not more than a second old. A lower bound when very many are.
+    /// Those of `delayed` that are due within [`DUE_SOON`]; about a second old at most. A lower bound when more than 5,000 of
+    /// all queues are; 0 while nobody asks for [`Changes`].
     #[serde(default)]
     pub due_soon: u64,
     pub leased: u64,
@@ -215,7 +216,8 @@ pub struct QueueState {
     /// Age of the oldest message.
     #[serde(default)]
     pub oldest_age_ms: Option<u64>,
-    /// Age of the oldest message that waits for a consumer. [`Changes`] has it, [`BrokerState`] does not.
+    /// How long the oldest message has waited for a consumer, milliseconds since it became ready. Of one that came back before
+    /// the broker's start, since that start. [`Changes`] has it, [`BrokerState`] does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_ready_age_ms: Option<u64>,
     /// When the retention has removed everything, milliseconds since 1970; of retained queues that have messages.

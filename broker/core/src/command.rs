@@ -1,6 +1,6 @@
 //! What goes into the core and what comes out.
 
-use crate::id::{MessageId, Millis, QueueId, Seq};
+use crate::id::{Holder, MessageId, Millis, QueueId, Seq};
 use crate::policy::Policy;
 use crate::record::{ContentType, Message, Table};
 
@@ -85,6 +85,8 @@ pub struct Pull {
     pub bytes: u64,
     /// How long the leases last; the consumer's visibility timeout when `None`.
     pub lease: Option<Millis>,
+    /// Who gets them.
+    pub holder: Holder,
 }
 
 /// A lease, as its holder names it.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::ahead::Ahead;
 use crate::command::{Command, Effects, Refusal, Reply};
 use crate::fault::Fault;
-use crate::id::{Millis, Order, QueueId, Seq};
+use crate::id::{Holder, Millis, Order, QueueId, Seq};
 use crate::key::Key;
 use crate::limits::{self, Bounds};
 use crate::policy::Policy;
-use crate::queue::{Queue, Totals};
+use crate::queue::{Leased, Queue, Totals};
 use crate::record::{Clock, Delivery, Meta, Place, Record, State, Table, Times};
 use crate::store::{Limit, Store, Typed};
 
@@ -26,6 +27,10 @@ pub struct Core {
     pub(crate) next_timer: Option<Millis>,
     /// No timer is due in this time, as was seen at a look: timers that went another way may be many there.
     pub(crate) quiet: std::ops::Range<Millis>,
+    /// Timers that are due soon, while somebody wants to know.
+    pub(crate) ahead: Option<Ahead>,
+    /// When it was opened.
+    pub(crate) opened: Millis,
     /// When to look for expired messages, in time less outages; one entry for each queue that has messages.
     pub(crate) retention: BTreeSet<(Millis, QueueId)>,
     /// When to forget sends; one entry for each queue that remembers some.
@@ -68,6 +73,8 @@ pub struct QueueView<'a> {
     pub blocked: Option<Refusal>,
     /// How many more pulls may lease messages at once; `None` when there is no limit.
     pub pulls_left: Option<usize>,
+    /// Pulls of which messages are leased.
+    pub batches: usize,
 }
 
 impl Core {
@@ -106,6 +113,8 @@ impl Core {
             leases: BTreeSet::new(),
             next_timer: Some(0),
             quiet: 0..0,
+            ahead: None,
+            opened: now,
             retention: BTreeSet::new(),
             forgetting: BTreeSet::new(),
             remembered: 0,
@@ -215,7 +224,8 @@ impl Core {
                     let place = Place::Leased { until, nonce, batch };
                     let moved = Delivery { place, ..delivery.clone() };
                     queue.enter_batch(batch);
-                    queue.leased.insert(*seq, moved.clone());
+                    let holder = Holder::UNKNOWN;
+                    queue.leased.insert(*seq, Leased { delivery: moved.clone(), holder });
                     store.put(*key, Record::Delivery(moved));
                     self.leases.insert((until, id, *seq));
                 }
@@ -350,6 +360,11 @@ impl Core {
         self.leases.len() as u64 >= self.bounds.leased_all
     }
 
+    /// Who has the leased messages of a queue, one for each message.
+    pub fn holders(&self, id: QueueId) -> impl Iterator<Item = Holder> {
+        self.queues.get(&id).into_iter().flat_map(|queue| queue.leased.values()).map(|one| one.holder)
+    }
+
     /// What happened to a message so far. What is leased is known without reading: verdicts are about that.
     pub(crate) fn delivery<S: Store>(
         &self,
@@ -359,7 +374,7 @@ impl Core {
     ) -> Result<Option<Delivery>, Fault<S::Error>> {
         let leased = self.queues.get(&id).and_then(|queue| queue.leased.get(&seq));
         match leased {
-            Some(delivery) => {
+            Some(Leased { delivery, .. }) => {
                 let stored = || store.delivery(id, seq).ok().flatten();
                 debug_assert_eq!(stored().as_ref(), Some(delivery), "{id:?} {seq:?}");
                 Ok(Some(delivery.clone()))
@@ -401,6 +416,7 @@ fn view(id: QueueId, queue: &Queue) -> QueueView<'_> {
         purging: queue.purge.is_some(),
         blocked: queue.blocked.filter(|_| queue.state.dead > 0),
         pulls_left: queue.pulls_left(),
+        batches: queue.batches.len(),
     }
 }
 

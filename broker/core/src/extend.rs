@@ -34,7 +34,7 @@ impl Core {
                 delivery.place = Place::Leased { until, nonce, batch };
             }
             if let Some(queue) = self.queues.get_mut(&id) {
-                queue.leased.insert(lease.seq, delivery.clone());
+                queue.extend(lease.seq, &delivery);
             }
             store.put(Key::Delivery(id, lease.seq), Record::Delivery(delivery));
             extended += 1;

@@ -49,11 +49,13 @@ impl Core {
         mut delivery: Delivery,
         store: &mut S,
     ) {
+        let now = self.now();
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
         let order = queue.take_order();
         queue.state.ready += 1;
+        queue.taken.note(order, queue.state.returned_head, now);
         delivery.place = Place::Returned { order };
         store.put(Key::Returned(id, order), Record::Entry(seq));
         store.put(Key::Delivery(id, seq), Record::Delivery(delivery));

@@ -31,6 +31,15 @@ impl Order {
     }
 }
 
+/// Who leases messages, as the caller numbers them. Only worth remembering: a core that was just opened knows nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Holder(pub u64);
+
+impl Holder {
+    /// Nobody said who it is.
+    pub const UNKNOWN: Self = Self(0);
+}
+
 /// A message's name, kept when it moves to a dead-letter queue: seed of the store, first queue, first sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u128);

@@ -22,6 +22,7 @@
 //! 6. Time never runs backwards; an entry of an ordered index is never written before the index's remembered head.
 //! 7. A send that is repeated with its idempotency key within the window is stored once.
 
+mod ahead;
 mod backlog;
 mod command;
 mod core;
@@ -29,6 +30,7 @@ mod declare;
 mod extend;
 mod fail;
 mod fault;
+mod front;
 mod gaps;
 mod id;
 mod key;
@@ -53,7 +55,7 @@ pub use command::{
 };
 pub use core::{Core, QueueView};
 pub use fault::Fault;
-pub use id::{MessageId, Millis, Order, QueueId, Seq};
+pub use id::{Holder, MessageId, Millis, Order, QueueId, Seq};
 pub use key::Key;
 pub use policy::{Backoff, Consumer, Policy};
 pub use queue::Totals;

@@ -13,6 +13,8 @@ pub const DEAD_STEP: usize = 64;
 /// Most bytes of bodies and attributes that one command moves to dead-letter queues, but always one message; the others
 /// wait in state *dead* for the next tick.
 pub const MOVED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Most delayed messages that are known to be due soon, and most timers that one look ahead reads.
+pub const AHEAD_MAX: usize = 5_000;
 /// How often dead messages try their dead-letter queue again.
 pub const DEAD_RETRY_MS: u64 = 1000;
 /// Most messages of one pull, send or peek.
@@ -63,6 +65,8 @@ pub struct Bounds {
     pub sends: u64,
     /// As [`SENDS_ALL_MAX`].
     pub sends_all: u64,
+    /// As [`AHEAD_MAX`].
+    pub ahead: usize,
 }
 
 impl Bounds {
@@ -74,5 +78,6 @@ impl Bounds {
         send_window: SEND_WINDOW_MS,
         sends: SENDS_MAX,
         sends_all: SENDS_ALL_MAX,
+        ahead: AHEAD_MAX,
     };
 }

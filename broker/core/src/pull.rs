@@ -8,6 +8,7 @@ use crate::fault::Fault;
 use crate::id::{Millis, Order, QueueId, Seq, mix};
 use crate::key::Key;
 use crate::limits;
+use crate::queue::Leased;
 use crate::record::{Delivery, Message, Place, Record, Table};
 use crate::store::{Limit, Store, Typed};
 
@@ -30,7 +31,7 @@ impl Core {
         let batch = self.queues.get(&pull.queue).map_or(0, |queue| queue.state.leases_made + 1);
         let mut delivered = Vec::with_capacity(taken.len());
         for candidate in taken {
-            delivered.push(self.lease(pull.queue, candidate, (until, batch), store));
+            delivered.push(self.lease(pull, candidate, (until, batch), store));
         }
         Ok(Reply::Delivered(delivered))
     }
@@ -106,12 +107,13 @@ impl Core {
 
     fn lease<S: Store>(
         &mut self,
-        id: QueueId,
+        pull: &Pull,
         candidate: Candidate,
         (until, batch): (Millis, u64),
         store: &mut S,
     ) -> Delivered {
         let Candidate { seq, message, returned } = candidate;
+        let (id, holder) = (pull.queue, pull.holder);
         let now = self.now();
         let mut nonce = 0;
         if let Some(queue) = self.queues.get_mut(&id) {
@@ -137,7 +139,7 @@ impl Core {
         };
         let attempt = delivery.attempts + 1;
         if let Some(queue) = self.queues.get_mut(&id) {
-            queue.leased.insert(seq, delivery.clone());
+            queue.leased.insert(seq, Leased { delivery: delivery.clone(), holder });
         }
         store.put(Key::Delivery(id, seq), Record::Delivery(delivery));
         self.leases.insert((until, id, seq));

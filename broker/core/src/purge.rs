@@ -61,13 +61,14 @@ impl Core {
         queue.gaps = [Table::Fresh, Table::Parked].map(|_| Gaps::new(Vec::new(), tail));
         queue.purge = Some(rest);
         let leased = std::mem::take(&mut queue.leased);
-        for (seq, delivery) in leased {
-            if let Place::Leased { until, .. } = delivery.place {
+        for (seq, one) in leased {
+            if let Place::Leased { until, .. } = one.delivery.place {
                 self.leases.remove(&(until, id, seq));
             }
         }
         store.put(Key::Purge(id), Record::Purge(rest));
         self.sweeping.insert(id);
+        self.forget_timers(id);
         self.look_at(id, None);
         Reply::Purged(count)
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::command::Refusal;
+use crate::front::Taken;
 use crate::gaps::Gaps;
-use crate::id::{Millis, Seq};
+use crate::id::{Holder, Millis, Seq};
 use crate::policy::Policy;
 use crate::record::{Delivery, Purge, QueueRecord, State, Table, Times};
 use crate::remembered::Remembered;
@@ -21,8 +22,10 @@ pub(crate) struct Queue {
     pub(crate) totals: Totals,
     /// How many messages of each pull are still leased. Bounded by [`crate::limits::LEASED_MAX`].
     pub(crate) batches: BTreeMap<u64, u32>,
-    /// Deliveries of leased messages, as they are stored. Bounded by [`crate::limits::LEASED_MAX`].
-    pub(crate) leased: BTreeMap<Seq, Delivery>,
+    /// What is leased. Bounded by [`crate::limits::LEASED_MAX`].
+    pub(crate) leased: BTreeMap<Seq, Leased>,
+    /// When messages came back.
+    pub(crate) taken: Taken,
     /// What the last purge has left to remove.
     pub(crate) purge: Option<Purge>,
     /// Where the tables hold nothing.
@@ -37,6 +40,14 @@ pub(crate) struct Queue {
     pub(crate) oldest: [Option<Oldest>; 2],
     /// When to look for expired messages, in time less outages; its entry in [`crate::Core`]'s `retention`.
     pub(crate) look_at: Option<Millis>,
+}
+
+/// A leased message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leased {
+    /// As it is stored.
+    pub(crate) delivery: Delivery,
+    pub(crate) holder: Holder,
 }
 
 /// The oldest message of a queue.
@@ -63,6 +74,7 @@ impl Queue {
             swept: None,
             batches: BTreeMap::new(),
             leased: BTreeMap::new(),
+            taken: Taken::default(),
             purge: None,
             blocked: None,
             sends: Remembered::default(),
@@ -87,6 +99,13 @@ impl Queue {
             self.batches.remove(&batch);
         }
         last
+    }
+
+    /// The lease of a message ends at another time; who has it stays.
+    pub(crate) fn extend(&mut self, seq: Seq, delivery: &Delivery) {
+        if let Some(leased) = self.leased.get_mut(&seq) {
+            leased.delivery.clone_from(delivery);
+        }
     }
 
     /// How many more pulls may lease messages at once; `None` when there is no limit.

@@ -52,7 +52,7 @@ impl Core {
             }
         }
         if table == Table::Parked {
-            store.remove(Key::Timer(message.due, id, seq));
+            self.remove_timer(message.due, id, seq, store);
         }
         self.remove_stored(id, seq, table, message.bytes(), store);
     }
@@ -79,7 +79,7 @@ impl Core {
             }
             Place::Waiting { due } => {
                 queue.state.delayed -= 1;
-                store.remove(Key::Timer(due, id, seq));
+                self.remove_timer(due, id, seq, store);
             }
             Place::Dead { order } => {
                 queue.state.dead -= 1;

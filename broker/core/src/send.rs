@@ -101,6 +101,7 @@ impl Core {
         store: &mut S,
     ) {
         store.put(Key::Timer(due, id, seq), Record::Timer(Timer { table }));
+        self.note_timer(due, id, seq);
         self.next_timer = Some(self.next_timer.map_or(due, |next| next.min(due)));
         if self.quiet.contains(&due) {
             self.quiet.start = due + 1;

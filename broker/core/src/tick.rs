@@ -43,7 +43,7 @@ impl Core {
                 return Err(Fault::Corrupt(key));
             };
             self.clock.timer_head = (due, id, seq.next());
-            store.remove(key);
+            self.remove_timer(due, id, seq, store);
             bodies.count(self.ready_when_due(id, seq, timer, store)?);
         }
         self.next_timer = self.first_timer(store)?;

@@ -6,8 +6,8 @@ mod support;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Policy, Pull, QueueId, Reply, Send,
-    SendItem, Settle, limits,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Holder, Policy, Pull, QueueId, Reply,
+    Send, SendItem, Settle, limits,
 };
 
 const QUEUES: usize = 5;
@@ -28,7 +28,8 @@ fn send(core: &mut Core, store: &mut MemoryStore, queue: QueueId) {
 }
 
 fn pull(core: &mut Core, store: &mut MemoryStore, queue: QueueId) -> Vec<Delivered> {
-    let pull = Pull { queue, count: limits::BATCH_MAX, bytes: u64::MAX, lease: None };
+    let pull =
+        Pull { queue, count: limits::BATCH_MAX, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
     let Reply::Delivered(delivered) = core.apply(Command::Pull(pull), 1, store).unwrap().reply else {
         panic!("refused")
     };

@@ -6,8 +6,8 @@ mod support;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, ContentType, Core, Declaration, DeclaredQueue, Peek, Policy, Pull, QueueId, Refusal, Reply,
-    Retry, Send, SendItem, Settle,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Holder, Peek, Policy, Pull, QueueId, Refusal,
+    Reply, Retry, Send, SendItem, Settle,
 };
 
 const LETTERS: usize = 150;
@@ -68,7 +68,7 @@ fn run_with_dead() -> (Run, QueueId) {
     let main = run.core.find("main").unwrap();
     for _ in 0..LETTERS {
         run.send(main, 1);
-        let pull = Pull { queue: main, count: 1, bytes: u64::MAX, lease: None };
+        let pull = Pull { queue: main, count: 1, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
         let Reply::Delivered(delivered) = run.apply(Command::Pull(pull)) else { panic!("refused") };
         let retries = vec![Retry { lease: delivered[0].lease, delay: None, reason: String::new() }];
         run.apply(Command::Settle(Settle { queue: main, acks: Vec::new(), retries, releases: Vec::new() }));
@@ -140,7 +140,7 @@ fn many_large_dead_letters_move_in_steps() {
     for _ in 0..COUNT {
         run.send(main, SIZE);
     }
-    let pull = Pull { queue: main, count: COUNT, bytes: u64::MAX, lease: None };
+    let pull = Pull { queue: main, count: COUNT, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
     let Reply::Delivered(delivered) = run.apply(Command::Pull(pull)) else { panic!("refused") };
     let retry =
         |one: &capstan_core::Delivered| Retry { lease: one.lease, delay: None, reason: String::new() };

@@ -6,8 +6,8 @@ mod support;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, ContentType, Core, Declaration, DeclaredQueue, Key, Policy, Pull, QueueView, Reply, Send,
-    SendItem,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Holder, Key, Policy, Pull, QueueView, Reply,
+    Send, SendItem,
 };
 
 /// More than one step of a purge.
@@ -136,8 +136,13 @@ fn nobody_elses_word_takes_anything() {
 fn a_queue_that_is_made_anew_begins_empty_however_late_that_is_noticed() {
     for gone_between in [true, false] {
         let mut run = filled("a broker-1");
-        let pull =
-            Pull { queue: run.core.find("q").unwrap(), count: 10, bytes: u64::MAX, lease: Some(60_000) };
+        let pull = Pull {
+            queue: run.core.find("q").unwrap(),
+            count: 10,
+            bytes: u64::MAX,
+            lease: Some(60_000),
+            holder: Holder::UNKNOWN,
+        };
         run.apply(Command::Pull(pull));
         if gone_between {
             run.declare("broker-1", None);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, GapsRecord,
+    Backoff, Command, Consumer, ContentType, Core, Declaration, DeclaredQueue, Extend, GapsRecord, Holder,
     Idempotency, Key, Lease, Peek, Policy, Pull, Purge, QueueId, QueueView, Recall, Record, Refusal, Remove,
     Reply, Retry, Send, SendItem, Seq, Settle, limits,
 };
@@ -30,8 +30,11 @@ const BOUNDS: limits::Bounds = limits::Bounds {
     send_window: SEND_WINDOW,
     sends: SENDS_MAX[0] as u64,
     sends_all: SENDS_MAX[1] as u64,
+    ahead: AHEAD_MAX,
     ..limits::Bounds::USUAL
 };
+/// Most messages that are known to be due soon.
+const AHEAD_MAX: usize = 5;
 const DECLARER: &str = "us";
 /// Of the queue `other`; `main` has no limit.
 const MAX_CONCURRENCY: usize = 2;
@@ -90,6 +93,8 @@ struct Run {
     now: u64,
     leases: Vec<(Lease, QueueId)>,
     pulls: u64,
+    /// Pulls before the last reopening.
+    forgotten: u64,
     /// What each key held last.
     held: BTreeMap<Key, Record>,
 }
@@ -99,7 +104,7 @@ impl Run {
         let (mut store, now) = (MemoryStore::default(), 1_000_000);
         let core = Core::open_with(&mut store, now, 7, read_policy, BOUNDS).unwrap();
         let (model, leases, held) = Default::default();
-        let mut run = Self { core, store, model, now, leases, pulls: 0, held };
+        let mut run = Self { core, store, model, now, leases, pulls: 0, forgotten: 0, held };
         run.apply(declaration(Some(b"d")));
         run
     }
@@ -140,6 +145,7 @@ impl Run {
         self.model.pass(self.now, self.dead_letters_taken(), MAX_RETRIES, RETENTION);
         self.model.forget(self.now, SEND_WINDOW);
         self.compare();
+        self.compare_demand();
     }
 
     /// The dead-letter queue, while it takes messages.
@@ -179,7 +185,9 @@ impl Run {
         let ready = self.model.count(queue, |state| matches!(state, State::Ready));
         let full = Some(queue) == self.core.find("other") && self.model.pulls_open(queue) >= MAX_CONCURRENCY;
         let expected = if full { 0 } else { count.min(ready) };
-        let pull = Pull { queue, count, bytes: u64::MAX, lease };
+        // Each pull is another holder.
+        let holder = Holder(self.pulls + 1);
+        let pull = Pull { queue, count, bytes: u64::MAX, lease, holder };
         let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else { panic!("refused") };
         assert_eq!(delivered.len(), expected, "a pull takes what is ready");
         self.pulls += 1;
@@ -260,6 +268,8 @@ impl Run {
         self.core = core;
         self.model.leases_move(down);
         self.model.away(down);
+        self.model.reopened(self.now);
+        self.forgotten = self.pulls;
     }
 
     fn compare(&mut self) {
@@ -427,7 +437,7 @@ fn command_of(kind: usize, number: u64, queue: QueueId, lease: Option<Lease>) ->
             command(queue, &[3], delay, None)
         }
         (8, _) => command(queue, &[1, 2], None, Some(idempotency((number % 4) as u8, (number % 2) as u8))),
-        (2, _) => Command::Pull(Pull { queue, count: 3, bytes: 1000, lease: None }),
+        (2, _) => Command::Pull(Pull { queue, count: 3, bytes: 1000, lease: None, holder: Holder::UNKNOWN }),
         (3, Some(lease)) => {
             settle.acks.push(lease);
             Command::Settle(settle)

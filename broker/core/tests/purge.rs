@@ -6,8 +6,8 @@ mod support;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Key, Lease, Policy, Pull, Purge,
-    QueueId, Reply, Retry, Send, SendItem, Settle, Warning,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Holder, Key, Lease, Policy, Pull,
+    Purge, QueueId, Reply, Retry, Send, SendItem, Settle, Warning,
 };
 
 /// More than one step of everything.
@@ -50,7 +50,8 @@ impl Run {
     fn pull(&mut self, count: usize) -> Vec<Delivered> {
         let mut all = Vec::new();
         while all.len() < count {
-            let pull = Pull { queue: self.queue, count: 100, bytes: u64::MAX, lease: None };
+            let pull =
+                Pull { queue: self.queue, count: 100, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
             let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else { panic!("refused") };
             assert!(!delivered.is_empty());
             all.extend(delivered);

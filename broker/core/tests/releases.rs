@@ -6,8 +6,8 @@ mod support;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Pull, QueueId, Reply, Send, SendItem,
-    Settle,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Holder, Pull, QueueId, Reply, Send,
+    SendItem, Settle,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -42,7 +42,8 @@ impl Run {
     /// The next delivery, as soon as there is one.
     fn next(&mut self) -> Delivered {
         loop {
-            let pull = Pull { queue: self.queue, count: 1, bytes: u64::MAX, lease: None };
+            let pull =
+                Pull { queue: self.queue, count: 1, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
             let Reply::Delivered(mut delivered) = self.apply(Command::Pull(pull)) else { panic!("refused") };
             if let Some(delivered) = delivered.pop() {
                 return delivered;

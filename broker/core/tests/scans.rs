@@ -10,8 +10,8 @@ use std::convert::Infallible;
 
 use capstan_core::memory::MemoryStore;
 use capstan_core::{
-    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Key, Lease, Limit, Peek, Policy, Pull,
-    Purge, QueueId, Record, Reply, Retry, Send, SendItem, Settle, Store, limits,
+    Command, ContentType, Core, Declaration, DeclaredQueue, Delivered, Holder, Key, Lease, Limit, Peek,
+    Policy, Pull, Purge, QueueId, Record, Reply, Retry, Send, SendItem, Settle, Store, limits,
 };
 
 const MIB: u64 = 1 << 20;
@@ -126,7 +126,13 @@ impl Run {
     }
 
     fn pull(&mut self, count: usize) -> Vec<Delivered> {
-        let pull = Pull { queue: self.queue, count, bytes: 8 * MIB, lease: Some(50_000_000) };
+        let pull = Pull {
+            queue: self.queue,
+            count,
+            bytes: 8 * MIB,
+            lease: Some(50_000_000),
+            holder: Holder::UNKNOWN,
+        };
         let Reply::Delivered(delivered) = self.apply(Command::Pull(pull)) else { panic!("refused") };
         delivered
     }
@@ -190,6 +196,12 @@ fn stays(make: impl Fn(&mut Run), delay: u64) {
         run.store.taken();
         run.core.oldest_sent_at(run.queue, &run.store).unwrap();
         assert!(run.store.taken().0 <= 2 * PASSED_MAX, "the look at the oldest");
+        run.send(1, 1, 0);
+        run.store.taken();
+        run.core.ready_since(run.queue, &run.store).unwrap().expect("one is ready");
+        assert!(run.store.taken().0 <= 2 * PASSED_MAX, "the look at the first that is ready");
+        let leases = run.pull(1).iter().map(|one| one.lease).collect();
+        run.ack(leases);
         make(&mut run);
     }
     // All expire.
@@ -272,6 +284,64 @@ fn far_timers_of_messages_that_went_are_passed_over_once() {
     assert!(most < PASSED_MAX, "{most}");
 }
 
+/// Looked at each second while they come nearer, in which more are sent.
+#[test]
+fn a_look_ahead_passes_what_went_once_and_finds_what_is_between() {
+    let mut run = Run::new();
+    run.send(1, 1, 30_000);
+    run.send(WENT, 1, 30_001);
+    run.send(1, 1, 30_002);
+    run.core.look_ahead(run.now, 10_000, &run.store).unwrap();
+    let tail = run.core.view(run.queue).unwrap().state.tail.0;
+    let messages = (2..tail - 1).map(capstan_core::Seq).collect();
+    run.apply(Command::Remove(capstan_core::Remove { queue: run.queue, messages }));
+    run.store.taken();
+    for second in 1..30 {
+        run.now = 1_000 * second;
+        run.send(1, 1, 500);
+        assert_eq!(
+            run.core.due_soon(run.queue),
+            if second <= 20 { 1 } else { 3 },
+            "sent since the last look"
+        );
+        run.apply(Command::Tick);
+        let found = run.core.look_ahead(run.now + 600, 10_000, &run.store).unwrap();
+        run.now += 600;
+        run.apply(Command::Tick);
+        assert_eq!(!found.is_empty(), second == 20, "found once, in second {second}");
+        assert_eq!(run.core.due_soon(run.queue), if second < 20 { 0 } else { 2 });
+    }
+    // The look at the next timer passes them once by itself.
+    assert!(run.store.taken().0 <= 2 * WENT as u64 + 100 * PASSED_MAX);
+    run.apply(Command::Purge(Purge { queue: run.queue }));
+    assert_eq!(run.core.due_soon(run.queue), 0);
+    while run.apply(Command::Tick) == (Reply::Ticked { more: true }) {}
+    assert!(run.core.look_ahead(run.now, 10_000, &run.store).unwrap().is_empty());
+}
+
+#[test]
+fn a_look_ahead_is_bounded_and_what_goes_makes_room() {
+    let mut run = Run::new();
+    run.send(limits::AHEAD_MAX + 10, 1, 5_000);
+    run.send(1, 1, 1_000);
+    let look = |run: &mut Run| {
+        let found = run.core.look_ahead(run.now, 10_000, &run.store).unwrap();
+        (found.len(), run.core.due_soon(run.queue))
+    };
+    let most = limits::AHEAD_MAX as u64;
+    assert_eq!(look(&mut run), (1, most));
+    assert_eq!(look(&mut run), (0, most), "there is no room");
+    // One that is due earlier takes the place of the last.
+    run.send(1, 1, 1);
+    assert_eq!(run.core.due_soon(run.queue), most);
+    run.now += 4_000;
+    run.apply(Command::Tick);
+    assert_eq!(run.core.due_soon(run.queue), most - 2);
+    assert_eq!(look(&mut run), (1, most));
+    run.core.look_no_more();
+    assert_eq!(run.core.due_soon(run.queue), 0);
+}
+
 #[test]
 fn a_purge_passes_over_none_that_went() {
     let mut run = Run::new();
@@ -291,8 +361,15 @@ fn a_purge_passes_over_none_that_went() {
 fn bodies_are_read_within_a_limit_of_bytes() {
     let mut run = Run::new();
     run.send(100, MIB, 0);
-    let pull =
-        |run: &Run| Command::Pull(Pull { queue: run.queue, count: 100, bytes: 8 * MIB, lease: Some(10) });
+    let pull = |run: &Run| {
+        Command::Pull(Pull {
+            queue: run.queue,
+            count: 100,
+            bytes: 8 * MIB,
+            lease: Some(10),
+            holder: Holder::UNKNOWN,
+        })
+    };
     let Reply::Delivered(delivered) = run.within("a pull", pull(&run), (0, 9 * MIB)) else {
         panic!("refused")
     };

@@ -50,14 +50,21 @@ pub(crate) struct Commits {
 /// A queue as it stands.
 #[derive(Debug, Clone)]
 pub(crate) struct QueueSnapshot {
+    pub(crate) id: QueueId,
     pub(crate) label: String,
     pub(crate) retained: bool,
     pub(crate) ready: u64,
     pub(crate) delayed: u64,
+    /// Of these; see `horizon`.
+    pub(crate) due_soon: u64,
     pub(crate) leased: u64,
+    /// Pulls of which messages are leased.
+    pub(crate) batches: u64,
     pub(crate) dead: u64,
     pub(crate) bytes: u64,
     pub(crate) oldest_age_ms: Option<u64>,
+    /// Of those that are ready; only where it was asked for, as it is another read.
+    pub(crate) oldest_ready_age_ms: Option<u64>,
     /// When the retention has removed all of a retained queue, milliseconds since 1970.
     pub(crate) empty_by_ms: Option<u64>,
     /// Why dead messages do not go on.
@@ -89,14 +96,18 @@ pub(super) fn queues(
         let oldest = core.oldest_sent_at(id, transaction)?;
         let Some(view) = core.view(id) else { continue };
         snapshots.push(QueueSnapshot {
+            id,
             label: view.label.to_owned(),
             retained: view.retained,
             ready: view.state.ready,
             delayed: view.state.delayed,
+            due_soon: core.due_soon(id),
             leased: view.state.leased,
+            batches: view.batches as u64,
             dead: view.state.dead,
             bytes: view.state.bytes,
             oldest_age_ms: oldest.map(|sent_at| now.saturating_sub(sent_at)),
+            oldest_ready_age_ms: None,
             empty_by_ms: core.empty_by(id),
             blocked: view.blocked,
             remembered: view.remembered,
@@ -104,6 +115,20 @@ pub(super) fn queues(
         });
     }
     Ok(snapshots)
+}
+
+/// Adds how long the oldest ready message has waited, to each queue that has some.
+pub(super) fn ready_ages(
+    core: &mut Core,
+    queues: &mut [QueueSnapshot],
+    now: u64,
+    transaction: &Transaction<'_>,
+) -> Result<(), EngineError> {
+    for queue in queues.iter_mut().filter(|queue| queue.ready > 0) {
+        let since = core.ready_since(queue.id, transaction)?;
+        queue.oldest_ready_age_ms = since.map(|since| now.saturating_sub(since));
+    }
+    Ok(())
 }
 
 /// Counts one queue.

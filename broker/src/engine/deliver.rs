@@ -28,7 +28,10 @@ impl Engine {
         for queue in std::mem::take(&mut self.awake) {
             // A queue that delivers nothing says so at once.
             match self.deliverable(queue) {
-                Some((ready, most)) => due.extend(self.waiters.due(queue, ready, most, now)),
+                Some((ready, most)) => {
+                    let is_retiring = |holder| self.retiring.has(holder);
+                    due.extend(self.waiters.due(queue, ready, most, now, is_retiring));
+                }
                 None => due.extend(self.waiters.all(queue)),
             }
         }
@@ -88,6 +91,12 @@ impl Engine {
                 continue;
             }
             let (queue, wanted) = (pull.queue, pull.count);
+            // One that retires learns of a refusal all the same: it would ask again at once.
+            if self.retiring.has(pull.holder) && self.deliverable(queue).is_some() {
+                let backlog = backlog(&mut self.core, queue, &transaction)?;
+                answers.push(Answer::Pulled(reply, Outcome::nothing(Some(backlog))));
+                continue;
+            }
             let effects = self.core.apply(Command::Pull(pull), now, &mut transaction)?;
             let mut held = None;
             if let Reply::Delivered(delivered) = &effects.reply {

@@ -1,13 +1,17 @@
 //! What the HTTP side holds of the engine. Cheap to clone; channels stay inside.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use capstan_api::control::Pods;
 use capstan_core::{Command, Peek, Pull, QueueId, Recall, Refusal, Reply, SendItem};
 use tokio::sync::{oneshot, watch};
 
+use super::horizon::Asked;
 use super::lanes::{Depths, Full, Lanes};
+use super::pods::{Ask, PodsAnswer};
 use super::waiters::WaitingPull;
-use super::{Answers, Backlog, Changed, Job, Outcome, Snapshot, Version};
+use super::{Answers, Backlog, Changed, Job, Outcome, Owner, Puller, Snapshot, TooManyRetire, Version};
 use crate::directory::Directory;
 use crate::store::{NearlyFull, Volume};
 
@@ -37,6 +41,7 @@ pub(crate) struct Handle {
     pub(super) lanes: Arc<Lanes>,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
     pub(super) version: watch::Receiver<Version>,
+    pub(super) asked: Asked,
     pub(super) pulled: Answers,
     pub(super) peeked: Answers,
     pub(super) volume: Arc<Volume>,
@@ -94,15 +99,21 @@ impl Handle {
         answer.await.map_err(|_| Unavailable::Ended)?
     }
 
-    /// Leases messages; gathers `wait` milliseconds after the first, waits `idle` milliseconds for it.
+    /// Leases messages, to `puller` if that is known; gathers `wait` milliseconds after the first, waits `idle` milliseconds for it.
     ///
     /// Dropping the future gives back what was leased.
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub(crate) async fn pull(&self, pull: Pull, wait: u64, idle: u64) -> Result<Outcome, Unavailable> {
+    pub(crate) async fn pull(
+        &self,
+        pull: Pull,
+        puller: Option<Puller>,
+        wait: u64,
+        idle: u64,
+    ) -> Result<Outcome, Unavailable> {
         let (queue, (reply, answer)) = (pull.queue, oneshot::channel());
-        self.lanes.push_work(Job::Pull(WaitingPull { pull, wait, idle, reply }), 0)?;
+        self.lanes.push_work(Job::Pull(WaitingPull { pull, wait, idle, reply }, puller), 0)?;
         let mut answer = PullAnswer { lanes: Arc::clone(&self.lanes), queue, answer, over: false };
         let outcome = (&mut answer.answer).await;
         answer.over = true;
@@ -129,9 +140,10 @@ impl Handle {
         answer.await.map_err(|_| Unavailable::Ended)
     }
 
-    /// Tells of commits that changed queues.
+    /// Tells of commits that changed queues, and of messages that are due soon.
     #[must_use]
-    pub(crate) fn versions(&self) -> watch::Receiver<Version> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Version> {
+        self.asked.ask();
         self.version.clone()
     }
 
@@ -142,6 +154,39 @@ impl Handle {
     pub(crate) async fn changes(&self, since: Option<Version>) -> Result<Changed, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.lanes.push_verdict(Job::Changes(since, reply), 1)?;
+        answer.await.map_err(|_| Unavailable::Ended)
+    }
+
+    /// Tells which pods of a workload have messages, or ask for some.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub(crate) async fn pods(&self, owner: Owner) -> Result<Pods, Unavailable> {
+        // Only a retirement is ever refused.
+        Ok(self.ask_pods(owner, None).await?.unwrap_or_default())
+    }
+
+    /// Lets these pods of a workload retire for `lasts` milliseconds, and no others. From the answer on they are leased
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Unavailable`], or [`TooManyRetire`].
+    pub(crate) async fn retire(
+        &self,
+        owner: Owner,
+        pods: BTreeSet<String>,
+        lasts: u64,
+    ) -> Result<Result<Pods, TooManyRetire>, Unavailable> {
+        self.ask_pods(owner, Some((pods, lasts))).await
+    }
+
+    async fn ask_pods(
+        &self,
+        owner: Owner,
+        retire: Option<(BTreeSet<String>, u64)>,
+    ) -> Result<PodsAnswer, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.lanes.push_verdict(Job::Pods(Ask { owner, retire, reply }), 1)?;
         answer.await.map_err(|_| Unavailable::Ended)
     }
 

@@ -116,7 +116,7 @@ impl Lanes {
         }
         inner.work_bytes += bytes;
         inner.weight += weight(&job, bytes);
-        if let Job::Pull(waiting) = &job {
+        if let Job::Pull(waiting, _) = &job {
             inner.pulled = Some(waiting.pull.queue);
             inner.wanted += waiting.pull.count;
         }
@@ -217,7 +217,7 @@ impl Lanes {
 /// About how many messages a job is about. How many a pull will get is not known here.
 fn weight(job: &Job, bytes: usize) -> usize {
     match job {
-        Job::Pull(_) => 0,
+        Job::Pull(..) => 0,
         _ => 1 + bytes / 1024,
     }
 }

@@ -10,7 +10,11 @@ mod changes;
 mod count;
 mod deliver;
 mod handle;
+mod holders;
+mod horizon;
 mod lanes;
+mod pods;
+mod retiring;
 mod round;
 mod stall;
 mod start;
@@ -24,7 +28,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_core::{Command, Core, Fault, Lease, QueueId, Reply, Settle};
+use capstan_core::{Command, Core, Fault, Holder, Lease, QueueId, Reply, Settle};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
@@ -37,7 +41,13 @@ pub(crate) use changes::Version;
 use count::backlog;
 pub(crate) use count::{Backlog, Changed, Commits, QueueSnapshot, Snapshot};
 pub(crate) use handle::{Handle, Unavailable};
+use holders::Holders;
+pub(crate) use holders::{Owner, Puller};
+use horizon::Horizon;
 use lanes::{Lanes, Waiting};
+use pods::Ask;
+use retiring::Retiring;
+pub(crate) use retiring::TooManyRetire;
 use round::{Answer, Round};
 use stall::Stall;
 pub(crate) use start::{Ended, start};
@@ -88,12 +98,11 @@ struct Times {
 /// What the engine is asked to do.
 enum Job {
     /// Apply a command; with its queue's backlog when that is asked for.
-    Apply {
-        command: Command,
-        backlog: Option<QueueId>,
-        reply: oneshot::Sender<Result<Outcome, Unavailable>>,
-    },
-    Pull(WaitingPull),
+    Apply { command: Command, backlog: Option<QueueId>, reply: oneshot::Sender<Result<Outcome, Unavailable>> },
+    /// Lease messages, to a pod if it says who it is.
+    Pull(WaitingPull, Option<Puller>),
+    /// Count the pods of a workload.
+    Pods(Ask),
     /// Count everything.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Count what changed since.
@@ -157,6 +166,8 @@ struct Engine {
     times: Times,
     lanes: Arc<Lanes>,
     waiters: Waiters,
+    holders: Holders,
+    retiring: Retiring,
     pulled: Answers,
     peeked: Answers,
     /// Pulls that are due, and wait until others have taken their answers.
@@ -174,6 +185,7 @@ struct Engine {
     published: usize,
     /// What subscribers have not seen yet.
     changes: Changes,
+    horizon: Horizon,
     looked: Looked,
 }
 
@@ -197,6 +209,7 @@ impl Engine {
             }
             let now = self.clock.now();
             let rest = self.sort(group.jobs, now)?;
+            self.end_retiring(now);
             self.deliver(now)?;
             self.process(rest, now)?;
             if group.closed {
@@ -226,8 +239,9 @@ impl Engine {
         let mut rest = Vec::with_capacity(jobs.len());
         for job in jobs {
             match job {
-                Job::Pull(pull) => {
+                Job::Pull(mut pull, puller) => {
                     self.awake.insert(pull.pull.queue);
+                    pull.pull.holder = puller.map_or(Holder::UNKNOWN, |puller| self.holder(&puller));
                     let pull = if self.waiting { pull } else { WaitingPull { wait: 0, idle: 0, ..pull } };
                     self.waiters.add(pull, now);
                 }
@@ -294,6 +308,7 @@ impl Engine {
         let store = Arc::clone(&self.store);
         let mut transaction = store.transaction();
         let mut round = Round::default();
+        self.look_ahead(now, &transaction)?;
         // The rest waits for the next round: all clients may have gone at once.
         let abandoned = self.abandoned.split_off(self.abandoned.len().saturating_sub(ABANDONED_PER_GROUP));
         for lease in abandoned {
@@ -401,14 +416,19 @@ impl Engine {
             Job::Changes(since, reply) => {
                 let (version, changed) = self.changes.since(since);
                 let whole = changed.is_none();
-                let queues = match changed {
+                let mut queues = match changed {
                     Some(ids) => count::queues(&mut self.core, ids, now, transaction)?,
                     None => count::all(&mut self.core, now, transaction)?,
                 };
+                count::ready_ages(&mut self.core, &mut queues, now, transaction)?;
                 round.answers.push(Answer::Changed(reply, Changed { version, whole, queues }));
             }
+            Job::Pods(Ask { owner, retire, reply }) => {
+                let pods = self.pods(&owner, retire, now);
+                round.answers.push(Answer::Pods(reply, pods));
+            }
             // Sorted out before.
-            Job::Pull(_) | Job::Abandoned(..) | Job::StopWaiting => {}
+            Job::Pull(..) | Job::Abandoned(..) | Job::StopWaiting => {}
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use capstan_core::{Lease, Reply};
 use tokio::sync::oneshot;
 
+use super::pods::PodsAnswer;
 use super::{Changed, Outcome, Snapshot, Unavailable};
 
 /// An answer and where it goes.
@@ -11,6 +12,7 @@ pub(super) enum Answer {
     Pulled(oneshot::Sender<Outcome>, Outcome),
     Counted(oneshot::Sender<Snapshot>, Snapshot),
     Changed(oneshot::Sender<Changed>, Changed),
+    Pods(oneshot::Sender<PodsAnswer>, PodsAnswer),
 }
 
 impl Answer {
@@ -20,6 +22,7 @@ impl Answer {
             Self::Applied(reply, outcome) => drop(reply.send(Ok(outcome))),
             Self::Counted(reply, snapshot) => drop(reply.send(snapshot)),
             Self::Changed(reply, changed) => drop(reply.send(changed)),
+            Self::Pods(reply, pods) => drop(reply.send(pods)),
             Self::Pulled(reply, outcome) => {
                 if let Err(Outcome { reply: Reply::Delivered(delivered), .. }) = reply.send(outcome) {
                     return delivered.iter().map(|one| one.lease).collect();

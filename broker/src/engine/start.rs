@@ -10,7 +10,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::changes::Changes;
 use super::handle::Handle;
+use super::holders::Holders;
+use super::horizon::{Asked, Horizon};
 use super::lanes::Lanes;
+use super::retiring::Retiring;
 use super::stall::Stall;
 use super::syncer::Syncer;
 use super::waiters::Waiters;
@@ -43,7 +46,7 @@ pub(super) fn start_with(
 ) -> Result<(Handle, Ended), EngineError> {
     let lanes = Arc::new(Lanes::default());
     let (directory, published) = watch::channel(Arc::new(Directory::default()));
-    let (changes, version) = Changes::new();
+    let ((changes, version), asked) = (Changes::new(), Asked::default());
     let (pulled, peeked) = (Answers::new(times.unread_max, times.unread_patience), Answers::of_peeks());
     let (ending, ended) = Ending::new(Arc::clone(&lanes));
     let no_thread = |e| EngineError::Core(format!("cannot start a thread: {e}"));
@@ -71,6 +74,8 @@ pub(super) fn start_with(
         times,
         lanes: Arc::clone(&lanes),
         waiters: Waiters::default(),
+        holders: Holders::default(),
+        retiring: Retiring::default(),
         pulled: pulled.clone(),
         peeked: peeked.clone(),
         overdue: VecDeque::new(),
@@ -81,6 +86,7 @@ pub(super) fn start_with(
         directory,
         published: 0,
         changes,
+        horizon: Horizon::new(asked.clone()),
         looked: Looked::default(),
     };
     engine.publish();
@@ -96,7 +102,7 @@ pub(super) fn start_with(
         ending.end(result);
     };
     std::thread::Builder::new().name("engine".to_owned()).spawn(run).map_err(no_thread)?;
-    Ok((Handle { lanes, directory: published, version, pulled, peeked, volume }, ended))
+    Ok((Handle { lanes, directory: published, version, asked, pulled, peeked, volume }, ended))
 }
 
 /// Tells the end of the engine: once, by the engine's thread or by its watchdog.

@@ -2,6 +2,7 @@
 
 mod idle;
 mod overlap;
+mod pods;
 mod room;
 mod space;
 
@@ -12,8 +13,8 @@ use std::task::Poll;
 use std::time::Instant;
 
 use capstan_core::{
-    Consumer, ContentType, Declaration, DeclaredQueue, Delivered, Idempotency, Policy, Pull, Retry, Send,
-    SendItem,
+    Consumer, ContentType, Declaration, DeclaredQueue, Delivered, Holder, Idempotency, Policy, Pull, Retry,
+    Send, SendItem,
 };
 
 use super::*;
@@ -117,9 +118,9 @@ impl Running {
 
     /// A pull that the engine has, or has answered already.
     async fn pull(&self, count: usize, bytes: u64, idle: Duration) -> Pulling {
-        let pull = Pull { queue: self.queue, count, bytes, lease: None };
+        let pull = Pull { queue: self.queue, count, bytes, lease: None, holder: Holder::UNKNOWN };
         let (engine, idle) = (self.engine.clone(), u64::try_from(idle.as_millis()).unwrap());
-        let mut pulling: Pulling = Box::pin(async move { engine.pull(pull, 0, idle).await });
+        let mut pulling: Pulling = Box::pin(async move { engine.pull(pull, None, 0, idle).await });
         // The first poll hands it to the engine.
         let first = std::future::poll_fn(|context| Poll::Ready(pulling.as_mut().poll(context))).await;
         match first {
@@ -272,8 +273,8 @@ async fn at_the_end_waiting_pulls_are_answered_and_later_ones_do_not_wait() {
     assert!(delivered(tokio::time::timeout(DEADLINE, waiting).await.unwrap()).is_empty());
     // A message is there, so this one would gather for others.
     run.send(1).await.unwrap().unwrap();
-    let pull = Pull { queue: run.queue, count: 10, bytes: u64::MAX, lease: None };
-    let later = run.engine.pull(pull, 1_000_000, 1_000_000);
+    let pull = Pull { queue: run.queue, count: 10, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
+    let later = run.engine.pull(pull, None, 1_000_000, 1_000_000);
     assert_eq!(delivered(tokio::time::timeout(DEADLINE, later).await.unwrap()).len(), 1);
     run.engine.close();
     tokio::time::timeout(DEADLINE, run.ended).await.unwrap().unwrap().unwrap();

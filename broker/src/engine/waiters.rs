@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_core::{Pull, QueueId};
+use capstan_core::{Holder, Pull, QueueId};
 use tokio::sync::oneshot;
 
 use super::Outcome;
@@ -62,9 +62,14 @@ impl Waiters {
         self.queues.keys().copied().collect()
     }
 
+    /// Those that wait, also such as went away.
+    pub(super) fn pulls(&self) -> impl Iterator<Item = &WaitingPull> {
+        self.queues.values().flat_map(BTreeMap::values).map(|waiter| &waiter.pull)
+    }
+
     /// How many wait, those that went away left out.
     pub(super) fn count(&self) -> usize {
-        self.queues.values().flat_map(BTreeMap::values).filter(|one| !one.pull.reply.is_closed()).count()
+        self.pulls().filter(|pull| !pull.reply.is_closed()).count()
     }
 
     /// Whether someone waits in a queue.
@@ -72,8 +77,16 @@ impl Waiters {
         self.queues.contains_key(&queue)
     }
 
-    /// Takes the pulls of a queue that are to be answered now, `most` of them, with `ready` messages to share.
-    pub(super) fn due(&mut self, queue: QueueId, mut ready: u64, most: usize, now: u64) -> Vec<WaitingPull> {
+    /// Takes the pulls of a queue that are to be answered now, `most` of them, with `ready` messages to share. Those of
+    /// holders that retire wait on, as if they were not there.
+    pub(super) fn due(
+        &mut self,
+        queue: QueueId,
+        mut ready: u64,
+        most: usize,
+        now: u64,
+        is_retiring: impl Fn(Holder) -> bool,
+    ) -> Vec<WaitingPull> {
         let Some(waiting) = self.queues.get_mut(&queue) else {
             return Vec::new();
         };
@@ -85,6 +98,9 @@ impl Waiters {
             }
             if ready == 0 || left == 0 {
                 break;
+            }
+            if is_retiring(waiter.pull.pull.holder) {
+                continue;
             }
             let wanted = waiter.pull.pull.count as u64;
             if ready >= wanted || waiter.pull.wait == 0 || waiter.gather_until.is_some_and(|at| at <= now) {
@@ -135,6 +151,7 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use capstan_core::Holder;
     use proptest::prelude::*;
 
     use super::*;
@@ -144,8 +161,12 @@ mod tests {
 
     fn pull(count: usize, wait: u64, idle: u64) -> (WaitingPull, oneshot::Receiver<Outcome>) {
         let (reply, answer) = oneshot::channel();
-        let pull = Pull { queue: QUEUE, count, bytes: u64::MAX, lease: None };
+        let pull = Pull { queue: QUEUE, count, bytes: u64::MAX, lease: None, holder: Holder::UNKNOWN };
         (WaitingPull { pull, wait, idle, reply }, answer)
+    }
+
+    const fn nobody(_: Holder) -> bool {
+        false
     }
 
     fn counts(pulls: &[WaitingPull]) -> Vec<usize> {
@@ -160,9 +181,9 @@ mod tests {
             waiters.add(pull, 0);
             answer
         });
-        assert_eq!(counts(&waiters.due(QUEUE, 0, MANY, 0)), [0; 0]);
-        assert_eq!(counts(&waiters.due(QUEUE, 5, MANY, 0)), [3, 2]);
-        assert_eq!(counts(&waiters.due(QUEUE, 1, MANY, 0)), [1]);
+        assert_eq!(counts(&waiters.due(QUEUE, 0, MANY, 0, nobody)), [0; 0]);
+        assert_eq!(counts(&waiters.due(QUEUE, 5, MANY, 0, nobody)), [3, 2]);
+        assert_eq!(counts(&waiters.due(QUEUE, 1, MANY, 0, nobody)), [1]);
         drop(answers);
     }
 
@@ -172,7 +193,7 @@ mod tests {
         let (pull, _answer) = pull(10, 100, 1000);
         waiters.add(pull, 0);
         assert_eq!(waiters.next_deadline(), Some(1000));
-        assert!(waiters.due(QUEUE, 1, MANY, 500).is_empty());
+        assert!(waiters.due(QUEUE, 1, MANY, 500, nobody).is_empty());
         assert_eq!(waiters.next_deadline(), Some(600));
         assert!(waiters.expired(599).is_empty());
         assert_eq!(waiters.expired(600).len(), 1);
@@ -195,75 +216,125 @@ mod tests {
         waiters.add(first, 0);
         waiters.add(second, 0);
         drop(answer);
-        assert_eq!(counts(&waiters.due(QUEUE, 1, MANY, 0)), [2]);
+        assert_eq!(counts(&waiters.due(QUEUE, 1, MANY, 0, nobody)), [2]);
         assert_eq!(waiters.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_pull_of_one_that_retires_waits_on_and_keeps_nothing_from_others() {
+        let mut waiters = Waiters::default();
+        let [(first, _first), (second, _second), (third, _third)] =
+            [3, 2, 1].map(|count| pull(count, 0, 1000));
+        for (number, mut pull) in [first, second, third].into_iter().enumerate() {
+            pull.pull.holder = Holder(number as u64);
+            waiters.add(pull, 0);
+        }
+        let first_retires = |holder| holder == Holder(0);
+        assert_eq!(counts(&waiters.due(QUEUE, 3, 1, 0, first_retires)), [2], "one may be answered");
+        assert_eq!(counts(&waiters.due(QUEUE, 3, MANY, 0, first_retires)), [1]);
+        assert!(waiters.due(QUEUE, 3, MANY, 0, first_retires).is_empty());
+        assert_eq!((waiters.count(), waiters.next_deadline()), (1, Some(1000)));
+        assert_eq!(counts(&waiters.due(QUEUE, 3, MANY, 0, nobody)), [3], "it retires no more");
     }
 
     /// What happens to waiting pulls.
     #[derive(Debug, Clone)]
     enum Step {
-        Add { queue: u32, count: usize, wait: u64, idle: u64 },
+        Add {
+            queue: u32,
+            count: usize,
+            wait: u64,
+            idle: u64,
+            pod: u64,
+        },
         GoAway(usize),
-        Due { queue: u32, ready: u64, most: usize },
+        Due {
+            queue: u32,
+            ready: u64,
+            most: usize,
+        },
         Pass(u64),
         All(u32),
+        /// The pods of these bits retire.
+        Retire(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0..3u32, 1..5usize, 0..50u64, 0..100u64).prop_map(|(queue, count, wait, idle)| Step::Add {
-                queue,
-                count,
-                wait,
-                idle
-            }),
-            any::<usize>().prop_map(Step::GoAway),
-            (0..3u32, 0..8u64, 0..4usize).prop_map(|(queue, ready, most)| Step::Due { queue, ready, most }),
-            (1..60u64).prop_map(Step::Pass),
-            (0..3u32).prop_map(Step::All),
+            3 => (0..3u32, 1..5usize, 0..50u64, 0..100u64, 0..4u64)
+                .prop_map(|(queue, count, wait, idle, pod)| Step::Add { queue, count, wait, idle, pod }),
+            1 => any::<usize>().prop_map(Step::GoAway),
+            2 => (0..3u32, 0..8u64, 0..4usize).prop_map(|(queue, ready, most)| Step::Due { queue, ready, most }),
+            1 => (1..60u64).prop_map(Step::Pass),
+            1 => (0..3u32).prop_map(Step::All),
+            1 => (0..16u64).prop_map(Step::Retire),
         ]
+    }
+
+    fn is_in(pods: u64) -> impl Fn(Holder) -> bool {
+        move |holder| pods & (1 << holder.0) != 0
+    }
+
+    impl Waiters {
+        /// Adds a pull whose own number travels as its limit of bytes; `None` for other steps.
+        fn step_add(&mut self, step: &Step, number: u64, now: u64) -> Option<oneshot::Receiver<Outcome>> {
+            let Step::Add { queue, count, wait, idle, pod } = *step else { return None };
+            let (reply, answer) = oneshot::channel();
+            let (queue, holder) = (QueueId(queue), Holder(pod));
+            let pull = Pull { queue, count, bytes: number, lease: None, holder };
+            self.add(WaitingPull { pull, wait, idle, reply }, now);
+            Some(answer)
+        }
+
+        /// What a step takes.
+        fn step_take(&mut self, step: &Step, now: u64, retiring: u64) -> Vec<WaitingPull> {
+            match *step {
+                Step::Due { queue, ready, most } => {
+                    self.due(QueueId(queue), ready, most, now, is_in(retiring))
+                }
+                Step::Pass(_) => self.expired(now),
+                Step::All(queue) => self.all(QueueId(queue)),
+                Step::Add { .. } | Step::GoAway(_) | Step::Retire(_) => Vec::new(),
+            }
+        }
+    }
+
+    /// By their own number: the answers that are still awaited, and when they are due at the latest.
+    type Awaited = BTreeMap<u64, (Vec<oneshot::Receiver<Outcome>>, u64)>;
+
+    fn go_away(awaited: &mut Awaited, step: &Step) {
+        if let Step::GoAway(pick) = step
+            && let Some(number) = awaited.keys().nth(pick % awaited.len().max(1)).copied()
+        {
+            awaited.remove(&number);
+        }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Each pull is taken once, the oldest first, in time, and never when its client went away.
+        /// Each pull is taken once, the oldest first, in time, and never when its client went away; while its pod retires,
+        /// only when its time is over.
         #[test]
         fn every_pull_is_answered_once_and_in_time(steps in prop::collection::vec(step(), 1..80)) {
-            let (mut waiters, mut now) = (Waiters::default(), 0);
-            // By their own number: the answers that are still awaited, and when they are due at the latest.
-            let mut awaited: BTreeMap<u64, (oneshot::Receiver<Outcome>, u64)> = BTreeMap::new();
-            let mut next = 0;
-            for step in steps {
-                let taken = match step {
-                    Step::Add { queue, count, wait, idle } => {
-                        let (reply, answer) = oneshot::channel();
-                        // Its number travels as its limit of bytes.
-                        let pull = Pull { queue: QueueId(queue), count, bytes: next, lease: None };
-                        waiters.add(WaitingPull { pull, wait, idle, reply }, now);
-                        awaited.insert(next, (answer, now + wait + idle));
-                        next += 1;
-                        Vec::new()
-                    }
-                    Step::GoAway(pick) => {
-                        let numbers: Vec<u64> = awaited.keys().copied().collect();
-                        if !numbers.is_empty() {
-                            awaited.remove(&numbers[pick % numbers.len()]);
-                        }
-                        Vec::new()
-                    }
-                    Step::Due { queue, ready, most } => {
-                        let due = waiters.due(QueueId(queue), ready, most, now);
-                        prop_assert!(due.len() <= most && (ready > 0 || due.is_empty()));
-                        prop_assert!(due.is_sorted_by_key(|one| one.pull.bytes), "the oldest first");
-                        due
-                    }
-                    Step::Pass(millis) => {
-                        now += millis;
-                        waiters.expired(now)
-                    }
-                    Step::All(queue) => waiters.all(QueueId(queue)),
-                };
+            let (mut waiters, mut now, mut retiring) = (Waiters::default(), 0, 0);
+            let mut awaited = Awaited::new();
+            for (number, step) in (0..).zip(steps) {
+                match step {
+                    Step::Pass(millis) => now += millis,
+                    Step::Retire(pods) => retiring = pods,
+                    _ => {}
+                }
+                if let (Step::Add { wait, idle, .. }, Some(answer)) = (&step, waiters.step_add(&step, number, now)) {
+                    awaited.insert(number, (vec![answer], now + wait + idle));
+                }
+                go_away(&mut awaited, &step);
+                let taken = waiters.step_take(&step, now, retiring);
+                if let Step::Due { ready, most, .. } = step {
+                    prop_assert!(taken.len() <= most && (ready > 0 || taken.is_empty()));
+                    prop_assert!(taken.is_sorted_by_key(|one| one.pull.bytes), "the oldest first");
+                    prop_assert!(!taken.iter().any(|one| is_in(retiring)(one.pull.holder)), "it retires");
+                }
                 for one in taken {
                     prop_assert!(awaited.remove(&one.pull.bytes).is_some(), "taken twice, or after it went away");
                 }
@@ -274,6 +345,37 @@ mod tests {
             waiters.expired(u64::MAX);
             prop_assert_eq!(waiters.next_deadline(), None);
             prop_assert!(waiters.queues().is_empty());
+        }
+
+        /// Everybody else gets exactly what they would if those that retire were not there.
+        #[test]
+        fn those_that_retire_change_nothing_for_others(
+            steps in prop::collection::vec(step(), 1..80),
+            retiring in 1..16u64,
+        ) {
+            let (mut all, mut others, mut now) = (Waiters::default(), Waiters::default(), 0);
+            let mut awaited = Awaited::new();
+            for (number, step) in (0..).zip(steps) {
+                if let Step::Pass(millis) = step {
+                    now += millis;
+                }
+                let is_other = !matches!(step, Step::Add { pod, .. } if is_in(retiring)(Holder(pod)));
+                let mut answers: Vec<_> = all.step_add(&step, number, now).into_iter().collect();
+                answers.extend(is_other.then(|| others.step_add(&step, number, now)).flatten());
+                if !answers.is_empty() {
+                    awaited.insert(number, (answers, 0));
+                }
+                go_away(&mut awaited, &step);
+                let numbers = |taken: Vec<WaitingPull>| {
+                    let kept = taken.into_iter().filter(|one| !is_in(retiring)(one.pull.holder));
+                    kept.map(|one| one.pull.bytes).collect::<Vec<_>>()
+                };
+                let (taken, without) = (all.step_take(&step, now, retiring), others.step_take(&step, now, 0));
+                for one in &taken {
+                    awaited.remove(&one.pull.bytes);
+                }
+                prop_assert_eq!(numbers(taken), numbers(without));
+            }
         }
     }
 }

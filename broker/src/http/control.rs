@@ -77,7 +77,7 @@ pub(super) async fn changes(
     Extension(connection): Extension<Connection>,
     InQuery(seen): InQuery<Seen>,
 ) -> Result<Response, Refused> {
-    let (mut versions, since) = (state.engine.versions(), read_version(&seen.since));
+    let (mut versions, since) = (state.engine.subscribe(), read_version(&seen.since));
     let wait = Duration::from_millis(seen.wait_ms.min(CHANGES_WAIT_MS_MAX));
     let over = tokio::time::sleep(wait);
     let news = async {
@@ -126,14 +126,14 @@ fn queue_state(snapshot: &QueueSnapshot) -> Option<QueueState> {
         retained: snapshot.retained,
         ready: snapshot.ready,
         delayed: snapshot.delayed,
-        due_soon: 0,
+        due_soon: snapshot.due_soon,
         leased: snapshot.leased,
-        batches: 0,
+        batches: snapshot.batches,
         dead: snapshot.dead,
         dead_blocked: snapshot.blocked.map(dead_blocked),
         bytes: snapshot.bytes,
         oldest_age_ms: snapshot.oldest_age_ms,
-        oldest_ready_age_ms: None,
+        oldest_ready_age_ms: snapshot.oldest_ready_age_ms,
         empty_by_ms: snapshot.empty_by_ms,
         totals: QueueTotals {
             sent: totals.sent,

@@ -1,6 +1,6 @@
 //! A door for `cargo fuzz`: the readers of requests and tokens.
 
-use capstan_api::control::Declaration;
+use capstan_api::control::{Declaration, Retiring};
 use capstan_api::message::{Extend, Peek, Pull, Purge, Remove, Send, SendBatch, Settle};
 use capstan_core::QueueId;
 
@@ -25,7 +25,7 @@ pub fn request(bytes: &[u8]) {
         }
     }
     let _ = (body.read::<SendBatch>(), body.read::<Pull>(), body.read::<Peek>(), body.read::<Settle>());
-    let _ = (body.read::<Extend>(), body.read::<Purge>(), body.read::<Remove>());
+    let _ = (body.read::<Extend>(), body.read::<Purge>(), body.read::<Remove>(), body.read::<Retiring>());
 }
 
 /// Reads a lease id and a ref.

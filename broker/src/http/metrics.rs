@@ -138,6 +138,8 @@ impl Families {
         let oldest =
             Opts::new("capstan_queue_oldest_age_seconds", "Age of the oldest message; 0 when there is none.");
         let oldest = GaugeVec::new(oldest, &LABELS)?;
+        let help = "Batches that are delivered and not settled, such as calls of an application.";
+        let batches = IntGaugeVec::new(Opts::new("capstan_queue_batches", help), &LABELS)?;
         let keys = Opts::new(
             "capstan_queue_idempotency_keys",
             "Sends with an idempotency key that are remembered, so that repeated ones are stored once.",
@@ -157,6 +159,8 @@ impl Families {
             }
             let size = i64::try_from(snapshot.bytes).unwrap_or(i64::MAX);
             bytes.with_label_values(&[namespace, queue]).set(size);
+            let delivered = i64::try_from(snapshot.batches).unwrap_or(i64::MAX);
+            batches.with_label_values(&[namespace, queue]).set(delivered);
             let remembered = i64::try_from(snapshot.remembered).unwrap_or(i64::MAX);
             keys.with_label_values(&[namespace, queue]).set(remembered);
             let age = std::time::Duration::from_millis(snapshot.oldest_age_ms.unwrap_or(0));
@@ -166,6 +170,7 @@ impl Families {
             Box::new(messages),
             Box::new(bytes),
             Box::new(oldest),
+            Box::new(batches),
             Box::new(keys),
             Box::new(events),
         ]))

@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 mod idempotency;
 mod json;
 mod metrics;
+mod pods;
 mod pull;
 mod pulled;
 mod pulls;
@@ -156,6 +157,10 @@ pub(crate) fn admin(state: AppState) -> Router {
         .route(DECLARATION_PATH, put(control::declare))
         .route(STATE_PATH, get(control::get))
         .route(CHANGES_PATH, get(control::changes))
+        .route(
+            "/control/v1/namespaces/{namespace}/workloads/{kind}/{name}/pods",
+            get(pods::get).put(pods::put),
+        )
         .fallback(no_route)
         .method_not_allowed_fallback(not_allowed)
         .with_state(state)

@@ -11,8 +11,8 @@ use capstan_api::envelope::Envelope;
 use capstan_api::limits;
 use capstan_api::message::{Cancelled, Peek, Peeked, PeekedMessage, Pull};
 use capstan_api::number::Whole;
-use capstan_api::workload::WORKLOAD_HEADER;
-use capstan_core::{Command, Message, Reply};
+use capstan_api::workload::{OBJECT_NAME_MAX, POD_HEADER, WORKLOAD_HEADER};
+use capstan_core::{Command, Holder, Message, Reply};
 use capstan_port::connections::Connection;
 use capstan_port::path::InPath;
 
@@ -21,7 +21,7 @@ use super::queue::{Found, Names};
 use super::refused::{Refused, of_core};
 use super::token::Tokens;
 use super::{AppState, answer, encoding, metrics_of, pulled};
-use crate::engine::Outcome;
+use crate::engine::{Outcome, Owner, Puller};
 
 /// Leases messages; waits for them if asked to.
 pub(super) async fn pull(
@@ -35,14 +35,14 @@ pub(super) async fn pull(
     let pull: Pull = body.read()?;
     // It may wait for long.
     drop(body);
-    check_consumer(&found, &headers)?;
+    let puller = check_consumer(&found, &headers)?;
     let wait = field("wait_ms", pull.wait_ms, 0, limits::WAIT_MS_MAX)?.unwrap_or(0);
     let idle = field("idle_ms", pull.idle_ms, 0, limits::IDLE_MS_MAX)?.unwrap_or(wait);
     let command = command(&found, &pull)?;
     let open = state.pulls.open(found.id, &headers)?;
     let outcome = tokio::select! {
         biased;
-        outcome = state.engine.pull(command, wait, idle) => outcome?,
+        outcome = state.engine.pull(command, puller, wait, idle) => outcome?,
         () = open.called_off() => Outcome::nothing(None),
     };
     match outcome.reply {
@@ -75,18 +75,20 @@ fn command(found: &Found, pull: &Pull) -> Result<capstan_core::Pull, Refused> {
     let bytes = field("batch_bytes", pull.batch_bytes, 1, u64::MAX)?.unwrap_or(u64::MAX);
     // A pull is for up to so much: one that asks for more gets what one answer carries.
     let bytes = bytes.min(limits::PULL_BYTES_MAX);
-    Ok(capstan_core::Pull { queue: found.id, count, bytes, lease: lease.or(older) })
+    Ok(capstan_core::Pull { queue: found.id, count, bytes, lease: lease.or(older), holder: Holder::UNKNOWN })
 }
 
-/// A push consumer's queue is pulled by the sidecars of its workload and by no one else.
-fn check_consumer(found: &Found, headers: &HeaderMap) -> Result<(), Refused> {
-    let Some(consumer) = &found.entry().policy.consumer else {
-        return Ok(());
+/// A push consumer's queue is pulled by the sidecars of its workload and by no one else; the pod of one is remembered.
+fn check_consumer(found: &Found, headers: &HeaderMap) -> Result<Option<Puller>, Refused> {
+    let policy = &found.entry().policy;
+    let Some(consumer) = &policy.consumer else {
+        return Ok(None);
     };
-    let Some(push) = &consumer.push else { return Ok(()) };
+    let Some(push) = &consumer.push else { return Ok(None) };
     let workload = headers.get(WORKLOAD_HEADER).and_then(|value| value.to_str().ok());
     if workload == Some(push.workload.to_string().as_str()) {
-        return Ok(());
+        let owner = || Owner { namespace: policy.namespace.clone(), workload: push.workload.clone() };
+        return Ok(pod(headers)?.map(|pod| Puller { owner: owner(), pod }));
     }
     let message = format!(
         "messages cannot be pulled unless http_pull mode is enabled: Consumer {} hands queue {:?} to {}; \
@@ -96,6 +98,18 @@ fn check_consumer(found: &Found, headers: &HeaderMap) -> Result<(), Refused> {
         push.workload
     );
     Err(Refused::new(ErrorCode::PullDisabled, message))
+}
+
+fn pod(headers: &HeaderMap) -> Result<Option<String>, Refused> {
+    let Some(value) = headers.get(POD_HEADER) else {
+        return Ok(None);
+    };
+    let pod = value.to_str().ok().filter(|pod| (1..=OBJECT_NAME_MAX).contains(&pod.len()));
+    pod.map(|pod| Some(pod.to_owned())).ok_or_else(|| {
+        let message =
+            format!("header {POD_HEADER}: a pod's name is 1 to {OBJECT_NAME_MAX} characters of ASCII");
+        Refused::in_header(ErrorCode::JsonBodyInvalid, POD_HEADER, message)
+    })
 }
 
 /// Shows the oldest messages; nothing is leased.
@@ -181,4 +195,30 @@ pub(super) fn field(name: &str, value: Option<Whole>, least: u64, most: u64) -> 
         return Err(Refused::at(ErrorCode::JsonBodyInvalid, format!("/{name}"), message));
     }
     Ok(Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_says_its_name_or_nothing_and_no_nonsense() {
+        let read = |name: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(POD_HEADER, name.parse().unwrap());
+            pod(&headers)
+        };
+        assert_eq!(pod(&HeaderMap::new()), Ok(None));
+        for good in ["shop-1", &"x".repeat(OBJECT_NAME_MAX)] {
+            assert_eq!(read(good), Ok(Some(good.to_owned())));
+        }
+        for bad in ["", &"x".repeat(OBJECT_NAME_MAX + 1), "ü"] {
+            let refused = read(bad).unwrap_err();
+            assert_eq!(
+                (refused.code, refused.header.as_deref()),
+                (ErrorCode::JsonBodyInvalid, Some(POD_HEADER))
+            );
+            assert!(refused.message.contains("253"), "{refused:?}");
+        }
+    }
 }

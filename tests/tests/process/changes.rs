@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use capstan_api::control::{Changes, DUE_SOON, QueueState};
 use e2e::process::Broker;
 use serde_json::json;
 
@@ -43,6 +44,65 @@ async fn a_change_wakes_who_waits_for_it_and_tells_that_queue_alone() {
     for nonsense in ["x", "1-", "-", "zzzzzzzz-1"] {
         assert!(fixture.control.changes(nonsense, Duration::ZERO).await.unwrap().whole, "{nonsense}");
     }
+}
+
+/// A sleeping consumer is woken by it: ten seconds before the message, and not by one that is delayed for longer.
+#[tokio::test]
+async fn who_waits_learns_of_a_delayed_message_that_is_due_soon() {
+    let fixture = Fixture::new(&[queue("orders", 3, json!({})), queue("other", 3, json!({}))]).await;
+    fixture.send("other", json!({ "body": 1, "delay_seconds": 3_600 })).await;
+    let began = Instant::now();
+    fixture.send("orders", json!({ "body": 1, "delay_seconds": 12 })).await;
+    let sent = Instant::now();
+    let first = fixture.control.changes("", LONG).await.unwrap();
+    let counts = |changes: &Changes| {
+        let of = |one: &QueueState| (one.name.to_string(), [one.delayed, one.due_soon, one.ready]);
+        changes.queues.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&first), [("orders".to_owned(), [1, 0, 0]), ("other".to_owned(), [1, 0, 0])]);
+    let next = async |version: &str| {
+        tokio::time::timeout(DEADLINE, fixture.control.changes(version, LONG)).await.unwrap().unwrap()
+    };
+    let mut news = next(&first.version).await;
+    while news.queues.iter().all(|one| one.due_soon == 0) {
+        // What looks have moved.
+        assert!(sent.elapsed() < DEADLINE, "it is not told: {news:?}");
+        news = next(&news.version).await;
+    }
+    assert_eq!(counts(&news), [("orders".to_owned(), [1, 1, 0])]);
+    let (second, near) = (Duration::from_secs(1), Duration::from_secs(12) - DUE_SOON);
+    // The broker's time may differ a little; on a machine that is busy it is told later.
+    assert!(began.elapsed() + second / 2 >= near, "told early, after {:?}", began.elapsed());
+    assert!(sent.elapsed() < near + 5 * second, "told late, after {:?}", sent.elapsed());
+    assert_eq!(fixture.queue("orders").await.due_soon, 1);
+
+    // Then it is ready, which is told at once, and waits.
+    news = next(&news.version).await;
+    while news.queues.iter().all(|one| one.ready == 0) {
+        news = next(&news.version).await;
+    }
+    assert_eq!(counts(&news), [("orders".to_owned(), [0, 0, 1])]);
+    assert!(sent.elapsed() < 12 * second + 5 * second, "{:?}", sent.elapsed());
+    let age = news.queues[0].oldest_ready_age_ms.expect("it waits");
+    assert!(age < 5_000, "{age}: since it is ready, not since it was sent");
+    let leased = fixture.pull("orders", 1).await.messages;
+    let state = fixture.queue("orders").await;
+    assert_eq!((state.leased, state.batches, leased.len()), (1, 1, 1));
+    assert_eq!(fixture.metric("capstan_queue_batches{namespace=\"shop\",queue=\"orders\"}").await, 1.0);
+
+    // Nothing of it is left, also when it is purged before it is due.
+    news = next(&news.version).await;
+    fixture.send("orders", json!({ "body": 2, "delay_seconds": 5 })).await;
+    while news.queues.iter().all(|one| one.due_soon == 0) {
+        news = next(&news.version).await;
+    }
+    let purge = format!("{}/accounts/shop/queues/orders/purge", fixture.base_url());
+    let body = json!({ "delete_messages_permanently": true }).to_string();
+    reqwest::Client::new().post(purge).body(body).send().await.unwrap().error_for_status().unwrap();
+    while news.queues.iter().any(|one| one.due_soon > 0) {
+        news = next(&news.version).await;
+    }
+    assert_eq!(fixture.queue("orders").await.due_soon, 0);
 }
 
 #[tokio::test]

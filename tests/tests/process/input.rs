@@ -369,6 +369,30 @@ fn declarations() -> Vec<Row> {
     ]
 }
 
+fn retirements() -> Vec<Row> {
+    let path = |of: &str| format!("/control/v1/namespaces/{of}/pods");
+    let shop = || path("shop/workloads/Deployment/shop");
+    let put = |body: Value, pointer| row(Method::PUT, shop(), body.to_string(), 400, 10207, pointer);
+    let good = || json!({ "pods": ["shop-1"], "for_ms": 1000 }).to_string();
+    vec![
+        put(json!({ "pods": vec!["shop-1"; 1001], "for_ms": 1 }), "/pods").what("pods").says("1000"),
+        put(json!({ "pods": ["shop-1", ""], "for_ms": 1 }), "/pods/1").what("no name").says("pods[1]"),
+        put(json!({ "pods": ["x".repeat(254)], "for_ms": 1 }), "/pods/0").what("long name").says("253"),
+        put(json!({ "pods": "shop-1", "for_ms": 1 }), "/pods").what("no list"),
+        put(json!({ "pods": [], "for_ms": 600_001 }), "/for_ms").what("time").says("600000"),
+        put(json!({ "pods": [] }), "/for_ms").what("no time"),
+        put(json!({ "for_ms": 1 }), "/pods").what("no pods"),
+        put(json!([["shop-1"], 1]), "").what("all as a list").says("must be an object"),
+        row(Method::PUT, shop(), "pods", 400, 10208, "").what("no JSON"),
+        row(Method::PUT, path("Shop/workloads/Deployment/shop"), good(), 400, 10107, "").says("namespace"),
+        row(Method::PUT, path("shop/workloads/Pod/shop"), good(), 404, 7003, "").says("Deployment/NAME"),
+        row(Method::GET, path("shop/workloads/Pod/shop"), "", 404, 7003, "").says("Deployment/NAME"),
+        row(Method::GET, path("-/workloads/Deployment/shop"), "", 400, 10107, "").says("namespace"),
+        row(Method::POST, shop(), good(), 405, 7003, ""),
+        row(Method::GET, path("shop/workloads/Deployment"), "", 404, 7003, ""),
+    ]
+}
+
 async fn check(http: &reqwest::Client, base: &str, row: &Row) {
     let Row { what, method, path, status, code, pointer, header, named, says, .. } = row;
     let mut request = http.request(method.clone(), format!("{base}{path}")).body(row.body.clone());
@@ -419,7 +443,7 @@ async fn every_bad_request_is_refused_by_name_and_stores_nothing() {
         check(&http, &api, row).await;
         rows += 1;
     }
-    for row in &declarations() {
+    for row in declarations().iter().chain(&retirements()) {
         check(&http, &admin, row).await;
         rows += 1;
     }

@@ -22,6 +22,7 @@ mod idempotency;
 mod input;
 mod memory;
 mod outage;
+mod pods;
 mod polls;
 mod ports;
 mod purge;

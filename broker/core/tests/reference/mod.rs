@@ -1,5 +1,6 @@
 //! What the core must do, in the simplest form: a list of messages and their states.
 
+pub(crate) mod demand;
 pub(crate) mod operation;
 pub(crate) mod sends;
 
@@ -26,6 +27,10 @@ struct Message {
     sent_at: u64,
     stored_at: u64,
     state: State,
+    /// Since when it is ready, if it is.
+    since: u64,
+    /// It became ready by more than being sent.
+    is_back: bool,
     attempts: u32,
     releases: u32,
     lease: Option<Lease>,
@@ -33,6 +38,14 @@ struct Message {
     pull: u64,
     /// All leases it ever had here: a late ack counts by any of them.
     leases: Vec<Lease>,
+}
+
+impl Message {
+    /// It is ready again.
+    fn back(&mut self, now: u64) -> State {
+        (self.since, self.is_back) = (now, true);
+        State::Ready
+    }
 }
 
 /// All messages of all queues, in the order in which their queues took them.
@@ -57,6 +70,8 @@ impl Model {
             sent_at,
             stored_at,
             state,
+            since: now,
+            is_back: false,
             attempts,
             releases,
             lease,
@@ -105,7 +120,7 @@ impl Model {
         message.releases += 1;
         message.lease = None;
         message.state = match message.releases {
-            0..=10 => State::Ready,
+            0..=10 => message.back(now),
             11..=1000 => {
                 State::Delayed { due: now + 60_000.min(1000 * 2_u64.pow((message.releases - 11).min(9))) }
             }
@@ -123,6 +138,13 @@ impl Model {
         };
         message.state = State::Leased { until };
         true
+    }
+
+    /// Of what came back before, only that is known then.
+    pub(crate) fn reopened(&mut self, now: u64) {
+        for message in self.messages.iter_mut().filter(|m| m.is_back) {
+            message.since = message.since.max(now);
+        }
     }
 
     fn held(&mut self, lease: Lease) -> Option<&mut Message> {
@@ -160,7 +182,7 @@ impl Model {
     pub(crate) fn pass(&mut self, now: u64, dead_letters: Option<QueueId>, max_retries: u32, retention: u64) {
         for message in &mut self.messages {
             match message.state {
-                State::Delayed { due } if due <= now => message.state = State::Ready,
+                State::Delayed { due } if due <= now => message.state = message.back(now),
                 State::Leased { until } if until <= now => fail(message, now, 0, max_retries),
                 _ => {}
             }
@@ -208,7 +230,7 @@ fn fail(message: &mut Message, now: u64, delay: u64, max_retries: u32) {
     message.lease = None;
     message.state = match (message.attempts > max_retries, delay) {
         (true, _) => State::Dead,
-        (false, 0) => State::Ready,
+        (false, 0) => message.back(now),
         (false, delay) => State::Delayed { due: now + delay },
     };
 }

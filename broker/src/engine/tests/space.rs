@@ -61,8 +61,14 @@ impl Running {
     async fn pin(&self, noise: &[u8]) {
         self.send_noise(noise, 2, None).await;
         self.send_noise(noise, 1, Some(PINNED_MS)).await;
-        let pull = Pull { queue: self.queue, count: 2, bytes: u64::MAX, lease: Some(PINNED_MS) };
-        let pulled = delivered(self.engine.pull(pull, 0, 0).await);
+        let pull = Pull {
+            queue: self.queue,
+            count: 2,
+            bytes: u64::MAX,
+            lease: Some(PINNED_MS),
+            holder: Holder::UNKNOWN,
+        };
+        let pulled = delivered(self.engine.pull(pull, None, 0, 0).await);
         assert_eq!(pulled.len(), 2);
         let retries = vec![Retry { lease: pulled[0].lease, delay: Some(PINNED_MS), reason: String::new() }];
         let settle = Settle { queue: self.queue, acks: Vec::new(), retries, releases: Vec::new() };

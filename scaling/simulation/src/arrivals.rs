@@ -39,7 +39,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
 /// All patterns, in the order of the document.
-pub const PATTERNS: [Pattern; 6] = [
+pub const PATTERNS: [Pattern; 7] = [
     Pattern {
         name: "Steady",
         file: "steady",
@@ -100,6 +100,16 @@ pub const PATTERNS: [Pattern; 6] = [
         target: 1,
         shape: Shape::Steps { low: 33, high: 50, each: 15 * MINUTE, until: 90 * MINUTE },
     },
+    Pattern {
+        name: "Long calls, too few pods",
+        file: "few",
+        about: "the same, with a setting that wants fewer pods than there are calls",
+        seed: 6,
+        lasts: 2 * HOUR,
+        service: 5 * MINUTE,
+        target: 3,
+        shape: Shape::Steps { low: 33, high: 50, each: 15 * MINUTE, until: 90 * MINUTE },
+    },
 ];
 
 impl Pattern {
@@ -150,7 +160,8 @@ mod tests {
 
     #[test]
     fn arrivals_are_the_same_each_time_and_about_as_many_as_said() {
-        let about = [(5800, 6200), (2000, 2000), (23_000, 25_000), (25, 25), (8000, 8800), (180, 270)];
+        let about =
+            [(5800, 6200), (2000, 2000), (23_000, 25_000), (25, 25), (8000, 8800), (180, 270), (180, 270)];
         for (pattern, (least, most)) in PATTERNS.iter().zip(about) {
             let arrivals = pattern.arrivals();
             assert_eq!(arrivals, pattern.arrivals());

@@ -9,8 +9,8 @@ const LEFT: u64 = 60;
 const RIGHT: u64 = 20;
 const HEIGHT: u64 = 150;
 /// The upper edges of both panels.
-const TOPS: [u64; 2] = [62, 262];
-const BOTTOM: u64 = 466;
+const TOPS: [u64; 2] = [76, 276];
+const BOTTOM: u64 = 480;
 
 /// Colours that stand out on white and on black; dashes for those who do not see colours.
 const STYLE: &str = "\
@@ -31,7 +31,7 @@ pub fn svg(results: &Results) -> String {
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {BOTTOM}\" width=\"{WIDTH}\" height=\"{BOTTOM}\" role=\"img\" aria-label=\"{name}: waiting messages and pods over time\">\n<style>{STYLE}</style>\n"
     );
-    text += &format!("<text class=\"t\" x=\"{LEFT}\" y=\"18\">{name}</text>\n");
+    text += &format!("<text class=\"t\" x=\"{LEFT}\" y=\"20\">{name}</text>\n");
     legend(&mut text);
     let panels = ["waiting messages", "pods (replicas)"];
     for (panel, (title, top)) in panels.into_iter().zip(TOPS).enumerate() {
@@ -60,7 +60,7 @@ fn legend(text: &mut String) {
         let name = scaler.name();
         let _ = writeln!(
             text,
-            "<path class=\"l s{index}\" d=\"M{x} 36h28\"/><text x=\"{}\" y=\"40\">{name}</text>",
+            "<path class=\"l s{index}\" d=\"M{x} 38h28\"/><text x=\"{}\" y=\"42\">{name}</text>",
             x + 34
         );
         x += 60 + 7 * name.len() as u64;

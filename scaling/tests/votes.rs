@@ -74,9 +74,26 @@ fn only_the_last_minute_counts() {
 }
 
 #[test]
+fn failures_before_a_silence_are_not_of_now() {
+    // Ten failures between two samples, then nothing for ten minutes: a message that comes then must find nobody failing.
+    let silent = [(0, 0, 0), (3, 0, 10)];
+    assert!(learnt(&silent).are_failing());
+    let rows = [silent[0], silent[1], (600, 0, 10)];
+    assert_eq!((learnt(&rows).error_ratio(), learnt(&rows).are_failing()), (None, false));
+    // What happened since the last look may all be of the last minute.
+    assert!(learnt(&[silent[0], silent[1], (600, 0, 20)]).are_failing());
+}
+
+#[test]
 fn memory_is_bounded() {
-    let rows: Vec<_> = (0..100_000).map(|at| (at / 10, at, 0)).collect();
-    // Fourteen samples: a minute of one each five seconds, and both ends.
+    for every in 1..=7 {
+        let rows: Vec<_> = (0..10_000).map(|at| (at * every, at / 10, at)).collect();
+        // A minute of two each five seconds at most, and both ends.
+        let samples = format!("{:?}", learnt(&rows)).matches("Outcomes").count() - 1;
+        assert!(samples <= 26, "{samples} samples when asked each {every} s");
+    }
+    // Asked twice and then not for a while: each pair leaves two.
+    let rows: Vec<_> = (0..10_000).map(|at| (at / 2 * 6 + at % 2, at, at)).collect();
     let samples = format!("{:?}", learnt(&rows)).matches("Outcomes").count() - 1;
-    assert!(samples <= 14, "{samples} samples");
+    assert!(samples <= 26, "{samples} samples");
 }

@@ -1,6 +1,6 @@
 //! KEDA: its operator between zero and one, an HPA above, by its documentation.
 //!
-//! <https://keda.sh/docs/2.20/concepts/scaling-deployments/>, <https://keda.sh/docs/2.20/reference/scaledobject-spec/>
+//! <https://keda.sh/docs/2.20/reference/scaledobject-spec/>
 
 use crate::hpa::Hpa;
 use crate::world::World;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// How far back is looked.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// Samples are at least this far apart, which bounds their number.
+/// Of two neighbouring gaps between samples at least one is as long as this, which bounds their number.
 const APART: Duration = Duration::from_secs(5);
 /// Fewer outcomes than these prove nothing.
 const LEAST: u64 = 10;
@@ -22,17 +22,23 @@ pub struct Outcomes {
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
     samples: VecDeque<(Duration, Outcomes)>,
-    last: Outcomes,
+    last: (Duration, Outcomes),
 }
 
 impl Calls {
     /// Takes in what the counters say at `now`. Where they fell, the broker was started anew: what was before is forgotten.
     pub fn learn(&mut self, outcomes: Outcomes, now: Duration) {
-        let fell = outcomes.succeeded < self.last.succeeded || outcomes.failed < self.last.failed;
+        let (at, last) = self.last;
+        let fell = outcomes.succeeded < last.succeeded || outcomes.failed < last.failed;
         if fell {
             self.samples.clear();
+        } else if now.saturating_sub(at) >= APART
+            && self.samples.back().is_some_and(|(_, back)| *back != last)
+        {
+            // Nobody asked for a while: what was known by then is not of now.
+            self.samples.push_back((at, last));
         }
-        self.last = outcomes;
+        self.last = (now, outcomes);
         // The first one of those in the window is what later ones are compared with.
         while self.samples.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= WINDOW) {
             self.samples.pop_front();
@@ -60,10 +66,11 @@ impl Calls {
     }
 
     fn recent(&self) -> Outcomes {
-        let first = self.samples.front().map_or(self.last, |(_, first)| *first);
+        let (_, last) = self.last;
+        let first = self.samples.front().map_or(last, |(_, first)| *first);
         Outcomes {
-            succeeded: self.last.succeeded.saturating_sub(first.succeeded),
-            failed: self.last.failed.saturating_sub(first.failed),
+            succeeded: last.succeeded.saturating_sub(first.succeeded),
+            failed: last.failed.saturating_sub(first.failed),
         }
     }
 }

@@ -11,7 +11,7 @@ pub const STEP_EVERY: Duration = Duration::from_secs(60);
 /// What is remembered of a Consumer between decisions. Bounded by [`Rule::max`].
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// What was wanted, and when: falling numbers, so that the first is the most of the last while.
+    /// What was wanted, and until when: falling numbers, so that the first is the most of the last while.
     wanted: VecDeque<(Duration, u32)>,
     /// Since when there is nothing to do.
     idle_since: Option<Duration>,
@@ -63,7 +63,8 @@ impl Memory {
         };
         let limit = match pods {
             _ if pods > most => Some(Limit::Max),
-            _ if pods < least => Some(Limit::Min),
+            // The last pod, which stays for `idle_period`, is no bound.
+            _ if pods < rule.min => Some(Limit::Min),
             _ => None,
         };
         let again = self.again(rule, &demand, (current, desired, wanted), now);
@@ -96,6 +97,10 @@ impl Memory {
         if self.wanted.is_empty() {
             self.wanted.push_back((now, current));
         }
+        // Who decides at events alone may not have asked since: what was wanted last was wanted until now.
+        if let Some((until, _)) = self.wanted.back_mut().filter(|(_, last)| *last > wanted) {
+            *until = now;
+        }
         while self.wanted.back().is_some_and(|(_, less)| *less <= wanted) {
             self.wanted.pop_back();
         }
@@ -126,5 +131,34 @@ impl Memory {
         let late = rule.max_oldest_age.zip(demand.oldest_ready).filter(|_| self.late_since.is_none());
         let late = late.map(|(most, age)| most.saturating_sub(age) + Duration::from_millis(1));
         [kept, idle, step, late].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bounded_by_the_most_pods() {
+        let second = Duration::from_secs(1);
+        let rule = Rule {
+            min: 0,
+            max: 10,
+            backlog_per_replica: 1,
+            max_oldest_age: None,
+            scale_down_stabilization: second * 1_000_000,
+            idle_period: second * 1_000_000,
+        };
+        let mut memory = Memory::default();
+        for at in 0..10_000_u32 {
+            let demand = Demand { ready: 10_000 - u64::from(at * 7919 % 10_000), ..Demand::default() };
+            memory.decide(&rule, demand, 10, second * at);
+        }
+        for at in 0..20_u32 {
+            let demand = Demand { ready: 20 - u64::from(at), ..Demand::default() };
+            memory.decide(&rule, demand, 10, second * (10_000 + at));
+        }
+        assert!(memory.wanted.len() <= 11, "{memory:?}");
+        assert!(memory.wanted.iter().map(|(_, pods)| pods).is_sorted_by(|more, less| more > less));
     }
 }

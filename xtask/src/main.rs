@@ -11,6 +11,7 @@ mod progress;
 mod repo;
 mod run;
 mod setup;
+mod simulate;
 mod test;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Cluster(cluster::Command),
     /// Measures Capstan beside Redis, PostgreSQL and a bare HTTP server.
     Bench(bench::Args),
+    /// Simulates scaling beside KEDA and the HPA.
+    Simulate(simulate::Args),
     /// Writes the files that are generated from the Rust types.
     Generate,
 }
@@ -55,6 +58,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Images(args) => args.run()?,
         Command::Cluster(command) => command.run()?,
         Command::Bench(args) => args.run()?,
+        Command::Simulate(args) => args.run()?,
         Command::Generate => generate::run()?,
     }
     Ok(ExitCode::SUCCESS)

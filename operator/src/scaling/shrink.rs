@@ -23,9 +23,10 @@ use crate::context::Context;
 use crate::work::Outcome;
 use crate::world::Workload;
 
-/// How long pods that are to go may go on with what they have, before their number falls. After that they end as in any
-/// shutdown, which cuts no call that the grace period allows.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Pods that are to go may go on with what they have for as long as a call may take, within these bounds, before their number
+/// falls. After that they end as in any shutdown, which cuts no call that the grace period allows.
+const PATIENCE_LEAST: Duration = Duration::from_secs(30);
+const PATIENCE_MOST: Duration = Duration::from_secs(600);
 /// How often is looked whether they are idle.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the broker keeps to it when nobody says it again.
@@ -147,8 +148,15 @@ impl Step<'_> {
         let busy = pods.iter().filter(|pod| leased.get(*pod).is_some_and(|messages| *messages > 0)).count();
         // Whose those are is not known: perhaps theirs.
         let is_idle = busy == 0 && said.leased_elsewhere == 0;
-        Ok(is_idle || retirement.since.elapsed() >= PATIENCE)
+        Ok(is_idle || retirement.since.elapsed() >= patience(self.claimants))
     }
+}
+
+/// How long the calls of the workload's Consumers may take.
+fn patience(claimants: &[Claimant]) -> Duration {
+    let timeout = |claimant: &Claimant| claimant.consumer.spec.endpoint.timeout.get();
+    let longest = claimants.iter().map(timeout).max().unwrap_or_default();
+    longest.clamp(PATIENCE_LEAST, PATIENCE_MOST)
 }
 
 fn unmarked(there: &[Pod], chosen: &BTreeSet<String>) -> Vec<String> {

@@ -59,11 +59,19 @@ impl<'a> BrokerAccess<'a> {
     /// # Panics
     /// When one of the sends fails.
     pub async fn send_now(&self, queue: &str, bodies: &[Value]) -> Vec<String> {
+        self.send_later(queue, bodies, 0).await
+    }
+
+    /// The same with a delay, in seconds.
+    ///
+    /// # Panics
+    /// When one of the sends fails.
+    pub async fn send_later(&self, queue: &str, bodies: &[Value], delay: u64) -> Vec<String> {
         let (name, client) = (Name::new(queue).unwrap(), self.client().await.unwrap());
         let mut ids = Vec::new();
         for bodies in bodies.chunks(BATCH) {
             let messages = bodies.iter().map(message).collect();
-            let batch = SendBatch { messages, delay_seconds: None };
+            let batch = SendBatch { messages, delay_seconds: (delay > 0).then(|| delay.into()) };
             ids.extend(client.send_batch(&self.account, &name, &batch).await.unwrap().ids);
         }
         assert_eq!(ids.len(), bodies.len(), "each message has an id");

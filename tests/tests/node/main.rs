@@ -12,6 +12,7 @@ mod lost;
 mod mishaps;
 mod moves;
 mod quickstart;
+mod scaling;
 mod status;
 mod subject;
 mod timeline;

@@ -15,6 +15,8 @@ use crate::fixture::{PODS, QUEUE, is_rolled_out, until_consuming};
 /// How the application's Deployment and its Consumer look.
 pub(crate) struct Subject {
     pub(crate) replicas: usize,
+    /// Most messages of a call.
+    pub(crate) batch: u16,
     /// Variables of `tests/app`.
     pub(crate) env: &'static [(&'static str, &'static str)],
     pub(crate) grace_seconds: u32,
@@ -34,6 +36,7 @@ impl Subject {
     /// Two pods that behave.
     pub(crate) const DEFAULT: Self = Self {
         replicas: 2,
+        batch: 10,
         env: &[],
         grace_seconds: 30,
         container: "",
@@ -57,7 +60,7 @@ impl Subject {
     }
 
     pub(crate) fn consumer(&self) -> String {
-        let Self { consumer, path, .. } = self;
+        let Self { consumer, path, batch, .. } = self;
         format!(
             "
 apiVersion: capstan.dev/v1alpha1
@@ -67,7 +70,7 @@ spec:
   queueRef: {{name: orders}}
   targetRef: {{kind: Deployment, name: orders}}
   endpoint: {{port: 8080, path: {path}}}
-  maxBatchSize: 10
+  maxBatchSize: {batch}
   maxWaitTime: 100ms
   maxRetries: 3
   {consumer}

@@ -1,0 +1,169 @@
+//! Pods come with the work and go with it: from zero and back, in time for what is delayed, and at no message's cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use e2e::cluster::{BrokerAccess, Cluster, Entries, LONG, Namespace, SHORT, Turn, until};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, watcher};
+
+use crate::fixture::{PODS, is_rolled_out, until_consuming};
+use crate::subject::{Subject, orders, send_while, until_handled};
+
+/// Messages of the burst, and how long each takes.
+const BURST: usize = 2000;
+const TAKES_MS: u64 = 50;
+/// What the burst asks for: 2,000 / 500.
+const PEAK: i32 = 4;
+/// A delay that is longer than pods are woken ahead of time.
+const DELAY: Duration = Duration::from_secs(25);
+/// How long before it is due a message wakes its Consumer, with a second for the clocks of those who look.
+const AHEAD: Duration = Duration::from_secs(11);
+
+const SLEEPER: Subject = Subject {
+    replicas: 0,
+    batch: 1,
+    consumer: "scaling: {minReplicas: 0, maxReplicas: 6, backlogPerReplica: 500, scaleDownStabilization: 5s, idlePeriod: 10s}",
+    ..Subject::DEFAULT
+};
+
+/// The largest number of pods that the Deployment ever asked for.
+struct Peak {
+    most: Arc<AtomicI32>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Peak {
+    fn watch(namespace: &Namespace) -> Self {
+        let most = Arc::new(AtomicI32::new(0));
+        let (seen, api) = (Arc::clone(&most), namespace.api::<Deployment>());
+        let task = tokio::spawn(async move {
+            use futures::StreamExt;
+            let config = Config::default().fields("metadata.name=orders");
+            let mut events = watcher(api, config).default_backoff().applied_objects().boxed();
+            while let Some(event) = events.next().await {
+                let replicas = event.ok().and_then(|one| one.spec.replicas);
+                seen.fetch_max(replicas.unwrap_or_default(), Ordering::Relaxed);
+            }
+        });
+        Self { most, task }
+    }
+
+    fn end(self) -> i32 {
+        self.task.abort();
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until the Deployment asks for a number of pods; since when it was waited.
+async fn until_replicas(namespace: &Namespace, what: &str, accept: impl Fn(i32) -> bool) -> Duration {
+    let start = Instant::now();
+    let check = |deployment: &Deployment| {
+        let replicas = deployment.spec.replicas.unwrap_or(1);
+        if accept(replicas) { Ok(()) } else { Err(format!("{replicas} replicas")) }
+    };
+    namespace.wait_for::<Deployment>("orders", what, LONG, check).await;
+    start.elapsed()
+}
+
+async fn until_asleep(namespace: &Namespace) {
+    let took = until_replicas(namespace, "sleeps", |replicas| replicas == 0).await;
+    println!("asleep after {:.1} s", took.as_secs_f64());
+    until("its pods are gone", LONG, async || {
+        let pods = namespace.pods(PODS).await.len();
+        if pods == 0 { Ok(()) } else { Err(format!("{pods} are there")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn from_zero_to_the_peak_and_back() {
+    let cluster = Cluster::connect().await;
+    let _turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "burst", async |namespace| {
+        SLEEPER.run(namespace).await;
+        let broker = BrokerAccess::of(namespace);
+        until_asleep(namespace).await;
+
+        let peak = Peak::watch(namespace);
+        let mut sent = broker.send("orders", &orders(BURST, TAKES_MS)).await;
+        until_handled(namespace, &broker).await.assert_once(&sent);
+        assert_eq!(peak.end(), PEAK, "as the formula says");
+        until_asleep(namespace).await;
+
+        // One message to a sleeping Consumer, and where the time goes.
+        let start = Instant::now();
+        sent.extend(broker.send_now("orders", &orders(1, 0)).await);
+        let requested = until_replicas(namespace, "was woken", |replicas| replicas == 1).await;
+        namespace.wait_for::<Deployment>("orders", "has its pod ready", LONG, is_rolled_out).await;
+        let ready = start.elapsed();
+        until_handled(namespace, &broker).await.assert_once(&sent);
+        println!(
+            "a message to a sleeping Consumer: pod requested after {:.2} s, ready after {:.2} s, handled by {:.2} s",
+            requested.as_secs_f64(),
+            ready.as_secs_f64(),
+            start.elapsed().as_secs_f64()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_delayed_message_wakes_its_consumer_in_time_and_not_early() {
+    let cluster = Cluster::connect().await;
+    let _turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "delayed", async |namespace| {
+        SLEEPER.run(namespace).await;
+        let broker = BrokerAccess::of(namespace);
+        until_asleep(namespace).await;
+        // The broker knows the queue.
+        let mut sent = broker.send("orders", &orders(1, 0)).await;
+        until_handled(namespace, &broker).await.assert_once(&sent);
+        until_asleep(namespace).await;
+
+        let start = Instant::now();
+        sent.extend(broker.send_later("orders", &orders(1, 0), DELAY.as_secs()).await);
+        until_replicas(namespace, "was woken", |replicas| replicas == 1).await;
+        let woken = start.elapsed();
+        assert!(woken + AHEAD >= DELAY, "woken {:.1} s after the send", woken.as_secs_f64());
+        until_handled(namespace, &broker).await.assert_once(&sent);
+        println!(
+            "due after {} s: woken after {:.1} s, handled by {:.1} s",
+            DELAY.as_secs(),
+            woken.as_secs_f64(),
+            start.elapsed().as_secs_f64()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pods_that_go_under_load_cut_no_call_and_cost_no_attempt() {
+    let scaling = "concurrencyPerPod: 2\n  scaling: {minReplicas: 1, maxReplicas: 4, backlogPerReplica: 10, scaleDownStabilization: 0s}";
+    let subject = Subject { replicas: 1, batch: 1, consumer: scaling, ..Subject::DEFAULT };
+    let cluster = Cluster::connect().await;
+    let _turn = Turn::installed(&cluster).await;
+    Namespace::run(&cluster, "shrink", async |namespace| {
+        subject.run(namespace).await;
+        let broker = BrokerAccess::of(namespace);
+        // Up: more than four pods' worth, of calls that take two seconds.
+        let mut sent = broker.send("orders", &orders(40, 2000)).await;
+        let up = until_replicas(namespace, "has four pods", |replicas| replicas == 4).await;
+        println!("four pods were requested after {:.2} s", up.as_secs_f64());
+        // Down, while a trickle keeps all pods that are left busy.
+        let shrunk = async {
+            until_replicas(namespace, "needs one pod", |replicas| replicas == 1).await;
+            namespace.wait_for::<Deployment>("orders", "has one pod", LONG, is_rolled_out).await;
+        };
+        sent.extend(send_while(&broker, (1, Duration::from_secs(2)), 1500, shrunk).await);
+        until_handled(namespace, &broker).await.assert_once(&sent);
+        let costs = ["get", "pods", "-l", PODS, "-o", "jsonpath={.items[*].metadata.annotations}"];
+        let notes = namespace.kubectl(&costs).await;
+        assert!(!notes.contains("pod-deletion-cost"), "who stays has no cost: {notes}");
+        until("the ledger has them", SHORT, async || Entries::read(namespace).await).await.assert_once(&sent);
+        until_consuming(namespace, "orders", "orders").await;
+    })
+    .await;
+}

@@ -13,6 +13,7 @@ use crate::applied::Applied;
 use crate::broker::Upgrades;
 use crate::config::Config;
 use crate::contest::Contests;
+use crate::demand::Streams;
 use crate::events::Events;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -60,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) complete: Complete,
     pub(crate) reaches: Reaches,
     pub(crate) upgrades: Upgrades,
+    /// What Brokers say of their queues as it changes.
+    pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
     controls: Mutex<HashMap<Key, ControlClient>>,
 }
@@ -73,6 +76,8 @@ impl Context {
         events: Events,
         metrics: Arc<Metrics>,
     ) -> Self {
+        // Nothing is reconciled because of numbers alone, yet.
+        let streams = Arc::new(Streams::new(Arc::clone(&world), Box::new(|_, _| {})));
         Self {
             client,
             config,
@@ -90,6 +95,7 @@ impl Context {
             complete: Complete::default(),
             reaches: Reaches::default(),
             upgrades: Upgrades::default(),
+            streams,
             metrics,
             controls: Mutex::default(),
         }

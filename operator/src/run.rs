@@ -77,6 +77,7 @@ async fn work(
     }
     ready.set();
     info!("the cluster is known");
+    tasks.spawn(listen(Arc::clone(context)));
     // Not before: who cannot work must not have the Lease.
     let leader = leader.insert(match &config.lease_namespace {
         Some(namespace) => Leader::elected(client.clone(), namespace, &config.identity),
@@ -91,6 +92,13 @@ async fn work(
         term(context, leader, tasks).await?;
         warn!("no longer active: the Lease could not be renewed, or another operator has it");
     }
+}
+
+/// Listens to Brokers: whoever takes over knows already what there is to do.
+async fn listen(context: Arc<Context>) -> anyhow::Result<()> {
+    let reached = Arc::clone(&context);
+    let reach = move |broker: &capstan_crds::Key| reached.control(broker);
+    match Arc::clone(&context.streams).run(Arc::new(reach)).await {}
 }
 
 /// As the active operator, until it no longer is.

@@ -60,7 +60,7 @@ impl State {
     }
 
     /// A Queue or Consumer of a namespace is another than before.
-    fn forget_resolution(&mut self, namespace: &str) {
+    pub(crate) fn forget_resolution(&mut self, namespace: &str) {
         self.resolutions.forget(namespace);
     }
 }
@@ -69,6 +69,7 @@ impl State {
 #[derive(Debug, Default)]
 pub struct World {
     state: RwLock<State>,
+    changed: tokio::sync::watch::Sender<u64>,
 }
 
 impl World {
@@ -79,7 +80,15 @@ impl World {
 
     /// Changes something.
     pub fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Who is told looks only when this one has changed what it wants to.
+        self.changed.send_modify(|number| *number = number.wrapping_add(1));
+        state
+    }
+
+    /// Another value whenever something may have changed.
+    pub(crate) fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Takes in what the API server answered to a write of a status, so that nobody works from what it replaced. Older

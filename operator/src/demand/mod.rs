@@ -1,0 +1,18 @@
+//! What there is to do in each queue, by one event stream to each Broker that somebody scales by.
+//!
+//! [`Streams::run`] keeps a long poll open to every Broker that push Consumers have their Queue on, or that was asked about in
+//! the last ten minutes. [`Streams::queue`] says what a Broker said last of a queue, or since when it has not been heard, and
+//! [`Streams::of`] the same of a Consumer. Nothing here is written anywhere: every replica of the operator has streams of its own.
+
+mod backlog;
+mod known;
+mod listen;
+mod streams;
+
+#[expect(
+    unused_imports,
+    reason = "the operator's own scaling and the external scaler, which come next, use them"
+)]
+pub(crate) use {backlog::Backlog, known::Sight, streams::Unseen};
+
+pub(crate) use streams::Streams;

@@ -1,7 +1,7 @@
 //! The operator from start to end: definitions, watches, election, workers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -11,13 +11,18 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::demand::Streams;
 use crate::events::Events;
+use crate::external_scaler;
 use crate::health::{self, Ready, Served};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::work::{Outcome, WorkQueue};
 use crate::world::{Unit, World, all_units, watch_all};
 use crate::{broker, client, definitions, mode, workload};
+
+/// How long KEDA's streams may take to end.
+const SCALER_END: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown` is cancelled.
 ///
@@ -46,10 +51,17 @@ pub async fn run(cluster: kube::Config, config: Config, shutdown: CancellationTo
         Ok(())
     });
     let context = Arc::new(Context::new(client, config, world, queue, events, metrics));
+    let numbers: Arc<Streams> = Arc::clone(&context.streams);
+    context.metrics.show(numbers)?;
     let ended = tokio::select! {
+        biased;
         () = shutdown.cancelled() => Ok(()),
-        ended = work(&context, &mut leader, &ready, &mut tasks) => ended,
+        ended = work(&context, &mut leader, &ready, &shutdown, &mut tasks) => ended,
     };
+    if shutdown.is_cancelled() && context.config.external_scaler_listen.is_some() {
+        // Of all tasks it alone ends by itself.
+        let _ = tokio::time::timeout(SCALER_END, tasks.join_next()).await;
+    }
     tasks.shutdown().await;
     if let Some(leader) = leader {
         leader.resign().await;
@@ -62,6 +74,7 @@ async fn work(
     context: &Arc<Context>,
     leader: &mut Option<Leader>,
     ready: &Ready,
+    shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     tokio::select! {
@@ -78,6 +91,7 @@ async fn work(
     ready.set();
     info!("the cluster is known");
     tasks.spawn(listen(Arc::clone(context)));
+    serve_scaler(context, shutdown, tasks).await?;
     // Not before: who cannot work must not have the Lease.
     let leader = leader.insert(match &config.lease_namespace {
         Some(namespace) => Leader::elected(client.clone(), namespace, &config.identity),
@@ -99,6 +113,20 @@ async fn listen(context: Arc<Context>) -> anyhow::Result<()> {
     let reached = Arc::clone(&context);
     let reach = move |broker: &capstan_crds::Key| reached.control(broker);
     match Arc::clone(&context.streams).run(Arc::new(reach)).await {}
+}
+
+/// Serves KEDA, where that is wanted. Not before the cluster is known: a Consumer that is not listed yet does exist.
+async fn serve_scaler(
+    context: &Arc<Context>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let Some(address) = context.config.external_scaler_listen else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    info!(address = %listener.local_addr()?, "external scaler");
+    let demands: Arc<Streams> = Arc::clone(&context.streams);
+    tasks.spawn(external_scaler::serve(listener, demands, shutdown.clone()));
+    Ok(())
 }
 
 /// As the active operator, until it no longer is.

@@ -5,14 +5,13 @@
 //! [`Streams::of`] the same of a Consumer. Nothing here is written anywhere: every replica of the operator has streams of its own.
 
 mod backlog;
+mod collector;
 mod known;
 mod listen;
 mod streams;
 
-#[expect(
-    unused_imports,
-    reason = "the operator's own scaling and the external scaler, which come next, use them"
-)]
-pub(crate) use {backlog::Backlog, known::Sight, streams::Unseen};
+pub(crate) use collector::{Demanded, Numbers};
+pub(crate) use streams::{Streams, Unseen};
 
-pub(crate) use streams::Streams;
+#[cfg(test)]
+pub(crate) use collector::tests::Many;

@@ -81,6 +81,23 @@ mod tests {
     }
 
     #[test]
+    fn the_trigger_of_the_example_is_one() {
+        let text = include_str!("../../../examples/scaling/keda.yaml");
+        let documents = serde_yaml::Deserializer::from_str(text);
+        let mut objects =
+            documents.map(|one| <serde_json::Value as serde::Deserialize>::deserialize(one).unwrap());
+        let scaled = objects.find(|object| object["kind"] == "ScaledObject").unwrap();
+        let trigger = &scaled["spec"]["triggers"][0];
+        assert_eq!(trigger["type"], "external-push");
+        // KEDA takes nothing but text.
+        let fields = trigger["metadata"].as_object().unwrap();
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+        let read = read("shop", &fields).unwrap();
+        assert_eq!(read, Trigger { consumer: Key::new("shop", "orders"), backlog_per_replica: 100 });
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         assert!(read("", &[("consumer", "orders")]).unwrap_err().contains("namespace"));
         for fields in [&[][..], &[("consumer", " ")], &[("Consumer", "orders")]] {

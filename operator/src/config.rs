@@ -33,6 +33,9 @@ pub struct Config {
     /// Address of health checks and metrics.
     #[arg(long, env = "CAPSTAN_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Address of the external scaler that KEDA asks, over gRPC without TLS; not served without it.
+    #[arg(long, env = "CAPSTAN_EXTERNAL_SCALER_LISTEN")]
+    pub external_scaler_listen: Option<SocketAddr>,
     /// Where the control API of a Broker is; {broker} and {namespace} are filled in.
     #[arg(
         long,

@@ -15,6 +15,7 @@
 //! | `CAPSTAN_LEASE_NAMESPACE` | `--lease-namespace` | namespace of the operator and its Lease `capstan-operator`; without it there is no election, and brokers' admin ports admit everyone |
 //! | `CAPSTAN_POD` | `--identity` | name in the Lease and in Events |
 //! | `CAPSTAN_LISTEN` | `--listen` | address of `/healthz`, `/readyz` and `/metrics`, `0.0.0.0:8080` |
+//! | `CAPSTAN_EXTERNAL_SCALER_LISTEN` | `--external-scaler-listen` | address of KEDA's external scaler; not served without it |
 //! | `CAPSTAN_BROKER_CONTROL_URL` | `--broker-control-url` | where a Broker's control API is; `{broker}`, `{namespace}` |
 //! | `CAPSTAN_ADMISSION_POLICY` | `--admission-policy` | the policy by which pods get their sidecar; none: by the pod template |
 //! | `CAPSTAN_POLL_MS` | `--poll-ms` | how often brokers are looked at, 5000 |
@@ -41,6 +42,7 @@ mod definitions;
 mod demand;
 mod election;
 mod events;
+mod external_scaler;
 mod health;
 mod leader;
 mod limiter;

@@ -1,5 +1,6 @@
-//! The metrics of the operator. All labels are of fixed sets.
+//! The metrics of the operator. All labels are of fixed sets, but for those of Consumers, which are bounded.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,6 +10,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::demand::{Collected, Demanded};
 use crate::request::Asked;
 use crate::work::{Load, Outcome};
 use crate::world::{State, Unit};
@@ -161,6 +163,14 @@ impl Metrics {
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
 
+    /// Shows what there is to do for Consumers, too.
+    ///
+    /// # Errors
+    /// It is shown already.
+    pub(crate) fn show(&self, numbers: Arc<dyn Collected>) -> prometheus::Result<()> {
+        self.registry.register(Box::new(Demanded::new(numbers)?))
+    }
+
     /// A reconciliation ended.
     pub(crate) fn reconciled(&self, unit: &Unit, outcome: Outcome, took: Duration) {
         let kind = match unit {
@@ -269,9 +279,10 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let path = "/apis/capstan.dev/v1alpha1/namespaces/shop/queues/a/status";
         metrics.request(Asked::of(&Method::PATCH, path, None), Some(StatusCode::OK), Duration::ZERO);
+        metrics.show(Arc::new(crate::demand::Many(1))).unwrap();
         let text = text(&metrics);
         let compared = document::check(include_str!("../../docs/metrics.md"), "The operator", &text);
-        assert_eq!(compared, OUTCOMES.len() + WATCHED.len() * 2 + EVENTS.len() + 4 + 3, "{text}");
+        assert_eq!(compared, OUTCOMES.len() + WATCHED.len() * 2 + EVENTS.len() + 4 + 3 + 3, "{text}");
         assert!(text.contains("capstan_operator_status_writes_total{kind=\"Queue\"} 1"), "{text}");
     }
 

@@ -1,7 +1,7 @@
 //! The operator from start to end: definitions, watches, election, workers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -11,7 +11,9 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::demand::Consumers;
 use crate::events::Events;
+use crate::external_scaler;
 use crate::health::{self, Ready, Served};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
@@ -21,6 +23,9 @@ use crate::{broker, client, definitions, demand, mode, scaling, workload};
 
 /// Workloads whose number of pods is looked at at once.
 const SCALERS: usize = 4;
+
+/// How long KEDA's streams may take to end.
+const SCALER_END: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown` is cancelled.
 ///
@@ -50,10 +55,17 @@ pub async fn run(cluster: kube::Config, config: Config, shutdown: CancellationTo
     });
     let context = Arc::new(Context::new(client, config, world, queue, events, metrics));
     tasks.spawn(demand::follow(Arc::clone(&context)));
+    let consumers = Arc::new(Consumers::new(Arc::clone(&context.world), context.demands.clone()));
+    context.metrics.show(consumers)?;
     let ended = tokio::select! {
+        biased;
         () = shutdown.cancelled() => Ok(()),
-        ended = work(&context, &mut leader, &ready, &mut tasks) => ended,
+        ended = work(&context, &mut leader, &ready, &shutdown, &mut tasks) => ended,
     };
+    if shutdown.is_cancelled() && context.config.external_scaler_listen.is_some() {
+        // Of all tasks it alone ends by itself.
+        let _ = tokio::time::timeout(SCALER_END, tasks.join_next()).await;
+    }
     tasks.shutdown().await;
     if let Some(leader) = leader {
         leader.resign().await;
@@ -66,6 +78,7 @@ async fn work(
     context: &Arc<Context>,
     leader: &mut Option<Leader>,
     ready: &Ready,
+    shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     tokio::select! {
@@ -81,6 +94,7 @@ async fn work(
     }
     ready.set();
     info!("the cluster is known");
+    serve_scaler(context, shutdown, tasks).await?;
     // Not before: who cannot work must not have the Lease.
     let leader = leader.insert(match &config.lease_namespace {
         Some(namespace) => Leader::elected(client.clone(), namespace, &config.identity),
@@ -95,6 +109,20 @@ async fn work(
         term(context, leader, tasks).await?;
         warn!("no longer active: the Lease could not be renewed, or another operator has it");
     }
+}
+
+/// Serves KEDA, where that is wanted. Not before the cluster is known: a Consumer that is not listed yet does exist.
+async fn serve_scaler(
+    context: &Arc<Context>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let Some(address) = context.config.external_scaler_listen else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    info!(address = %listener.local_addr()?, "external scaler");
+    let demands = Arc::new(Consumers::new(Arc::clone(&context.world), context.demands.clone()));
+    tasks.spawn(external_scaler::serve(listener, demands, shutdown.clone()));
+    Ok(())
 }
 
 /// As the active operator, until it no longer is.

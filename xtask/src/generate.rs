@@ -6,14 +6,15 @@ use crate::test::{Line, Summary};
 use crate::{repo, run, test};
 
 /// The tests that compare generated files with what they are made from: package, target, test.
-const WRITERS: [(&str, &[&str], &str); 3] = [
+const WRITERS: [(&str, &[&str], &str); 4] = [
     ("capstan-crds", &["--test", "yaml"], "files_are_up_to_date"),
     ("capstan-inject", &["--test", "policy"], "files_are_up_to_date"),
     ("capstan-operator", &["--lib"], "rights::tests::generated_files_are_up_to_date"),
+    ("capstan-operator", &["--test", "proto"], "files_are_up_to_date"),
 ];
 
 /// Rewrites the YAML of the custom resources, in `crds/yaml` and in their chart, and in the operator's chart the admission policy that
-/// injects sidecars, and the operator's rights, which are in docs too.
+/// injects sidecars, and the operator's rights, which are in docs too; and the messages of KEDA's external scaler.
 ///
 /// The tests that compare them write them when told to, so that there is one place that knows which files there are,
 /// and this tool builds without the Kubernetes libraries.
@@ -31,7 +32,7 @@ pub fn run() -> Result<()> {
         ensure!(ran, "the test that writes the files of {package} did not run:\n{printed}");
     }
     println!(
-        "crds/yaml, charts/capstan-crds/templates, charts/capstan/templates/_rights.tpl, sidecar-policy.yaml beside it, and docs/rights.md are current"
+        "crds/yaml, charts/capstan-crds/templates, charts/capstan/templates/_rights.tpl, sidecar-policy.yaml beside it, docs/rights.md, and operator/src/external_scaler/generated.rs are current"
     );
     Ok(())
 }

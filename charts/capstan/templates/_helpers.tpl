@@ -81,3 +81,8 @@ capabilities:
   value: {{ join "," . | quote }}
 {{- end }}
 {{- end -}}
+
+{{/* Not empty where the external scaler is wanted. Values of an older release that `--reuse-values` keeps do not have it. */}}
+{{- define "capstan.externalScaler" -}}
+{{- if (.Values.externalScaler | default dict).enabled }}yes{{ end -}}
+{{- end -}}

@@ -2,6 +2,8 @@
 //!
 //! One stream for each Broker that somebody wants to hear of, in every replica of the operator: it only reads.
 
+mod collector;
+mod consumers;
 mod known;
 mod stream;
 
@@ -15,8 +17,13 @@ use capstan_scaling::Demand;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub(crate) use self::collector::{Demanded, Numbers as Collected};
+pub(crate) use self::consumers::{Consumers, Unseen};
 use self::known::Known;
 pub(crate) use self::stream::follow;
+
+#[cfg(test)]
+pub(crate) use self::collector::tests::Many;
 
 /// A Broker is listened to for so long after somebody wanted to hear of it: longer than between two looks at a workload.
 const WANTED: Duration = Duration::from_secs(1200);
@@ -42,6 +49,8 @@ struct Inner {
 #[derive(Debug)]
 struct Broker {
     wanted_until: Instant,
+    /// Since when it is listened to.
+    since: Instant,
     heard: Option<Instant>,
     /// Whoever follows it was told that it is not heard.
     is_told: bool,
@@ -95,15 +104,21 @@ impl Demands {
         known.queues.get(queue).map_or(Heard::Unknown, |known| Heard::Seen(known.numbers(now, self.0.start)))
     }
 
+    /// How long a Broker has said nothing.
+    pub(crate) fn silent_for(&self, broker: &Key) -> Duration {
+        let brokers = self.brokers();
+        brokers.get(broker).map_or(Duration::ZERO, |known| known.heard.unwrap_or(known.since).elapsed())
+    }
+
     /// Moves with every news.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the external scaler, which comes next, waits on it"))]
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.0.news.subscribe()
     }
 
     /// A Broker is to be listened to, for a while. Beyond [`BROKERS_MAX`] there is no room.
     pub(crate) fn want(&self, broker: &Key) {
-        let until = Instant::now() + WANTED;
+        let now = Instant::now();
+        let until = now + WANTED;
         let mut brokers = self.brokers();
         if let Some(known) = brokers.get_mut(broker) {
             known.wanted_until = until;
@@ -113,7 +128,8 @@ impl Demands {
             tracing::warn!(%broker, most = BROKERS_MAX, "not listened to: there are too many Brokers");
             return;
         }
-        let known = Broker { wanted_until: until, heard: None, is_told: false, queues: HashMap::new() };
+        let known =
+            Broker { wanted_until: until, since: now, heard: None, is_told: false, queues: HashMap::new() };
         brokers.insert(broker.clone(), known);
         drop(brokers);
         self.0.wanted.notify_one();

@@ -78,19 +78,10 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
         return Judgement { vote: Some(Vote::Hold), verdict: held(look), again: Some(HELD), ..base };
     };
     let decision =
-        entry.memory(&key).decide(&rule, demand(numbers, look.is_paused), look.workload.replicas, now);
+        entry.memory(&key).decide(&rule, numbers.to_do(look.is_paused), look.workload.replicas, now);
     let verdict = Some(following(&decision, &rule, look.is_paused));
     let (vote, again) = (Some(Vote::Pods(decision.desired)), decision.again);
     Judgement { vote, verdict, again, decision: Some(decision), ..base }
-}
-
-fn demand(numbers: &Numbers, is_paused: bool) -> Demand {
-    // What is not delivered needs no pod.
-    let Demand { ready, due, oldest_ready, leased } = numbers.demand;
-    match is_paused {
-        true => Demand { leased, ..Demand::default() },
-        false => Demand { ready, leased, due, oldest_ready },
-    }
 }
 
 /// Why a Consumer has no say at all.
@@ -290,7 +281,7 @@ mod tests {
             demand: Demand { ready: 90, leased: 11, due: 5, oldest_ready: None },
             ..Numbers::default()
         };
-        assert_eq!(demand(&numbers, true).total(), 11);
-        assert_eq!(demand(&numbers, false).total(), 106);
+        assert_eq!(numbers.to_do(true).total(), 11);
+        assert_eq!(numbers.to_do(false).total(), 106);
     }
 }

@@ -36,6 +36,8 @@ async fn values_that_cannot_work_are_refused_by_name() {
         ("metrics.annotations=1", "annotations"),
         ("metrics.podMonitor.interval=often", "interval"),
         ("metrics.serviceMonitor.enabled=true", "serviceMonitor"),
+        ("externalScaler.enabled=1", "enabled"),
+        ("externalScaler.port=1", "port"),
         ("uninstall.removeSidecars=1", "removeSidecars"),
         ("uninstall.timeoutSeconds=5", "timeoutSeconds"),
         ("podDisruptionBudget.enabled=1", "podDisruptionBudget"),
@@ -121,6 +123,18 @@ async fn what_is_not_asked_for_is_not_there() {
             let text = render("capstan", "shop", &["--set", &more]).await;
             for part in ["kind: MutatingAdmissionPolicy\n", "name: CAPSTAN_ADMISSION_POLICY"] {
                 assert_eq!(text.contains(part), is_there, "{more}: {part}");
+            }
+        }
+        for (value, is_there) in
+            [("externalScaler.enabled=true", true), ("externalScaler.enabled=false", false)]
+        {
+            let text = render("capstan", "shop", &["--set", value]).await;
+            for part in [
+                "name: capstan-operator-scaler\n",
+                "name: CAPSTAN_EXTERNAL_SCALER_LISTEN\n",
+                "name: scaler\n",
+            ] {
+                assert_eq!(text.contains(part), is_there, "{value}: {part}");
             }
         }
         let other = "admissionPolicy.enabled=false,rbac.clusterScoped=false,rbac.aggregate=false,metrics.podMonitor.enabled=true,watchNamespaces={shop}";

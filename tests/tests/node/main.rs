@@ -8,6 +8,7 @@ mod charts;
 mod consumer;
 mod endings;
 mod fixture;
+mod keda;
 mod lost;
 mod mishaps;
 mod moves;

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 
 pub use command::Command;
 pub use place::NODES_MAX;
-pub use programs::Programs;
+pub use programs::{Keda, Programs};
 
 use place::{DNS_SERVICE, Place, node_name};
 
@@ -61,6 +61,14 @@ pub struct Cluster {
 /// Go is missing, or a module cannot be fetched.
 pub fn build(progress: &mut dyn FnMut(&str)) -> Result<Programs> {
     programs::build(Place::new()?.bin(), progress)
+}
+
+/// Compiles KEDA into the cache, where it is not there yet.
+///
+/// # Errors
+/// Go is missing, or its module cannot be fetched.
+pub fn build_keda(progress: &mut dyn FnMut(&str)) -> Result<Keda> {
+    programs::build_keda(Place::new()?.bin(), progress)
 }
 
 /// Starts a cluster, after clearing what is left of an earlier one; returns when the API and each node is ready. While

@@ -38,6 +38,14 @@ const PROGRAMS: [Program; 11] = [
     program("helm3", "helm.sh/helm/v3/cmd/helm", "helm3"),
 ];
 
+/// KEDA's module.
+const KEDA_MODULE: &str = "github.com/kedacore/keda/v2";
+/// What runs in pods, and only where a test asks for it: it takes as long to compile as all of Kubernetes.
+const KEDA: [Program; 2] = [
+    program("keda", "github.com/kedacore/keda/v2/cmd/operator", "keda-operator"),
+    program("keda", "github.com/kedacore/keda/v2/cmd/adapter", "keda-adapter"),
+];
+
 /// How long a compilation may be silent.
 const QUIET: Duration = Duration::from_secs(30);
 /// Programs that say what they are by the version of Kubernetes.
@@ -66,11 +74,38 @@ impl Programs {
     }
 }
 
-/// Compiles what is not there yet, and says which of how many.
+/// Compiles those of Kubernetes that are not there yet, and says which of how many.
 ///
 /// # Errors
 /// Go is missing, a module cannot be fetched, or the disk refuses.
 pub fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Programs> {
+    build_all(&PROGRAMS, folder, progress)
+}
+
+/// KEDA, as tests install it.
+#[derive(Debug, Clone)]
+pub struct Keda {
+    /// Its programs by name.
+    pub programs: Vec<(&'static str, PathBuf)>,
+    /// The folder of its custom resource definitions.
+    pub definitions: PathBuf,
+}
+
+/// Compiles KEDA's programs, where they are not there yet.
+///
+/// # Errors
+/// Go is missing, the module cannot be fetched, or the disk refuses.
+pub fn build_keda(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Keda> {
+    let built = build_all(&KEDA, folder, progress)?;
+    let mut list = go(&KEDA[0]);
+    let source = run::output(list.args(["list", "-m", "-f", "{{.Dir}}", KEDA_MODULE]))?;
+    Ok(Keda {
+        programs: KEDA.iter().map(|program| (program.name, built.path(program.name))).collect(),
+        definitions: Path::new(source.trim()).join("config/crd/bases"),
+    })
+}
+
+fn build_all(programs: &[Program], folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Programs> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     // Two runs at a time would compile the same twice, and into the same files.
     let lock = folder.join(".lock");
@@ -81,7 +116,7 @@ pub fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Programs> 
     }
     let go = run::output(Command::new("go").args(["env", "GOVERSION"]))?;
     let mut missing = Vec::new();
-    for program in &PROGRAMS {
+    for program in programs {
         let key = key(&go, program)?;
         let stamp = folder.join(format!(".{}", program.name));
         let is_current = std::fs::read_to_string(&stamp).is_ok_and(|built| built == key);
@@ -103,12 +138,7 @@ pub fn build(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Programs> 
 fn compile(program: &Program, folder: &Path, still: &mut dyn FnMut(Duration)) -> Result<()> {
     // A cluster may be running the old one, which is replaced as a whole.
     let fresh = folder.join(format!(".{}.new", program.name));
-    let mut command = Command::new("go");
-    command
-        .current_dir(module(program))
-        .env("CGO_ENABLED", "0")
-        .env("GOTOOLCHAIN", "local")
-        .env("GOFLAGS", "");
+    let mut command = go(program);
     command.args(["build", "-trimpath", "-ldflags", &flags(program)?, "-o"]).arg(&fresh).arg(program.package);
     let (start, mut spoke, mut lines) = (Instant::now(), Instant::now(), Vec::new());
     let status = run::listen(&mut command, |event| match event {
@@ -122,6 +152,17 @@ fn compile(program: &Program, folder: &Path, still: &mut dyn FnMut(Duration)) ->
     run::ensure(&command, status, &lines)?;
     let path = folder.join(program.name);
     std::fs::rename(&fresh, &path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Go, in the module of a program.
+fn go(program: &Program) -> Command {
+    let mut command = Command::new("go");
+    command
+        .current_dir(module(program))
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "");
+    command
 }
 
 /// Linker flags. Kubernetes' programs say v0.0.0 unless told their version, and Helm's `kubeVersion` checks fail.
@@ -196,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_program_has_a_module() {
-        for program in &PROGRAMS {
+        for program in PROGRAMS.iter().chain(&KEDA) {
             assert!(module(program).join("go.mod").exists(), "{}", program.name);
             assert_eq!(key("go1", program).unwrap(), key("go1", program).unwrap());
             assert_ne!(key("go1", program).unwrap(), key("go2", program).unwrap());

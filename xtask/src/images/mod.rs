@@ -6,6 +6,7 @@
 mod archive;
 mod closure;
 mod files;
+pub mod keda;
 pub mod previous;
 mod worker;
 
@@ -72,6 +73,9 @@ pub struct Args {
     /// The images of the release before instead, from which upgrades are tested.
     #[arg(long, conflicts_with = "names")]
     previous: bool,
+    /// The images of KEDA instead, which the test of the external scaler installs.
+    #[arg(long, conflicts_with_all = ["names", "previous"])]
+    keda: bool,
 }
 
 impl Args {
@@ -81,8 +85,9 @@ impl Args {
     /// A name is unknown, or a build fails.
     pub fn run(&self) -> Result<()> {
         let mut progress = Progress::new(0);
-        if self.previous {
-            let archives = previous::build(&mut progress)?;
+        if self.previous || self.keda {
+            let build = if self.previous { previous::build } else { keda::build };
+            let archives = build(&mut progress)?;
             archives.iter().for_each(|archive| progress.note(&archive.display().to_string()));
             return Ok(());
         }

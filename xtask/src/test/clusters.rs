@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::collect;
 use super::level::Level;
 use crate::cluster::{self, Cluster, Options, Programs};
-use crate::images::previous;
+use crate::images::{keda, previous};
 use crate::interrupt;
 use crate::progress::Progress;
 
@@ -67,6 +67,7 @@ impl Place {
             }
         };
         command.env("CAPSTAN_TEST_PREVIOUS", previous::charts());
+        command.env("CAPSTAN_TEST_KEDA", keda::definitions());
         command
     }
 

@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
         let existing = self.is_existing();
         let mut own: Vec<Level> = self.levels.iter().copied().filter(|level| level.has_cluster()).collect();
         own.retain(|level| !(existing && *level == Level::Node));
-        if let Some((binaries, archives)) = self.cluster_needs(&own) {
+        if let Some((binaries, archives)) = self.cluster_needs(&own, programs) {
             for level in own {
                 let archives = if level == Level::Node { archives.as_deref() } else { Some(&[][..]) };
                 // Images that did not build are a failure already.
@@ -113,7 +113,11 @@ impl<'a> Session<'a> {
     }
 
     /// Kubernetes for these levels, and the images that pods run.
-    fn cluster_needs(&mut self, own: &[Level]) -> Option<(cluster::Programs, Option<Vec<PathBuf>>)> {
+    fn cluster_needs(
+        &mut self,
+        own: &[Level],
+        programs: &Programs,
+    ) -> Option<(cluster::Programs, Option<Vec<PathBuf>>)> {
         if own.is_empty() || interrupt::asked() {
             return None;
         }
@@ -131,6 +135,13 @@ impl<'a> Session<'a> {
                     Ok(previous) => all.extend(previous),
                     // The test of upgrades then fails, and says so; the others need nothing of it.
                     Err(error) => run.progress.note(&format!("the release before was not built: {error:#}")),
+                }
+                if programs.iter().any(|(level, program)| *level == Level::Node && needs_keda(program)) {
+                    match images::keda::build(&mut run.progress) {
+                        Ok(keda) => all.extend(keda),
+                        // As above: one test fails of it.
+                        Err(error) => run.progress.note(&format!("KEDA was not built: {error:#}")),
+                    }
                 }
                 archives = Some(all);
                 Ok(())
@@ -217,6 +228,11 @@ impl<'a> Session<'a> {
     fn is_existing(&self) -> bool {
         self.args.cluster == Some(Whose::Existing)
     }
+}
+
+/// Whether a test with KEDA is among those that run.
+fn needs_keda(program: &Program) -> bool {
+    program.tests.iter().any(|test| test.starts_with("keda::"))
 }
 
 /// How many steps these levels take.

@@ -26,4 +26,5 @@ mod reach;
 mod reasons;
 mod restart;
 mod rights;
+mod rules;
 mod stage;

@@ -79,6 +79,18 @@ pub(crate) async fn on_stage_with(
     assert!(forbidden.is_empty(), "the chart's roles lack what the operator needs: {forbidden:?}");
 }
 
+/// Runs a test with a namespace, while there is no operator.
+pub(crate) async fn on_empty_stage(prefix: &str, test: impl AsyncFnOnce(&Namespace)) {
+    let (_turn, cluster, _) = turn().await;
+    let namespace = Namespace { cluster, name: format!("{prefix}-{:08x}", rand::random::<u32>()) };
+    tool::run("kubectl", &["create", "namespace", &namespace.name]).await;
+    let result = AssertUnwindSafe(test(&namespace)).catch_unwind().await;
+    clear(&namespace).await;
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
 /// Deletes all objects of Capstan and waits until they are gone; the rest goes with the namespace, which takes longer.
 pub(crate) async fn clear(namespace: &Namespace) {
     let params = (DeleteParams::default(), ListParams::default());

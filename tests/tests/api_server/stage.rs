@@ -384,6 +384,15 @@ async fn account() -> String {
     config.to_string()
 }
 
+/// Has the policy by which pods get their sidecar give them the image of a tag, or the chart's own again.
+pub(crate) async fn sidecar_policy(tag: Option<&str>) {
+    let tag = tag.map(|tag| format!("--set=images.sidecar.tag={tag}"));
+    let shown = ["--show-only=templates/sidecar-policy.yaml"].into_iter().chain(tag.as_deref());
+    let rendered = render("capstan", SYSTEM, &shown.collect::<Vec<_>>()).await;
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    tool::execute("kubectl", &apply, Some(&rendered)).await.unwrap();
+}
+
 /// What the operator's chart makes, for an API server that has admission policies.
 pub(crate) async fn render(release: &str, namespace: &str, more: &[&str]) -> String {
     let chart = chart("capstan");

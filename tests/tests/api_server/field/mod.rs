@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use capstan_crds::{Broker, Consumer, Queue};
-use e2e::cluster::{Cluster, LONG, until};
+use e2e::cluster::{Cluster, LONG, Namespace as TestNamespace, until};
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -94,6 +94,11 @@ impl Field {
     /// Does something with each, many at once.
     pub(crate) async fn each<'a, T>(&self, all: &'a [T], what: impl AsyncFn(&'a T)) {
         stream::iter(all).for_each_concurrent(AT_ONCE, |one| what(one)).await;
+    }
+
+    /// The first namespace.
+    pub(crate) fn namespace(&self) -> TestNamespace {
+        TestNamespace { cluster: self.cluster.clone(), name: self.namespaces[0].clone() }
     }
 
     /// The API of one kind in a namespace, for the test, beside the proxy.

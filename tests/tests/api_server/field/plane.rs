@@ -1,4 +1,4 @@
-//! A faked data plane: it answers for every Broker as a broker without messages does.
+//! A faked data plane: it answers for every Broker as a broker without messages does, unless a test says otherwise.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,25 +28,40 @@ pub(crate) struct Told {
 }
 
 type All = Arc<Mutex<BTreeMap<Key, Told>>>;
+/// What becomes of each answer before it is given.
+type Edit = Box<dyn Fn(&mut Value) + Send>;
+
+/// What a test has the brokers do.
+#[derive(Default)]
+struct Script {
+    edit: Option<Edit>,
+    refuses: bool,
+}
+
+#[derive(Clone, Default)]
+struct Shared {
+    all: All,
+    script: Arc<Mutex<Script>>,
+}
 
 /// All brokers.
 pub(crate) struct Plane {
     address: SocketAddr,
-    all: All,
+    shared: Shared,
     server: JoinHandle<()>,
 }
 
 impl Plane {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, all) = (listener.local_addr().unwrap(), All::default());
+        let (address, shared) = (listener.local_addr().unwrap(), Shared::default());
         let app = Router::new()
             .route(STATE_PATH, get(state))
             .route(DECLARATION_PATH, put(declare))
             .layer(DefaultBodyLimit::disable())
-            .with_state(Arc::clone(&all));
+            .with_state(shared.clone());
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, all, server }
+        Self { address, shared, server }
     }
 
     /// Where the operator finds a Broker. Who is asked comes as the name and password of the request.
@@ -56,12 +71,22 @@ impl Plane {
 
     /// What each Broker was told.
     pub(crate) fn told(&self) -> BTreeMap<Key, Told> {
-        self.all.lock().unwrap().clone()
+        self.shared.all.lock().unwrap().clone()
     }
 
     /// How often each Broker was asked what it knows.
     pub(crate) fn asked(&self) -> BTreeMap<Key, u64> {
-        self.all.lock().unwrap().iter().map(|(key, told)| (key.clone(), told.asked)).collect()
+        self.shared.all.lock().unwrap().iter().map(|(key, told)| (key.clone(), told.asked)).collect()
+    }
+
+    /// From now on brokers say what `edit` makes of what they would say.
+    pub(crate) fn say(&self, edit: impl Fn(&mut Value) + Send + 'static) {
+        self.shared.script.lock().unwrap().edit = Some(Box::new(edit));
+    }
+
+    /// Whether brokers refuse what they are told.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.shared.script.lock().unwrap().refuses = refuses;
     }
 }
 
@@ -85,10 +110,10 @@ fn incarnation(broker: &Key) -> String {
     format!("of-{}", broker.name)
 }
 
-async fn state(State(all): State<All>, headers: HeaderMap) -> Result<Json<Value>, StatusCode> {
+async fn state(State(shared): State<Shared>, headers: HeaderMap) -> Result<Json<Value>, StatusCode> {
     let broker = broker(&headers)?;
     let declaration = {
-        let mut all = all.lock().unwrap();
+        let mut all = shared.all.lock().unwrap();
         let told = all.entry(broker.clone()).or_default();
         told.asked += 1;
         told.declaration.clone()
@@ -101,20 +126,25 @@ async fn state(State(all): State<All>, headers: HeaderMap) -> Result<Json<Value>
             "dead": 0, "bytes": 0})
     };
     let queues: Vec<Value> = names.into_iter().map(queue).collect();
-    Ok(Json(
-        json!({"incarnation": incarnation(&broker), "revision": declaration.revision, "version": "0.1.0",
-        "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": 9_u64 << 30}, "queues": queues}),
-    ))
+    let mut answer = json!({"incarnation": incarnation(&broker), "revision": declaration.revision, "version": "0.1.0",
+        "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": 9_u64 << 30}, "queues": queues});
+    if let Some(edit) = &shared.script.lock().unwrap().edit {
+        edit(&mut answer);
+    }
+    Ok(Json(answer))
 }
 
 async fn declare(
-    State(all): State<All>,
+    State(shared): State<Shared>,
     headers: HeaderMap,
     Json(declaration): Json<Declaration>,
 ) -> Result<Json<Declared>, StatusCode> {
     let broker = broker(&headers)?;
+    if shared.script.lock().unwrap().refuses {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let revision = declaration.revision.clone();
-    let mut all = all.lock().unwrap();
+    let mut all = shared.all.lock().unwrap();
     let told = all.entry(broker.clone()).or_default();
     told.declared += 1;
     told.declaration = declaration;

@@ -31,3 +31,4 @@ mod rights;
 mod rolling;
 mod rules;
 mod stage;
+mod trials;

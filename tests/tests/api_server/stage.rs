@@ -357,8 +357,15 @@ async fn prepare(cluster: &Cluster) -> String {
 
 /// Installs the resource definitions, and waits until they are served.
 pub(crate) async fn install(cluster: &Cluster) {
+    install_at(cluster, None).await;
+}
+
+/// The same, on another cluster than that of the environment.
+pub(crate) async fn install_at(cluster: &Cluster, kubeconfig: Option<&Path>) {
     let templates = Path::new(&chart("capstan-crds")).join("templates").display().to_string();
-    tool::run("kubectl", &["apply", "--server-side", "--force-conflicts", "-f", &templates]).await;
+    let elsewhere = kubeconfig.map(|path| format!("--kubeconfig={}", path.display()));
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", &templates];
+    tool::run("kubectl", &elsewhere.as_deref().into_iter().chain(apply).collect::<Vec<_>>()).await;
     until("the kinds are served", SHORT, async || {
         let (client, one) = (&cluster.client, ListParams::default().limit(1));
         Api::<Queue>::all(client.clone()).list(&one).await.map_err(|error| error.to_string())?;

@@ -313,7 +313,7 @@ pub struct ConsumerStatus {
     /// What the admission policy puts into the target's pods; the same in all Consumers of a workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<Injection>,
-    /// Ready: everything below is in order, and so is the Queue. Accepted: this Consumer has the Queue. TargetResolved: the
+    /// Ready: the next three hold, and the Queue is Ready, or full. Accepted: this Consumer has the Queue. TargetResolved: the
     /// workload exists and can have a sidecar. SidecarsInjected: every pod has it. InjectionContested: somebody else writes
     /// its fields. AppReachable: the applications take batches. DrainBounded: a pod's end may cut calls. Each says what to do.
     #[serde(default)]

@@ -15,7 +15,7 @@ use crate::resources::Resources;
 use crate::rule::{between, growing_size, rule};
 use crate::{ByteSize, Duration};
 
-/// Where queues are stored: a pod with a volume, and how clients reach it.
+/// Where queues are stored: a pod with a volume, and how clients reach it. Default: the defaults of its fields.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "capstan.dev",
@@ -53,13 +53,13 @@ pub struct BrokerSpec {
         "replicas must be 1: a Broker is one pod with one volume",
     )]))]
     pub replicas: i32,
-    /// The volume.
+    /// The volume that keeps the messages. Default: the defaults of its fields.
     pub storage: Storage,
-    /// The Service that producers and clients use.
+    /// The Service that producers and clients use. Default: the defaults of its fields.
     pub service: Service,
-    /// Who may reach the pod, where the cluster's network enforces NetworkPolicy.
+    /// Who may reach the pod, where the cluster's network enforces NetworkPolicy. Default: the defaults of its fields.
     pub network_policy: NetworkPolicy,
-    /// The pod.
+    /// The pod that runs the broker. Default: the defaults of its fields.
     pub pod: Pod,
 }
 
@@ -83,8 +83,8 @@ impl Default for BrokerSpec {
     "storage.className is immutable; create a new Broker",
 )]))]
 pub struct Storage {
-    /// Its size, at least 1Gi. It can only grow, which needs a StorageClass with allowVolumeExpansion and restarts nothing.
-    /// Default 10Gi.
+    /// Its size, a quantity of at least 1Gi. It can only grow, which needs a StorageClass with allowVolumeExpansion and
+    /// restarts nothing. Default 10Gi.
     #[schemars(extend("x-kubernetes-validations" = growing_size("storage.size", "1Gi")))]
     pub size: ByteSize,
     /// The StorageClass, at most 253 characters. Immutable. Default: the cluster's default class.
@@ -150,7 +150,7 @@ pub struct Service {
     /// `ClusterIP` or `LoadBalancer`. Default ClusterIP.
     #[serde(rename = "type")]
     pub kind: ServiceType,
-    /// Annotations of the Service, at most 32.
+    /// Annotations of the Service, at most 32. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub annotations: BTreeMap<String, String>,
@@ -205,11 +205,11 @@ fn peers(field: &str) -> serde_json::Value {
 pub struct Pod {
     /// Requests and limits. Default: requests 100m CPU and 128Mi memory, limit 512Mi memory.
     pub resources: Resources,
-    /// Labels that the node must have, at most 32.
+    /// Labels that the node must have, at most 32. Default: none, any node will do.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pod tolerates, at most 32.
+    /// Taints of nodes that the pod tolerates, at most 32. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 32, "x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Toleration>,
@@ -244,13 +244,13 @@ pub struct BrokerStatus {
     /// Base URL for producers and clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// The version that runs.
+    /// The version of the broker that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Changes when the store is new and empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,
-    /// The volume's bytes.
+    /// How full the volume is, and whether it grows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
     /// How many queues it stores.
@@ -264,7 +264,9 @@ pub struct BrokerStatus {
     /// 14 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_store: Option<ReplacedStore>,
-    /// Ready, Available, StorageHealthy, Resizing, Updated.
+    /// Ready: it serves, and knows its queues. Available: its pod serves. StorageHealthy: the volume has room, so that sends
+    /// are taken. Resizing: the volume is not as large as it is to be. Updated: the pod is made as the operator's version
+    /// makes it. Each says what to do.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,
@@ -274,11 +276,11 @@ pub struct BrokerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageStatus {
-    /// The volume's size.
+    /// The size of the volume, a quantity of bytes such as 9.8Gi.
     pub capacity: ByteSize,
-    /// What is used of it.
+    /// What is used of it, a quantity of bytes, in steps of a hundredth of the size.
     pub used: ByteSize,
-    /// What sends leave free of it.
+    /// What sends leave free of it, a quantity of bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<ByteSize>,
     /// Whether the volume is growing to `spec.storage.size`.
@@ -317,9 +319,9 @@ pub struct Queues {
 pub struct RetainedQueue {
     /// Its name; creating a Queue of this name adopts the messages.
     pub name: String,
-    /// Messages kept.
+    /// Messages that are kept, in any state.
     pub messages: u64,
-    /// Bytes kept.
+    /// Bytes of bodies and attributes that are kept.
     pub bytes: u64,
     /// When its messageRetention will have removed the last message. An outage of the Broker of more than an hour moves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

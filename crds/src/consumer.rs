@@ -52,7 +52,7 @@ pub struct ConsumerSpec {
     /// The workload whose pods consume, of the same namespace. Without it this is a pull consumer; that cannot change later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetRef>,
-    /// Where the application listens in its pods. Push consumers only.
+    /// Where the application listens in its pods. Push consumers only. Default: the defaults of its fields.
     #[serde(default)]
     pub endpoint: Endpoint,
     /// Most messages in a batch, 1 to 100. Default 10. Cloudflare: max_batch_size.
@@ -102,7 +102,8 @@ pub struct ConsumerSpec {
     /// and none only when all agree. Default: the number of pods is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
-    /// The sidecar's container. Push consumers only. The oldest Consumer of a workload decides.
+    /// The sidecar's container. Push consumers only. The oldest Consumer of a workload decides. Default: the defaults of its
+    /// fields.
     #[serde(default)]
     pub sidecar: Sidecar,
 }
@@ -175,7 +176,7 @@ pub struct QueueRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetRef {
-    /// Its API version: apps/v1.
+    /// Its API version. Default apps/v1, and nothing else.
     #[serde(default)]
     pub api_version: TargetVersion,
     /// Deployment or StatefulSet.
@@ -314,7 +315,7 @@ pub struct ConsumerStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The target's pods.
+    /// How many pods the target has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
     /// The calls to the application, as the broker counts them.
@@ -326,7 +327,9 @@ pub struct ConsumerStatus {
     /// What the admission policy puts into the target's pods; the same in all Consumers of a workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injection: Option<Injection>,
-    /// Ready, Accepted, TargetResolved, SidecarsInjected, InjectionContested, AppReachable, DrainBounded, ScalingActive.
+    /// Ready: the next three hold, and the Queue is Ready, or full. Accepted: this Consumer has the Queue. TargetResolved: the
+    /// workload exists and can have a sidecar. SidecarsInjected: every pod has it. InjectionContested: somebody else writes
+    /// its fields. AppReachable: the applications take batches. DrainBounded: a pod's end may cut calls. ScalingActive: the number of pods follows the demand. Each says what to do.
     #[serde(default)]
     #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = json!(["type"])))]
     pub conditions: Vec<Condition>,
@@ -364,9 +367,9 @@ pub struct Calls {
 pub struct Injection {
     /// Base URL of its broker.
     pub broker_url: String,
-    /// The port of its probes, hooks and metrics.
+    /// The port of its probes, hooks and metrics, at most 65535.
     pub admin_port: u16,
-    /// The port on localhost of the application's sends.
+    /// The port on localhost of the application's sends, at most 65535.
     pub gateway_port: u16,
     /// Its requests and limits.
     pub resources: Resources,
@@ -378,12 +381,12 @@ pub struct Injection {
 pub struct SidecarStatus {
     /// How sidecars get into pods: Admission, Template, or Manual where the workload's own manifest has it.
     pub mode: String,
-    /// The version that new pods get.
+    /// The version that new pods get: the tag or digest of the image.
     pub version: String,
     /// Pods with this sidecar.
     pub updated: u32,
-    /// Pods with an older one.
+    /// Pods with an older one, which they keep until they are replaced.
     pub outdated: u32,
-    /// Pods without one.
+    /// Pods without one, which consume nothing.
     pub missing: u32,
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::rule::{between, immutable, rule};
 use crate::{BROKER_DEFAULT, ByteSize, Duration};
 
-/// What a Queue is: where it is stored, what it keeps and for how long.
+/// What a Queue is: where it is stored, what it keeps and for how long. Default: the defaults of its fields.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "capstan.dev",
@@ -60,7 +60,8 @@ pub struct QueueSpec {
     /// dead-letter queue. Default 96h. Cloudflare: message_retention_period.
     #[schemars(extend("x-kubernetes-validations" = between("messageRetention", "60s", "336h")))]
     pub message_retention: Duration,
-    /// How much the queue holds. Beyond it sends are refused with status 429, and nothing that is there goes.
+    /// How much the queue holds. Beyond it sends are refused with status 429, and nothing that is there goes. Default: the
+    /// defaults of its fields.
     pub limits: Limits,
     /// `Retain` or `Delete`: what becomes of the messages when this resource is deleted. Retained ones stay in the Broker
     /// until messageRetention ends, and a Queue of the same name has them again; with Delete they are purged, and a Queue
@@ -122,9 +123,9 @@ pub struct Limits {
     #[schemars(range(min = 1, max = 1_048_576))]
     pub max_message_bytes: u32,
     /// Most bytes of bodies and attributes of all messages, so that one queue cannot fill the volume; a quantity such as 500M
-    /// or 2Gi. Default 1Gi.
+    /// or 2Gi, at least 0. Default 1Gi.
     pub max_bytes: ByteSize,
-    /// Most messages in any state; with 0 every send is refused. Default: no limit.
+    /// Most messages in any state, 0 to 9007199254740991; with 0 every send is refused. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub max_messages: Option<u64>,
@@ -175,9 +176,9 @@ pub struct QueueStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueBroker {
-    /// The Broker's name.
+    /// The name of the Broker.
     pub name: String,
-    /// The Broker's namespace.
+    /// The namespace of the Broker.
     pub namespace: String,
     /// Names the Broker's store: another value means another store, which began empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,7 +203,7 @@ pub struct ReplacedStore {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueConsumer {
-    /// Its name.
+    /// The Consumer's name.
     pub name: String,
     /// Its UID: a new Consumer of the same name is another one.
     pub uid: String,
@@ -222,7 +223,7 @@ pub struct Messages {
     pub dead: u64,
     /// Bytes of bodies and attributes of all messages.
     pub bytes: u64,
-    /// Age of the oldest message, whatever its state.
+    /// Age of the oldest message, whatever its state, such as 1h2m3s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_age: Option<Duration>,
     /// When the counts were taken.
@@ -237,7 +238,7 @@ pub struct DeadLetter {
     pub queue: String,
     /// Messages that wait in it.
     pub ready: u64,
-    /// Age of the oldest of them.
+    /// Age of the oldest of them, such as 1h2m3s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_age: Option<Duration>,
 }

@@ -6,6 +6,7 @@
 
 mod app;
 mod broker;
+mod control_plane;
 mod failure;
 mod install;
 mod keda;
@@ -20,6 +21,7 @@ mod wait;
 
 pub use app::{Handled, handled};
 pub use broker::{BrokerAccess, order};
+pub use control_plane::{API_SERVER, ControlPlane, ETCD};
 pub use install::{DEFINITIONS, NAMESPACE as OPERATOR_NAMESPACE, Turn, chart};
 pub use keda::Keda;
 pub use ledger::{APPLICATION_IMAGE, Entries, ledger, ledger_with};

@@ -224,3 +224,30 @@ async fn a_sidecar_in_the_template_stays_there_until_it_has_to_change() {
     })
     .await;
 }
+
+/// A release that is changed to `injection.mode: Template`, of which the policy stays in the cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_left_behind_does_nothing() {
+    on_stage_with("behind", &[BY_ADMISSION], async |stage, namespace| {
+        namespace.apply(&[QUEUE, CONSUMER, &application()].join("---")).await;
+        until_pods(namespace, "app=orders", true).await;
+        let before = until_marked(namespace, "orders", true).await;
+        stage.restart_operator(&[]).await;
+        let after = until_injected(namespace, "orders", true).await;
+        assert_eq!(mark(&after), None);
+        assert_eq!(after.metadata.generation, before.metadata.generation.map(|old| old + 1), "rolled once");
+        let check = |consumer: &Consumer| {
+            let status = consumer.status.as_ref().ok_or("it has no status")?;
+            let mode = status.sidecar.as_ref().map(|sidecar| sidecar.mode.as_str());
+            let is_told = status.injection.is_some();
+            if !is_told && mode == Some("Template") { Ok(()) } else { Err(format!("{is_told} {mode:?}")) }
+        };
+        namespace.wait_for::<Consumer>("orders", "tells the policy nothing", SHORT, check).await;
+        until_pods(namespace, "app=orders", true).await;
+
+        namespace.api::<Consumer>().delete("orders", &DeleteParams::default()).await.unwrap();
+        until_injected(namespace, "orders", false).await;
+        until_pods(namespace, "app=orders", false).await;
+    })
+    .await;
+}

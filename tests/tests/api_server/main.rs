@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod admission;
+mod answers;
 mod brokers;
 mod charts;
 mod consumers;
@@ -16,6 +17,7 @@ mod field;
 mod fixture;
 mod fleet;
 mod matrix;
+mod names;
 mod namespaces;
 mod policy;
 mod programs;
@@ -26,5 +28,8 @@ mod reach;
 mod reasons;
 mod restart;
 mod rights;
+mod rolling;
+mod rules;
 mod scaling;
 mod stage;
+mod trials;

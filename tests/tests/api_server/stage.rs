@@ -79,6 +79,18 @@ pub(crate) async fn on_stage_with(
     assert!(forbidden.is_empty(), "the chart's roles lack what the operator needs: {forbidden:?}");
 }
 
+/// Runs a test with a namespace, while there is no operator.
+pub(crate) async fn on_empty_stage(prefix: &str, test: impl AsyncFnOnce(&Namespace)) {
+    let (_turn, cluster, _) = turn().await;
+    let namespace = Namespace { cluster, name: format!("{prefix}-{:08x}", rand::random::<u32>()) };
+    tool::run("kubectl", &["create", "namespace", &namespace.name]).await;
+    let result = AssertUnwindSafe(test(&namespace)).catch_unwind().await;
+    clear(&namespace).await;
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
 /// Deletes all objects of Capstan and waits until they are gone; the rest goes with the namespace, which takes longer.
 pub(crate) async fn clear(namespace: &Namespace) {
     let params = (DeleteParams::default(), ListParams::default());
@@ -345,8 +357,15 @@ async fn prepare(cluster: &Cluster) -> String {
 
 /// Installs the resource definitions, and waits until they are served.
 pub(crate) async fn install(cluster: &Cluster) {
+    install_at(cluster, None).await;
+}
+
+/// The same, on another cluster than that of the environment.
+pub(crate) async fn install_at(cluster: &Cluster, kubeconfig: Option<&Path>) {
     let templates = Path::new(&chart("capstan-crds")).join("templates").display().to_string();
-    tool::run("kubectl", &["apply", "--server-side", "--force-conflicts", "-f", &templates]).await;
+    let elsewhere = kubeconfig.map(|path| format!("--kubeconfig={}", path.display()));
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", &templates];
+    tool::run("kubectl", &elsewhere.as_deref().into_iter().chain(apply).collect::<Vec<_>>()).await;
     until("the kinds are served", SHORT, async || {
         let (client, one) = (&cluster.client, ListParams::default().limit(1));
         Api::<Queue>::all(client.clone()).list(&one).await.map_err(|error| error.to_string())?;
@@ -370,6 +389,15 @@ async fn account() -> String {
     let mut config = administrator().await;
     config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
     config.to_string()
+}
+
+/// Has the policy by which pods get their sidecar give them the image of a tag, or the chart's own again.
+pub(crate) async fn sidecar_policy(tag: Option<&str>) {
+    let tag = tag.map(|tag| format!("--set=images.sidecar.tag={tag}"));
+    let shown = ["--show-only=templates/sidecar-policy.yaml"].into_iter().chain(tag.as_deref());
+    let rendered = render("capstan", SYSTEM, &shown.collect::<Vec<_>>()).await;
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    tool::execute("kubectl", &apply, Some(&rendered)).await.unwrap();
 }
 
 /// What the operator's chart makes, for an API server that has admission policies.

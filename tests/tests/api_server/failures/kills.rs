@@ -19,10 +19,10 @@ const REQUESTS_MAX: u64 = 60;
 /// It has done all there was to do when it looked at the broker so often.
 const LOOKS_MAX: u64 = 5;
 
-fn random() -> StdRng {
+pub(super) fn random(what: &str) -> StdRng {
     let seed = env::var("CAPSTAN_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    progress(&format!("kills of the operator: again with CAPSTAN_SEED={seed}"));
+    progress(&format!("{what}: again with CAPSTAN_SEED={seed}"));
     StdRng::seed_from_u64(seed)
 }
 
@@ -39,7 +39,7 @@ async fn requests(field: &Field, count: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_operator_goes_on_where_it_was() {
-    let mut random = random();
+    let mut random = random("kills of the operator");
     on_field("killed", 1, async |field| {
         let mut operator = field.operator(&[]).await;
         let mut shop = Shop::open(field).await;

@@ -4,6 +4,7 @@
 mod clock;
 mod kills;
 mod refusals;
+mod server;
 mod shop;
 
 use std::time::Instant;

@@ -12,7 +12,7 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::field::Field;
+use crate::field::{Field, insist};
 use crate::fixture::{Conditions, init_containers};
 
 /// Queues with a Consumer and a Deployment that come with each round.
@@ -67,10 +67,11 @@ impl<'a> Shop<'a> {
         field
             .each(&self.names, async |name| {
                 let params = PatchParams::default();
+                let (queues, consumers) = (field.api::<Queue>(namespace), field.api::<Consumer>(namespace));
                 let patch = Patch::Merge(json!({"spec": {"messageRetention": retention}}));
-                field.api::<Queue>(namespace).patch(name, &params, &patch).await.unwrap();
+                insist("change a Queue", async || queues.patch(name, &params, &patch).await).await;
                 let patch = Patch::Merge(json!({"spec": {"maxRetries": retries}}));
-                field.api::<Consumer>(namespace).patch(name, &params, &patch).await.unwrap();
+                insist("change a Consumer", async || consumers.patch(name, &params, &patch).await).await;
             })
             .await;
     }

@@ -1,6 +1,7 @@
 //! An operator whose API server is behind a proxy and whose brokers are faked, for tests of many objects, and of failures.
 
 mod fault;
+mod insist;
 mod objects;
 mod plane;
 mod proxy;
@@ -12,7 +13,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use capstan_crds::{Broker, Consumer, Queue};
-use e2e::cluster::{Cluster, LONG, until};
+use e2e::cluster::{Cluster, ControlPlane, LONG, Namespace as TestNamespace, until};
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -22,11 +23,12 @@ use tempfile::TempDir;
 use tokio::sync::MutexGuard;
 
 pub(crate) use self::fault::Fault;
+pub(crate) use self::insist::insist;
 pub(crate) use self::plane::Plane;
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::snapshot::compare;
 pub(crate) use self::traffic::{Call, Count};
-use crate::stage::{Operator, turn};
+use crate::stage::{Operator, install_at, turn};
 
 /// Requests of a test that are under way at once.
 pub(crate) const AT_ONCE: usize = 32;
@@ -44,7 +46,8 @@ pub(crate) struct Field {
 
 /// Runs a test with so many namespaces, and removes what it leaves.
 pub(crate) async fn on_field(prefix: &str, namespaces: usize, test: impl AsyncFnOnce(&mut Field)) {
-    let mut field = Field::open(prefix, namespaces).await;
+    let (turn, cluster, kubeconfig) = turn().await;
+    let mut field = Field::open(turn, cluster, &kubeconfig, prefix, namespaces).await;
     let result = AssertUnwindSafe(test(&mut field)).catch_unwind().await;
     field.clear().await;
     if let Err(panic) = result {
@@ -52,12 +55,34 @@ pub(crate) async fn on_field(prefix: &str, namespaces: usize, test: impl AsyncFn
     }
 }
 
+/// Runs a test on a control plane of its own, with which everything goes. Operators ask it without the proxy.
+pub(crate) async fn on_own_field(
+    prefix: &str,
+    namespaces: usize,
+    test: impl AsyncFnOnce(&mut Field, &mut ControlPlane),
+) {
+    // The machine is for one test at a time, all the same.
+    let (turn, _, _) = turn().await;
+    let mut own = ControlPlane::start().await;
+    let cluster = own.connect().await;
+    install_at(&cluster, Some(&own.kubeconfig())).await;
+    let kubeconfig = std::fs::read_to_string(own.kubeconfig()).unwrap();
+    let mut field = Field::open(turn, cluster, &kubeconfig, prefix, namespaces).await;
+    std::fs::write(field.folder.path().join("kubeconfig"), &kubeconfig).unwrap();
+    test(&mut field, &mut own).await;
+}
+
 impl Field {
-    async fn open(prefix: &str, namespaces: usize) -> Self {
-        let (turn, cluster, kubeconfig) = turn().await;
-        let (proxy, plane) = (Proxy::start(&kubeconfig), Plane::start().await);
+    async fn open(
+        turn: MutexGuard<'static, ()>,
+        cluster: Cluster,
+        kubeconfig: &str,
+        prefix: &str,
+        namespaces: usize,
+    ) -> Self {
+        let (proxy, plane) = (Proxy::start(kubeconfig), Plane::start().await);
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("kubeconfig"), proxy.kubeconfig(&kubeconfig)).unwrap();
+        std::fs::write(folder.path().join("kubeconfig"), proxy.kubeconfig(kubeconfig)).unwrap();
         let run = rand::random::<u32>();
         let namespaces = (0..namespaces).map(|number| format!("{prefix}-{run:08x}-{number}")).collect();
         let field = Self { cluster, proxy, plane, namespaces, folder, _turn: turn };
@@ -95,6 +120,11 @@ impl Field {
     /// Does something with each, many at once.
     pub(crate) async fn each<'a, T>(&self, all: &'a [T], what: impl AsyncFn(&'a T)) {
         stream::iter(all).for_each_concurrent(AT_ONCE, |one| what(one)).await;
+    }
+
+    /// The first namespace.
+    pub(crate) fn namespace(&self) -> TestNamespace {
+        TestNamespace { cluster: self.cluster.clone(), name: self.namespaces[0].clone() }
     }
 
     /// The API of one kind in a namespace, for the test, beside the proxy.

@@ -7,19 +7,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Field;
+use super::insist::create;
 
 impl Field {
     /// Creates a Queue.
     pub(crate) async fn create_queue(&self, namespace: &str, name: &str) {
         let queue = object("Queue", name, &json!({}));
-        self.api::<Queue>(namespace).create(&PostParams::default(), &queue).await.unwrap();
+        let (queues, params) = (self.api::<Queue>(namespace), PostParams::default());
+        create(&format!("create Queue {name}"), async || queues.create(&params, &queue).await).await;
     }
 
     /// Creates a push consumer.
     pub(crate) async fn create_consumer(&self, namespace: &str, name: &str) {
         let spec = json!({"queueRef": {"name": name}, "targetRef": {"kind": "Deployment", "name": name}});
         let consumer = object("Consumer", name, &spec);
-        self.api::<Consumer>(namespace).create(&PostParams::default(), &consumer).await.unwrap();
+        let (consumers, params) = (self.api::<Consumer>(namespace), PostParams::default());
+        create(&format!("create Consumer {name}"), async || consumers.create(&params, &consumer).await).await;
     }
 
     /// Creates the Deployment of a push consumer, without pods.
@@ -33,7 +36,9 @@ impl Field {
             }},
         }))
         .unwrap();
-        self.api::<Deployment>(namespace).create(&PostParams::default(), &deployment).await.unwrap();
+        let (deployments, params) = (self.api::<Deployment>(namespace), PostParams::default());
+        let what = format!("create Deployment {name}");
+        create(&what, async || deployments.create(&params, &deployment).await).await;
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Told {
 }
 
 /// What all brokers were told, and what they say beyond that.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Known {
     told: BTreeMap<Key, Told>,
     pub(super) script: Script,
@@ -78,6 +78,16 @@ impl Plane {
         change(&mut self.all.lock().unwrap().script)
     }
 
+    /// From now on brokers say what `edit` makes of what they would say.
+    pub(crate) fn say(&self, edit: impl Fn(&mut Value) + Send + 'static) {
+        self.script(|script| script.edit = Some(Box::new(edit)));
+    }
+
+    /// Whether brokers refuse what they are told.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.script(|script| script.refuses = refuses);
+    }
+
     /// How often each Broker was asked what it knows.
     pub(crate) fn asked(&self) -> BTreeMap<Key, u64> {
         self.all.lock().unwrap().told.iter().map(|(key, told)| (key.clone(), told.asked)).collect()
@@ -115,8 +125,12 @@ async fn state(State(all): State<All>, headers: HeaderMap) -> Result<Json<Value>
         let queues: Vec<Value> = names_of(&all, &broker).iter().map(|queue| all.script.of(queue)).collect();
         (revision, queues)
     };
-    Ok(Json(json!({"incarnation": incarnation(&broker), "revision": revision, "version": "0.1.0",
-        "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": 9_u64 << 30}, "queues": queues})))
+    let mut answer = json!({"incarnation": incarnation(&broker), "revision": revision, "version": "0.1.0",
+        "storage": {"capacity_bytes": 10_u64 << 30, "available_bytes": 9_u64 << 30}, "queues": queues});
+    if let Some(edit) = &all.lock().unwrap().script.edit {
+        edit(&mut answer);
+    }
+    Ok(Json(answer))
 }
 
 /// The queues of a broker, in its own order.
@@ -137,6 +151,9 @@ async fn declare(
     let revision = declaration.revision.clone();
     let mut all = all.lock().unwrap();
     all.script.check()?;
+    if all.script.refuses {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let told = all.told.entry(broker.clone()).or_default();
     told.declared += 1;
     told.declaration = declaration;

@@ -12,9 +12,15 @@ use tokio::sync::watch;
 
 use super::plane::{All, broker, names_of};
 
+/// What becomes of an answer before it is given.
+type Edit = Box<dyn Fn(&mut Value) + Send>;
+
 /// Everything that is said beyond what was declared.
-#[derive(Debug)]
 pub(crate) struct Script {
+    /// What becomes of each state.
+    pub(super) edit: Option<Edit>,
+    /// Brokers refuse what they are told.
+    pub(super) refuses: bool,
     /// What is said of queues, over the state of an empty one.
     queues: BTreeMap<Key, Value>,
     /// Messages that pods have.
@@ -31,6 +37,8 @@ pub(crate) struct Script {
 impl Default for Script {
     fn default() -> Self {
         Self {
+            edit: None,
+            refuses: false,
             queues: BTreeMap::new(),
             leased: BTreeMap::new(),
             retired: Vec::new(),

@@ -8,7 +8,7 @@ use axum::http::{Method, Uri};
 /// A kind of request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Call {
-    /// As in RBAC.
+    /// As in RBAC; `try` for a patch that is a dry run.
     pub(crate) verb: &'static str,
     /// As in RBAC: `queues/status`.
     pub(crate) resource: String,
@@ -25,12 +25,14 @@ impl Call {
             parts.drain(..2);
         }
         let (resource, subresource) = (parts.first().copied().unwrap_or_default(), parts.get(2));
-        let is_watch = uri.query().is_some_and(|query| query.contains("watch=true"));
+        let asks = |what: &str| uri.query().is_some_and(|query| query.contains(what));
+        let (is_watch, is_trial) = (asks("watch=true"), asks("dryRun=All"));
         let verb = match *method {
             Method::GET if is_watch => "watch",
             Method::GET if parts.len() > 1 => "get",
             Method::GET => "list",
             Method::POST => "create",
+            Method::PATCH if is_trial => "try",
             Method::PATCH => "patch",
             Method::PUT => "update",
             _ => "delete",
@@ -41,7 +43,7 @@ impl Call {
 
     /// Whether it changes something, or may.
     pub(crate) fn is_write(&self) -> bool {
-        !matches!(self.verb, "watch" | "get" | "list")
+        !matches!(self.verb, "watch" | "get" | "list" | "try")
     }
 }
 
@@ -95,6 +97,10 @@ fn requests_are_told_apart() {
     assert_eq!(
         of("PATCH", "/apis/capstan.dev/v1alpha1/namespaces/shop/queues/orders/status?force=true"),
         "patch queues/status"
+    );
+    assert_eq!(
+        of("PATCH", "/apis/apps/v1/namespaces/shop/deployments/orders?&dryRun=All&fieldManager=a"),
+        "try deployments"
     );
     assert_eq!(of("POST", "/apis/apps/v1/namespaces/shop/statefulsets"), "create statefulsets");
     assert_eq!(of("GET", "/api/v1/namespaces/shop/services/orders"), "get services");

@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -24,6 +25,9 @@ const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 const USERS: [&str; 2] = ["admin", "controller-manager"];
 /// Where the cluster's own API server listens, as its kubeconfigs say.
 const PORT: &str = ":6443";
+/// Below those that connections get by themselves: who is started again must find the same port free.
+const PORTS: Range<u16> = 20_000..30_000;
+const PORT_TRIES: usize = 100;
 /// Lines of a log that are told when a test fails.
 const TAIL: usize = 20;
 
@@ -44,8 +48,12 @@ struct Ports {
 
 impl Ports {
     fn free() -> Self {
+        let listen = || {
+            let port = rand::random_range(PORTS);
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+        };
         // All at once, so that they are different.
-        let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let listeners = [(); 4].map(|()| (0..PORT_TRIES).find_map(|_| listen()).unwrap());
         let [etcd, peers, api, controllers] = listeners.map(|one| one.local_addr().unwrap().port());
         Self { etcd, peers, api, controllers }
     }

@@ -10,7 +10,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::demand::{Demanded, Numbers};
+use crate::external_scaler::{Demanded, Numbers};
 use crate::request::Asked;
 use crate::work::{Load, Outcome};
 use crate::world::{State, Unit};
@@ -277,7 +277,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let path = "/apis/capstan.dev/v1alpha1/namespaces/shop/queues/a/status";
         metrics.request(Asked::of(&Method::PATCH, path, None), Some(StatusCode::OK), Duration::ZERO);
-        metrics.show(Arc::new(crate::demand::Many(1))).unwrap();
+        metrics.show(Arc::new(crate::external_scaler::Many(1))).unwrap();
         let text = text(&metrics);
         let compared = document::check(include_str!("../../docs/metrics.md"), "The operator", &text);
         assert_eq!(compared, OUTCOMES.len() + WATCHED.len() * 2 + EVENTS.len() + 4 + 3 + 3, "{text}");

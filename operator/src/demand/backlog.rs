@@ -46,11 +46,8 @@ impl Backlog {
         numbers(self) == numbers(other) && self.oldest_ready.is_some() == other.oldest_ready.is_some()
     }
 
-    /// What there is to do at `now`. While nothing is delivered, nothing waits for a pod: what pods have they may finish.
-    pub(crate) fn demand(&self, now: Instant, is_paused: bool) -> Demand {
-        if is_paused {
-            return Demand { leased: self.leased, ..Demand::default() };
-        }
+    /// What there is to do at `now`.
+    pub(crate) fn demand(&self, now: Instant) -> Demand {
         Demand {
             ready: self.ready,
             leased: self.leased,

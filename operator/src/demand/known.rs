@@ -175,9 +175,8 @@ pub(super) mod tests {
         let (known, broker, now) = known();
         let Sight::Seen { backlog, .. } = known.queue(&broker, &key("a"), now) else { panic!() };
         let later = now + Duration::from_secs(5);
-        let demand = backlog.demand(later, false);
+        let demand = backlog.demand(later);
         assert_eq!((demand.total(), demand.oldest_ready), (4, Some(Duration::from_secs(7))));
-        assert_eq!(backlog.demand(later, true).total(), 0, "paused");
     }
 
     #[test]

@@ -1,16 +1,15 @@
-//! Which Brokers are listened to, and what is known of the Consumers whose Queues they store.
+//! Which Brokers are listened to.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
-use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use capstan_api::control::Changes;
 use capstan_api::{ClientError, ControlClient};
-use capstan_crds::{ConsumerFinding, Key, ResolvedQueue};
-use capstan_scaling::Demand;
+use capstan_crds::Key;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -18,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::known::{Known, Sight};
 use super::listen::{Listener, listen};
-use crate::world::{State, World};
+use crate::world::World;
 
 /// A Broker that was asked about is listened to for so long.
 const ASKED_FOR: Duration = Duration::from_secs(600);
@@ -35,36 +34,6 @@ pub(crate) type Nudge = dyn Fn(&Key, &[Key]) + Send + Sync;
 /// How the control API of a Broker is reached.
 pub(crate) type Reach = dyn Fn(&Key) -> Result<ControlClient, ClientError> + Send + Sync;
 
-/// Why nothing is known of what a Consumer has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Unseen {
-    /// There is no such Consumer where this operator looks.
-    NoConsumer,
-    /// It has no queue, because of this.
-    NotAccepted(String),
-    /// The Broker was not told of its queue yet.
-    Undeclared { broker: Key },
-    /// The Broker has not answered for so long.
-    Unheard { broker: Key, since: Duration },
-}
-
-impl fmt::Display for Unseen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoConsumer => {
-                f.write_str("there is no such Consumer, or the operator does not work in its namespace")
-            }
-            Self::NotAccepted(reason) => f.write_str(reason),
-            Self::Undeclared { broker } => {
-                write!(f, "the Broker {broker} does not have the Consumer's queue yet")
-            }
-            Self::Unheard { broker, since } => {
-                write!(f, "the Broker {broker} has not answered for {} s", since.as_secs())
-            }
-        }
-    }
-}
-
 /// The event streams of all Brokers.
 pub(crate) struct Streams {
     world: Arc<World>,
@@ -75,6 +44,8 @@ pub(crate) struct Streams {
     /// Somebody asked about a Broker that was not asked about before.
     is_asked: Notify,
     changed: watch::Sender<u64>,
+    /// There are more Brokers than can be listened to, and that was said.
+    is_full: AtomicBool,
 }
 
 /// A Broker's events go to all.
@@ -114,6 +85,7 @@ impl Streams {
             asked: Mutex::default(),
             is_asked: Notify::new(),
             changed: watch::Sender::new(0),
+            is_full: AtomicBool::new(false),
         }
     }
 
@@ -169,15 +141,19 @@ impl Streams {
         drop(asked);
         for namespace in state.consumers.namespaces() {
             let resolution = state.resolve(namespace);
-            let broker =
-                |key: &Key| resolution.consumers.get(key).and_then(|consumer| consumer.broker.clone());
-            wanted.extend(push_consumers(&state, Some(namespace)).filter_map(|key| broker(&key)));
+            let push = state.consumers.within(Some(namespace)).filter(|one| one.spec.target_ref.is_some());
+            let resolved = push.filter_map(|one| resolution.consumers.get(&Key::of(&one.metadata)));
+            wanted.extend(resolved.filter_map(|one| one.broker.clone()));
         }
         wanted.retain(|broker| state.brokers.get(broker).is_some());
         drop(state);
         if wanted.len() > BROKERS_MAX {
-            warn!(brokers = wanted.len(), most = BROKERS_MAX, "not all Brokers can be listened to");
+            if !self.is_full.swap(true, Ordering::Relaxed) {
+                warn!(brokers = wanted.len(), most = BROKERS_MAX, "not all Brokers can be listened to");
+            }
             wanted = wanted.into_iter().take(BROKERS_MAX).collect();
+        } else {
+            self.is_full.store(false, Ordering::Relaxed);
         }
         wanted
     }
@@ -190,29 +166,6 @@ impl Streams {
             self.is_asked.notify_one();
         }
         self.known().queue(broker, queue, now)
-    }
-
-    /// What there is to do for a Consumer, push or pull. While its delivery is paused, only what pods have already.
-    ///
-    /// # Errors
-    /// Nothing is known: why.
-    pub(crate) fn of(&self, consumer: &Key) -> Result<Demand, Unseen> {
-        let place = place(&self.world.read(), consumer)?;
-        let broker = place.broker;
-        match self.queue(&broker, &place.queue) {
-            Sight::Seen { backlog, .. } => Ok(backlog.demand(now(), place.is_paused)),
-            Sight::Missing => Err(Unseen::Undeclared { broker }),
-            Sight::Unheard { since } => {
-                Err(Unseen::Unheard { broker, since: now().saturating_duration_since(since) })
-            }
-        }
-    }
-
-    /// What there is to do for each push Consumer of which something is known, by namespace and name.
-    pub(crate) fn all(&self) -> Vec<(Key, Demand)> {
-        let consumers: Vec<Key> = push_consumers(&self.world.read(), None).collect();
-        let seen = |key: Key| self.of(&key).ok().map(|demand| (key, demand));
-        consumers.into_iter().filter_map(seen).collect()
     }
 
     /// Another value whenever anything that is known may have changed.
@@ -233,50 +186,6 @@ impl Streams {
     }
 }
 
-/// Where a Consumer's messages are.
-struct Place {
-    broker: Key,
-    queue: Key,
-    is_paused: bool,
-}
-
-fn place(state: &State, consumer: &Key) -> Result<Place, Unseen> {
-    let resolution = state.resolve(&consumer.namespace);
-    let resolved = resolution.consumers.get(consumer).ok_or(Unseen::NoConsumer)?;
-    let queue = &resolved.queue;
-    let reason = match &resolved.finding {
-        ConsumerFinding::Accepted => None,
-        ConsumerFinding::InvalidName => Some("its name is not one that Capstan takes".to_owned()),
-        ConsumerFinding::QueueNotFound => Some(format!("there is no Queue {queue}")),
-        ConsumerFinding::QueueAlreadyConsumed { by } => {
-            Some(format!("the Queue {queue} is consumed by the Consumer {by}"))
-        }
-        ConsumerFinding::DeadLetterQueueElsewhere { broker, .. } => {
-            Some(format!("its dead-letter queue is on another Broker, {broker}"))
-        }
-    };
-    if let Some(reason) = reason {
-        return Err(Unseen::NotAccepted(reason));
-    }
-    let broker = resolved.broker.clone().ok_or(Unseen::NoConsumer)?;
-    let is_paused = resolution.queues.get(queue).is_some_and(is_paused);
-    Ok(Place { broker, queue: queue.clone(), is_paused })
-}
-
-/// Whether nothing of a queue is delivered, or not to its Consumer.
-fn is_paused(queue: &ResolvedQueue) -> bool {
-    let policy = queue.policy.as_ref();
-    policy.is_some_and(|policy| {
-        policy.delivery_paused || policy.consumer.as_ref().is_some_and(|consumer| consumer.paused)
-    })
-}
-
-/// The Consumers that have a workload, everywhere or in one namespace.
-fn push_consumers<'a>(state: &'a State, namespace: Option<&'a str>) -> impl Iterator<Item = Key> + 'a {
-    let push = state.consumers.within(namespace).filter(|consumer| consumer.spec.target_ref.is_some());
-    push.map(|consumer| Key::of(&consumer.metadata))
-}
-
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -50,11 +50,11 @@ metadata: {name: lost, namespace: shop}
 spec: {queueRef: {name: nowhere}, targetRef: {kind: Deployment, name: web}}
 ";
 
-fn key(name: &str) -> Key {
+pub(crate) fn key(name: &str) -> Key {
     Key::new("shop", name)
 }
 
-fn apply(world: &World, yaml: &str) {
+pub(crate) fn apply(world: &World, yaml: &str) {
     for object in parse(yaml).unwrap() {
         let mut state = world.write();
         match object {
@@ -95,8 +95,15 @@ async fn broker(queue: &'static str) -> ControlClient {
     client
 }
 
-/// Streams of the Brokers of [`SHOP`], running, and what is told of queues.
-async fn running() -> (Arc<Streams>, Arc<Mutex<Vec<String>>>) {
+/// Streams of the Brokers of [`SHOP`], running.
+pub(crate) struct Stage {
+    pub(crate) world: Arc<World>,
+    pub(crate) streams: Arc<Streams>,
+    /// The queues of which there was news.
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+pub(crate) async fn running() -> Stage {
     let world = Arc::new(World::default());
     apply(&world, SHOP);
     let (default, other) = (broker("orders").await, broker("refunds").await);
@@ -105,83 +112,44 @@ async fn running() -> (Arc<Streams>, Arc<Mutex<Vec<String>>>) {
     let nudge = move |_: &Key, queues: &[Key]| {
         nudged.lock().unwrap().extend(queues.iter().map(|queue| queue.name.clone()));
     };
-    let streams = Arc::new(Streams::new(world, Box::new(nudge)));
+    let streams = Arc::new(Streams::new(Arc::clone(&world), Box::new(nudge)));
     let reach = move |key: &Key| Ok(if key.name == "default" { default.clone() } else { other.clone() });
     tokio::spawn(Arc::clone(&streams).run(Arc::new(reach)));
-    (streams, told)
+    Stage { world, streams, told }
 }
 
-/// What there is to do for a Consumer, as soon as it is known.
-async fn demand(streams: &Streams, consumer: &str) -> Demand {
+/// What a Broker says of a queue, as soon as it is heard.
+async fn seen(streams: &Streams, broker: &str, queue: &str) -> Sight {
     let mut changed = streams.changed();
     loop {
-        match streams.of(&key(consumer)) {
-            Ok(demand) => return demand,
-            Err(unseen) => assert!(matches!(unseen, Unseen::Unheard { .. }), "{unseen}"),
+        match streams.queue(&key(broker), &key(queue)) {
+            Sight::Unheard { .. } => changed.changed().await.unwrap(),
+            sight => return sight,
         }
-        changed.changed().await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn brokers_of_push_consumers_are_listened_to_and_others_when_asked_about() {
-    let (streams, told) = running().await;
+    let Stage { streams, told, .. } = running().await;
     let mut changed = streams.changed();
     changed.changed().await.unwrap();
     assert_eq!(*told.lock().unwrap(), ["orders"], "nobody asked about the other");
-    let seen = streams.all();
-    assert_eq!(seen.iter().map(|(key, _)| key.name.as_str()).collect::<Vec<_>>(), ["push"]);
-    let push = demand(&streams, "push").await;
-    assert_eq!((push.ready, push.leased, push.due, push.total()), (5, 2, 3, 10));
-    assert!(push.oldest_ready.unwrap() >= Duration::from_secs(2));
-    assert_eq!(demand(&streams, "pull").await.total(), 10);
+    let Sight::Seen { backlog, .. } = seen(&streams, "default", "orders").await else { panic!() };
+    assert_eq!((backlog.ready, backlog.leased, backlog.due_soon), (5, 2, 3));
+    assert_eq!(seen(&streams, "default", "refunds").await, Sight::Missing);
+    assert!(matches!(seen(&streams, "other", "refunds").await, Sight::Seen { .. }));
     assert_eq!(*told.lock().unwrap(), ["orders", "refunds"]);
 }
 
 #[tokio::test]
-async fn why_nothing_is_known_is_told() {
-    let (streams, _) = running().await;
-    demand(&streams, "push").await;
-    let reason = |consumer: &str| streams.of(&key(consumer)).unwrap_err().to_string();
-    assert_eq!(reason("none"), "there is no such Consumer, or the operator does not work in its namespace");
-    assert_eq!(reason("lost"), "there is no Queue shop/nowhere");
-    assert_eq!(reason("rival"), "the Queue shop/orders is consumed by the Consumer push");
-    assert_eq!(reason("pull"), "the Broker shop/other has not answered for 0 s");
-    apply(
-        &streams.world,
-        "
-apiVersion: capstan.dev/v1alpha1
-kind: Queue
-metadata: {name: nowhere, namespace: shop}
-",
-    );
-    assert_eq!(reason("lost"), "the Broker shop/default does not have the Consumer's queue yet");
-}
-
-#[tokio::test]
-async fn while_delivery_is_paused_only_what_pods_have_is_to_be_done() {
-    let (streams, _) = running().await;
-    assert_eq!(demand(&streams, "push").await.total(), 10);
-    apply(
-        &streams.world,
-        "
-apiVersion: capstan.dev/v1alpha1
-kind: Consumer
-metadata: {name: push, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
-spec: {queueRef: {name: orders}, targetRef: {kind: Deployment, name: web}, paused: true}
-",
-    );
-    assert_eq!(demand(&streams, "push").await, Demand { leased: 2, ..Demand::default() });
-}
-
-#[tokio::test]
 async fn a_broker_that_is_gone_is_left_alone() {
-    let (streams, _) = running().await;
-    demand(&streams, "push").await;
-    streams.world.write().brokers.remove(&key("default"));
+    let Stage { streams, world, .. } = running().await;
+    seen(&streams, "default", "orders").await;
+    world.write().brokers.remove(&key("default"));
     assert!(!streams.wanted(now()).contains(&key("default")));
-    let later = now() + ASKED_FOR;
-    demand(&streams, "pull").await;
+    seen(&streams, "other", "refunds").await;
     assert!(streams.wanted(now()).contains(&key("other")));
-    assert!(streams.wanted(later + Duration::from_secs(60)).is_empty(), "nobody asked for ten minutes");
+    let later = now() + ASKED_FOR + Duration::from_secs(60);
+    assert!(streams.wanted(later).is_empty(), "nobody asked for ten minutes");
 }

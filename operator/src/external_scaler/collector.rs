@@ -8,8 +8,6 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Opts};
 
-use super::Streams;
-
 /// Consumers that have series of their own, four each. A Prometheus takes so many of one target with ease.
 const CONSUMERS_MAX: usize = 5000;
 
@@ -18,12 +16,6 @@ pub(crate) trait Numbers: Send + Sync + 'static {
     /// What there is to do for each push Consumer of which something is known, in a steady order. One whose Broker is not heard is
     /// left out: an HPA that gets no number holds.
     fn all(&self) -> Vec<(Key, Demand)>;
-}
-
-impl Numbers for Streams {
-    fn all(&self) -> Vec<(Key, Demand)> {
-        Self::all(self)
-    }
 }
 
 /// Collects them each time that it is asked.

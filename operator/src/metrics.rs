@@ -10,7 +10,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::demand::{Collected, Demanded};
+use crate::external_scaler::{Demanded, Numbers};
 use crate::request::Asked;
 use crate::work::{Load, Outcome};
 use crate::world::{State, Unit};
@@ -167,7 +167,7 @@ impl Metrics {
     ///
     /// # Errors
     /// It is shown already.
-    pub(crate) fn show(&self, numbers: Arc<dyn Collected>) -> prometheus::Result<()> {
+    pub(crate) fn show(&self, numbers: Arc<dyn Numbers>) -> prometheus::Result<()> {
         self.registry.register(Box::new(Demanded::new(numbers)?))
     }
 
@@ -279,7 +279,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let path = "/apis/capstan.dev/v1alpha1/namespaces/shop/queues/a/status";
         metrics.request(Asked::of(&Method::PATCH, path, None), Some(StatusCode::OK), Duration::ZERO);
-        metrics.show(Arc::new(crate::demand::Many(1))).unwrap();
+        metrics.show(Arc::new(crate::external_scaler::Many(1))).unwrap();
         let text = text(&metrics);
         let compared = document::check(include_str!("../../docs/metrics.md"), "The operator", &text);
         assert_eq!(compared, OUTCOMES.len() + WATCHED.len() * 2 + EVENTS.len() + 4 + 3 + 3, "{text}");

@@ -11,9 +11,8 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::context::Context;
-use crate::demand::Consumers;
 use crate::events::Events;
-use crate::external_scaler;
+use crate::external_scaler::{self, Source};
 use crate::health::{self, Ready, Served};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
@@ -55,8 +54,7 @@ pub async fn run(cluster: kube::Config, config: Config, shutdown: CancellationTo
     });
     let context = Arc::new(Context::new(client, config, world, queue, events, metrics));
     tasks.spawn(demand::follow(Arc::clone(&context)));
-    let consumers = Arc::new(Consumers::new(Arc::clone(&context.world), context.demands.clone()));
-    context.metrics.show(consumers)?;
+    context.metrics.show(Arc::new(source(&context)))?;
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
@@ -120,9 +118,13 @@ async fn serve_scaler(
     let Some(address) = context.config.external_scaler_listen else { return Ok(()) };
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     info!(address = %listener.local_addr()?, "external scaler");
-    let demands = Arc::new(Consumers::new(Arc::clone(&context.world), context.demands.clone()));
-    tasks.spawn(external_scaler::serve(listener, demands, shutdown.clone()));
+    tasks.spawn(external_scaler::serve(listener, Arc::new(source(context)), shutdown.clone()));
     Ok(())
+}
+
+/// What is told of Consumers.
+fn source(context: &Context) -> Source {
+    Source::new(Arc::clone(&context.world), context.demands.clone())
 }
 
 /// As the active operator, until it no longer is.

@@ -2,8 +2,6 @@
 //!
 //! One stream for each Broker that somebody wants to hear of, in every replica of the operator: it only reads.
 
-mod collector;
-mod consumers;
 mod known;
 mod stream;
 
@@ -17,13 +15,8 @@ use capstan_scaling::Demand;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-pub(crate) use self::collector::{Demanded, Numbers as Collected};
-pub(crate) use self::consumers::{Consumers, Unseen};
 use self::known::Known;
 pub(crate) use self::stream::follow;
-
-#[cfg(test)]
-pub(crate) use self::collector::tests::Many;
 
 /// A Broker is listened to for so long after somebody wanted to hear of it: longer than between two looks at a workload.
 const WANTED: Duration = Duration::from_secs(1200);
@@ -154,7 +147,7 @@ impl Demands {
     }
 
     /// Takes in what a broker says; the Queues of which it says something new.
-    fn learn(&self, broker: &Key, changes: Changes) -> Vec<Key> {
+    pub(crate) fn learn(&self, broker: &Key, changes: Changes) -> Vec<Key> {
         let now = Instant::now();
         let mut brokers = self.brokers();
         let Some(known) = brokers.get_mut(broker) else { return Vec::new() };
@@ -208,6 +201,16 @@ impl Demands {
 
     fn brokers(&self) -> MutexGuard<'_, HashMap<Key, Broker>> {
         self.0.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Numbers {
+    /// What there is to do; what is not delivered needs no pod.
+    pub(crate) fn to_do(&self, is_paused: bool) -> Demand {
+        match is_paused {
+            true => Demand { leased: self.demand.leased, ..Demand::default() },
+            false => self.demand,
+        }
     }
 }
 

@@ -1,12 +1,15 @@
-//! KEDA's external scaler: what there is to do for each Consumer, over gRPC, for who scales by a ScaledObject instead of by
-//! `spec.scaling`.
+//! What there is to do for each Consumer, for who scales by other means than `spec.scaling`: over gRPC for KEDA, as its external
+//! scaler, and as metrics.
 //!
 //! It only tells what is known, so that every replica of the operator serves it. Nothing is ever told that is not known: KEDA
 //! then holds, or does what `fallback` says.
 
+mod collector;
 mod incoming;
+mod place;
 mod serve;
 mod service;
+mod source;
 mod trigger;
 
 #[rustfmt::skip]
@@ -17,9 +20,10 @@ use capstan_crds::Key;
 use capstan_scaling::Demand;
 use tokio::sync::watch;
 
+pub(crate) use collector::{Demanded, Numbers};
+pub(crate) use place::Unseen;
 pub(crate) use serve::serve;
-
-use crate::demand::Unseen;
+pub(crate) use source::Source;
 
 /// What the external scaler is asked about.
 pub(crate) trait Demands: Send + Sync + 'static {
@@ -35,3 +39,6 @@ pub(crate) trait Demands: Send + Sync + 'static {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use collector::tests::Many;

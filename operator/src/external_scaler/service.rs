@@ -13,14 +13,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::Demands;
 use super::generated::external_scaler_server::ExternalScaler;
 use super::generated::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef,
 };
 use super::trigger::Trigger;
-use crate::demand::Unseen;
+use super::{Demands, Unseen};
 
 /// The one metric of a Consumer.
 pub(super) const METRIC: &str = "capstan-demand";

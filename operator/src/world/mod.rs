@@ -64,7 +64,7 @@ impl State {
     }
 
     /// A Queue or Consumer of a namespace is another than before.
-    fn forget_resolution(&mut self, namespace: &str) {
+    pub(crate) fn forget_resolution(&mut self, namespace: &str) {
         self.resolutions.forget(namespace);
     }
 }

@@ -3,6 +3,7 @@
 use capstan_crds::Consumer;
 use e2e::cluster::{Namespace, SHORT, until};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -17,6 +18,7 @@ const ONLY_HOOK: &str = "nothing in containers but a preStop hook that calls the
 const ONLY_TEMPLATE: &str = "nothing in a workload but its pod template";
 const ONLY_NOTES: &str = "no annotations but those of capstan.dev/";
 const ONLY_BROKERS: &str = "creates and deletes no workloads but the StatefulSets of its Brokers";
+const ONLY_COST: &str = "nothing in pods but the annotation controller.kubernetes.io/pod-deletion-cost";
 const NO_LABELS: &str = "may not change labels, annotations, owners or finalizers";
 
 /// A client with the operator's account.
@@ -87,10 +89,37 @@ async fn the_operators_account_changes_nothing_of_others_workloads() {
         }
         // Everybody else may do as before.
         patch(&stage.cluster.client, namespace, image).await.unwrap();
+        pods(&client, namespace).await;
         create(&client, namespace).await;
         delete(&client, namespace).await;
     })
     .await;
+}
+
+/// Of pods it has the deletion cost alone.
+async fn pods(client: &Client, namespace: &Namespace) {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "one", "labels": {"a": "b"}, "annotations": {"example.com/a": "b"}},
+        "spec": {"containers": [{"name": "app", "image": "example.com/app:1"}]},
+    }))
+    .unwrap();
+    namespace.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace.name);
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    for (change, is_allowed) in [
+        (json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-1"}}}), true),
+        (json!({"metadata": {"annotations": {"example.com/a": "c"}}}), false),
+        (json!({"metadata": {"annotations": {"example.com/a": null}}}), false),
+        (json!({"metadata": {"labels": {"a": "c"}}}), false),
+        (json!({"metadata": {"finalizers": ["a.example.com/b"]}}), false),
+        (json!({"spec": {"containers": [{"name": "app", "image": "evil"}]}}), false),
+    ] {
+        let patched = api.patch("one", &params, &Patch::Strategic(&change)).await.map_err(|e| e.to_string());
+        match patched {
+            Ok(_) => assert!(is_allowed, "{change}"),
+            Err(error) => assert!(!is_allowed && error.contains(ONLY_COST), "{change}: {error}"),
+        }
+    }
 }
 
 /// It makes StatefulSets, but only a Broker's.

@@ -6,8 +6,8 @@ use capstan_scaling::{Demand, Memory, Rule};
 
 use crate::world::World;
 
-/// Pods that are to go may end their calls for so long before `replicas` drops.
-const PATIENCE: u64 = 30;
+/// Pods that are to go may end their calls for as long as a call may take, within these bounds, before `replicas` drops.
+const PATIENCE: std::ops::RangeInclusive<u64> = 30..=600;
 
 pub struct Capstan {
     rule: Rule,
@@ -47,7 +47,7 @@ impl Capstan {
             return;
         }
         let since = *self.choosing.get_or_insert(world.now);
-        if idle || world.now - since >= PATIENCE {
+        if idle || world.now - since >= world.timeout().clamp(*PATIENCE.start(), *PATIENCE.end()) {
             self.choosing = None;
             world.scale(desired);
         }

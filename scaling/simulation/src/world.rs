@@ -64,6 +64,11 @@ pub struct World {
 }
 
 impl World {
+    /// How long a call may take, as its Consumer says, and after which its message comes again.
+    pub fn timeout(&self) -> u64 {
+        (2 * self.service).max(60)
+    }
+
     /// With so many pods that are there and ready.
     pub fn new(service: u64, replicas: u32) -> Self {
         let pod = Pod { born: 0, idle: 0, work: None, killed: None, chosen: false };
@@ -115,12 +120,11 @@ impl World {
     }
 
     fn remove_pods(&mut self) {
-        let now = self.now;
+        let (now, timeout) = (self.now, self.timeout());
         let is_over = |pod: &mut Pod| pod.killed.is_some_and(|at| at <= now || pod.work.is_none());
         for pod in self.pods.extract_if(.., is_over) {
             if let Some((message, _)) = pod.work {
                 // The visibility timeout is twice as long as a call, and a minute at least.
-                let timeout = (2 * self.service).max(60);
                 self.hidden.push((self.messages[message].started + timeout, message));
                 self.counts.cut_off += 1;
             }

@@ -184,7 +184,7 @@ mod tests {
                 "{seed}: {long:?}"
             );
             let few = run(6).map(|result| result.cut_off);
-            assert!(few[0] == 0 && few[1..].iter().all(|peer| *peer > 0), "{seed}: {few:?}");
+            assert!(few[1..].iter().all(|peer| *peer > 5 * few[0].max(1)), "{seed}: {few:?}");
         }
     }
 }

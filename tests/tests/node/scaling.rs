@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use e2e::cluster::{BrokerAccess, Cluster, Entries, LONG, Namespace, SHORT, Turn, until};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, watcher};
 
@@ -17,6 +19,8 @@ const BURST: usize = 2000;
 const TAKES_MS: u64 = 50;
 /// What the burst asks for: 2,000 / 500.
 const PEAK: i32 = 4;
+/// The annotation by which a ReplicaSet chooses.
+const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// A delay that is longer than pods are woken ahead of time.
 const DELAY: Duration = Duration::from_secs(25);
 /// How long before it is due a message wakes its Consumer, with a second for the clocks of those who look.
@@ -159,9 +163,10 @@ async fn pods_that_go_under_load_cut_no_call_and_cost_no_attempt() {
         };
         sent.extend(send_while(&broker, (1, Duration::from_secs(2)), 1500, shrunk).await);
         until_handled(namespace, &broker).await.assert_once(&sent);
-        let costs = ["get", "pods", "-l", PODS, "-o", "jsonpath={.items[*].metadata.annotations}"];
-        let notes = namespace.kubectl(&costs).await;
-        assert!(!notes.contains("pod-deletion-cost"), "who stays has no cost: {notes}");
+        let stay: Vec<Pod> = namespace.pods(PODS).await;
+        let stay: Vec<&Pod> = stay.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+        assert_eq!(stay.len(), 1);
+        assert!(!stay[0].annotations().contains_key(COST), "who stays has no cost");
         until("the ledger has them", SHORT, async || Entries::read(namespace).await).await.assert_once(&sent);
         until_consuming(namespace, "orders", "orders").await;
     })

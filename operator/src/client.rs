@@ -176,8 +176,8 @@ mod tests {
         for (resource, group) in [("services", ""), ("nodes", ""), ("storageclasses", "storage.k8s.io")] {
             missing.say(asked(resource, group), &refusal(resource, group));
         }
-        let (load, state) = (crate::work::Load::default(), crate::world::State::default());
-        let text = String::from_utf8(missing.metrics.write(&load, &state).unwrap()).unwrap();
+        let (load, world) = (crate::work::Load::default(), crate::world::World::default());
+        let text = String::from_utf8(missing.metrics.write(&load, &world).unwrap()).unwrap();
         let counted: Vec<&str> = text
             .lines()
             .filter(|line| line.starts_with("capstan_operator_forbidden_total{") && !line.ends_with(" 0"))

@@ -75,7 +75,7 @@ async fn readiness(State(served): State<Served>) -> (StatusCode, String) {
 
 async fn metrics(State(served): State<Served>) -> Response {
     let load = served.queue.load();
-    let written = served.metrics.write(&load, &served.world.read());
+    let written = served.metrics.write(&load, &served.world);
     match written {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -13,7 +13,7 @@ use prometheus::{
 use crate::external_scaler::{Demanded, Numbers};
 use crate::request::Asked;
 use crate::work::{Load, Outcome};
-use crate::world::{State, Unit};
+use crate::world::{State, Unit, World};
 
 /// Seconds; most reconciliations wait for one or two requests.
 const RECONCILE_BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
@@ -228,7 +228,15 @@ impl Metrics {
     }
 
     /// All metrics in Prometheus' text format, with what is waiting and known now.
-    pub(crate) fn write(&self, load: &Load, state: &State) -> prometheus::Result<Vec<u8>> {
+    pub(crate) fn write(&self, load: &Load, world: &World) -> prometheus::Result<Vec<u8>> {
+        self.count(load, &world.read());
+        // Not under the lock: what is collected looks at the world itself.
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    fn count(&self, load: &Load, state: &State) {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         for (name, units) in [
             ("waiting", load.waiting),
@@ -253,9 +261,6 @@ impl Metrics {
         for (kind, objects) in WATCHED.into_iter().zip(counts) {
             self.objects.with_label_values(&[kind]).set(count(objects));
         }
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
     }
 }
 
@@ -271,7 +276,7 @@ mod tests {
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        String::from_utf8(metrics.write(&Load::default(), &State::default()).unwrap()).unwrap()
+        String::from_utf8(metrics.write(&Load::default(), &World::default()).unwrap()).unwrap()
     }
 
     #[test]
@@ -284,6 +289,24 @@ mod tests {
         let compared = document::check(include_str!("../../docs/metrics.md"), "The operator", &text);
         assert_eq!(compared, OUTCOMES.len() + WATCHED.len() * 2 + EVENTS.len() + 4 + 3 + 3, "{text}");
         assert!(text.contains("capstan_operator_status_writes_total{kind=\"Queue\"} 1"), "{text}");
+    }
+
+    /// Takes the world for itself, as a watch does at any time.
+    struct Writes(Arc<World>);
+
+    impl Numbers for Writes {
+        fn all(&self) -> Vec<(capstan_crds::Key, capstan_scaling::Demand)> {
+            drop(self.0.write());
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn the_world_is_free_while_metrics_are_collected() {
+        let (metrics, world) = (Metrics::new().unwrap(), Arc::new(World::default()));
+        metrics.show(Arc::new(Writes(Arc::clone(&world)))).unwrap();
+        // Otherwise this would never end.
+        metrics.write(&Load::default(), &world).unwrap();
     }
 
     #[test]

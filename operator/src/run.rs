@@ -21,7 +21,7 @@ use crate::world::{Unit, World, all_units, watch_all};
 use crate::{broker, client, definitions, demand, mode, scaling, workload};
 
 /// Workloads whose number of pods is looked at at once.
-const SCALERS: usize = 4;
+const SCALERS: usize = 16;
 
 /// How long KEDA's streams may take to end.
 const SCALER_END: Duration = Duration::from_secs(1);

@@ -23,7 +23,9 @@ pub struct Memory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub demand: Demand,
-    /// By the formula alone, within `minReplicas` and `maxReplicas`.
+    /// By the formula alone.
+    pub pods: u32,
+    /// The same within `minReplicas` and `maxReplicas`.
     pub wanted: u32,
     /// What to bring about now.
     pub desired: u32,
@@ -68,7 +70,7 @@ impl Memory {
             _ => None,
         };
         let again = self.again(rule, &demand, (current, desired, wanted), now);
-        Decision { demand, wanted, desired, limit, steps, again }
+        Decision { demand, pods, wanted, desired, limit, steps, again }
     }
 
     /// Whether there was nothing to do for long enough.
@@ -77,7 +79,9 @@ impl Memory {
             self.idle_since = None;
             return false;
         }
-        let since = *self.idle_since.get_or_insert(now);
+        let quiet_since = demand.quiet_for.map(|quiet| now.saturating_sub(quiet));
+        let since = self.idle_since.unwrap_or(now).max(quiet_since.unwrap_or_default());
+        self.idle_since = Some(since);
         // Who sleeps already, sleeps on.
         current == 0 || now.saturating_sub(since) >= rule.idle_period
     }

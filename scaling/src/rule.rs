@@ -30,6 +30,8 @@ pub struct Demand {
     pub due: u64,
     /// How long the oldest of `ready` has been there.
     pub oldest_ready: Option<Duration>,
+    /// How long nothing was sent or handled, where that is known: what comes and is handled between two looks is in no number.
+    pub quiet_for: Option<Duration>,
 }
 
 impl Demand {
@@ -37,6 +39,12 @@ impl Demand {
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.ready.saturating_add(self.leased).saturating_add(self.due)
+    }
+
+    /// Whether there is something to do, or was within `lately`.
+    #[must_use]
+    pub fn is_active(&self, lately: Duration) -> bool {
+        self.total() > 0 || self.quiet_for.is_some_and(|quiet| quiet < lately)
     }
 }
 

@@ -68,9 +68,9 @@ fn the_formula_rounds_up_and_keeps_within_bounds() {
 
 #[test]
 fn everything_that_needs_a_pod_counts() {
-    let demand = Demand { ready: 9, leased: 1, due: 1, oldest_ready: None };
+    let demand = Demand { ready: 9, leased: 1, due: 1, oldest_ready: None, quiet_for: None };
     assert_eq!((demand.total(), rule(0, 5).pods(&demand)), (11, 2));
-    let full = Demand { ready: u64::MAX, leased: 1, due: 1, oldest_ready: None };
+    let full = Demand { ready: u64::MAX, leased: 1, due: 1, oldest_ready: None, quiet_for: None };
     assert_eq!(full.total(), u64::MAX);
 }
 
@@ -202,6 +202,7 @@ fn any_demand() -> impl Strategy<Value = Demand> {
         leased,
         due,
         oldest_ready: (ready > 0).then(|| seconds(age)),
+        quiet_for: None,
     });
     prop_oneof![3 => some, 1 => Just(Demand::default())]
 }
@@ -271,4 +272,21 @@ proptest! {
             now += seconds(pause);
         }
     }
+}
+
+/// What comes and is handled between two looks is in no number, and keeps pods all the same.
+#[test]
+fn messages_that_nobody_sees_keep_the_last_pod() {
+    let rule = Rule { idle_period: seconds(10), ..rule(0, 5) };
+    let mut memory = Memory::default();
+    let quiet = |quiet: u64| Demand { quiet_for: Some(seconds(quiet)), ..Demand::default() };
+    let at = |memory: &mut Memory, quiet_for: u64, now: u64| {
+        memory.decide(&rule, quiet(quiet_for), 1, seconds(now))
+    };
+    for now in 0..30 {
+        assert_eq!(at(&mut memory, 1, now).desired, 1, "one was handled a second before {now}");
+    }
+    let last = at(&mut memory, 1, 30);
+    assert_eq!((last.desired, last.again), (1, Some(seconds(9))));
+    assert_eq!(at(&mut memory, 10, 39).desired, 0);
 }

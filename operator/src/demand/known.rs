@@ -10,6 +10,10 @@ use super::Numbers;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     demand: Demand,
+    /// When something was sent or handled last, as far as is known.
+    active_at: Option<Instant>,
+    /// Messages that were sent, delivered and acknowledged since the broker's start.
+    moved: Option<[u64; 3]>,
     /// When the demand was so.
     at: Option<Instant>,
     batches: u64,
@@ -25,7 +29,12 @@ impl Known {
             leased: queue.leased,
             due: queue.due_soon,
             oldest_ready: queue.oldest_ready_age_ms.map(Duration::from_millis),
+            quiet_for: None,
         };
+        let moved = [queue.totals.sent, queue.totals.delivered, queue.totals.acknowledged];
+        if self.moved.replace(moved).is_some_and(|before| before != moved) {
+            self.active_at = Some(now);
+        }
         self.at = Some(now);
         self.batches = queue.batches;
         let totals = queue.totals;
@@ -46,7 +55,11 @@ impl Known {
         let mut calls = self.calls.clone();
         calls.learn(self.outcomes, now.duration_since(start));
         Numbers {
-            demand: Demand { oldest_ready, ..self.demand },
+            demand: Demand {
+                oldest_ready,
+                quiet_for: self.active_at.map(|at| now.duration_since(at)),
+                ..self.demand
+            },
             batches: self.batches,
             error_ratio: calls.error_ratio(),
             are_failing: calls.are_failing(),

@@ -208,7 +208,9 @@ impl Numbers {
     /// What there is to do; what is not delivered needs no pod.
     pub(crate) fn to_do(&self, is_paused: bool) -> Demand {
         match is_paused {
-            true => Demand { leased: self.demand.leased, ..Demand::default() },
+            true => {
+                Demand { leased: self.demand.leased, quiet_for: self.demand.quiet_for, ..Demand::default() }
+            }
             false => self.demand,
         }
     }
@@ -245,7 +247,7 @@ mod tests {
 
     fn demand(demands: &Demands, name: &str) -> Option<(u64, u64, u64, Option<u64>)> {
         match demands.queue(&key("default"), &key(name)) {
-            Heard::Seen(Numbers { demand: Demand { ready, leased, due, oldest_ready }, .. }) => {
+            Heard::Seen(Numbers { demand: Demand { ready, leased, due, oldest_ready, .. }, .. }) => {
                 Some((ready, leased, due, oldest_ready.map(|age| age.as_secs())))
             }
             Heard::Unknown | Heard::Unheard => None,
@@ -294,10 +296,16 @@ mod tests {
         learn(&demands, false, &[totals(104, 16)]);
         let Heard::Seen(numbers) = demands.queue(&key("default"), &key("orders")) else { panic!("not seen") };
         assert_eq!((numbers.batches, numbers.error_ratio, numbers.are_failing), (4, Some(0.8), true));
+        assert_eq!(
+            numbers.demand.quiet_for,
+            Some(Duration::ZERO),
+            "something was handled, though nothing is there"
+        );
         tokio::time::advance(Duration::from_secs(61)).await;
         learn(&demands, false, &[totals(104, 16)]);
         let Heard::Seen(numbers) = demands.queue(&key("default"), &key("orders")) else { panic!("not seen") };
         assert_eq!((numbers.error_ratio, numbers.are_failing), (None, false), "that is long ago");
+        assert_eq!(numbers.demand.quiet_for, Some(Duration::from_secs(61)));
         let application = json!({"consumer": "orders", "reachable": 0, "unreachable": 2});
         let state = json!({"incarnation": "1", "revision": "1", "version": "1",
             "queues": [queue("orders", &json!({"application": application}))]});

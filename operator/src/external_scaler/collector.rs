@@ -100,7 +100,7 @@ pub(crate) mod tests {
     impl Numbers for Many {
         fn all(&self) -> Vec<(Key, Demand)> {
             let oldest_ready = Some(Duration::from_millis(1500));
-            let demand = Demand { ready: 1, leased: 2, due: 3, oldest_ready };
+            let demand = Demand { ready: 1, leased: 2, due: 3, oldest_ready, quiet_for: None };
             (0..self.0).map(|number| (Key::new("shop", &format!("c{number:05}")), demand)).collect()
         }
     }

@@ -21,6 +21,8 @@ use super::generated::{
 use super::trigger::Trigger;
 use super::{Demands, Unseen};
 
+/// A Consumer whose messages come and go between two looks is active for so long after each: KEDA polls every half minute.
+const LATELY: Duration = Duration::from_secs(30);
 /// The one metric of a Consumer.
 pub(super) const METRIC: &str = "capstan-demand";
 /// `StreamIsActive` that are open at once: one for each trigger of type `external-push`.
@@ -83,7 +85,7 @@ impl ExternalScaler for Scaler {
     ) -> Result<Response<IsActiveResponse>, Status> {
         let trigger = Trigger::read(request.get_ref())?;
         let demand = self.demand(&trigger.consumer).await?;
-        Ok(Response::new(IsActiveResponse { result: demand.total() > 0 }))
+        Ok(Response::new(IsActiveResponse { result: demand.is_active(LATELY) }))
     }
 
     async fn stream_is_active(
@@ -158,8 +160,8 @@ impl Activity {
         while !self.is_over {
             self.changed.mark_unchanged();
             match self.demands.of(&self.consumer) {
-                Ok(demand) if self.told != Some(demand.total() > 0) => {
-                    let result = demand.total() > 0;
+                Ok(demand) if self.told != Some(demand.is_active(LATELY)) => {
+                    let result = demand.is_active(LATELY);
                     self.told = Some(result);
                     return Some((Ok(IsActiveResponse { result }), self));
                 }

@@ -9,7 +9,7 @@ use super::pods::Pod;
 
 /// The `count` pods that are to go.
 ///
-/// A ReplicaSet removes pods that are not ready first, whatever they cost, so these are chosen before others; then those that
+/// A ReplicaSet removes pods that do not run or are not ready first, whatever they cost, so these are chosen before others; then those that
 /// were chosen already, by this operator or by one before; then those with the fewest messages, and of these the youngest. A
 /// StatefulSet always removes the highest ordinals.
 pub(super) fn choose(
@@ -25,7 +25,7 @@ pub(super) fn choose(
         WorkloadKind::Deployment => pods.sort_by_key(|pod| {
             let is_chosen = chosen.contains(&pod.name) || pod.is_marked;
             let messages = leased.get(&pod.name).copied().unwrap_or_default();
-            (pod.is_ready, !is_chosen, messages, Reverse(pod.created), pod.name.clone())
+            (pod.is_running, pod.is_ready, !is_chosen, messages, Reverse(pod.created), pod.name.clone())
         }),
     }
     pods.into_iter().take(count).map(|pod| pod.name.clone()).collect()
@@ -37,7 +37,7 @@ mod tests {
 
     fn pod(name: &str, created: i64) -> Pod {
         let ordinal = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
-        Pod { name: name.to_owned(), is_ready: true, is_marked: false, created, ordinal }
+        Pod { name: name.to_owned(), is_running: true, is_ready: true, is_marked: false, created, ordinal }
     }
 
     fn chosen(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use capstan_api::control::ApplicationState;
+use capstan_crds::ConsumerFinding;
 use capstan_crds::condition::{Verdict, reason};
 use capstan_inject::Claimant;
 use capstan_scaling::{Decision, Demand, Limit, Rule, Vote};
@@ -11,6 +12,9 @@ use super::scales::Entry;
 use super::{HELD, is_accepted};
 use crate::demand::{Heard, Numbers};
 use crate::world::Workload;
+
+/// How often is looked whether somebody else still sets the number of pods: not all of that is watched.
+const SILENCED: Duration = Duration::from_secs(60);
 
 /// What is known of a Consumer.
 pub(super) struct Look<'a> {
@@ -61,7 +65,9 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
     let key = consumer.metadata.uid.clone().unwrap_or_default();
     if let Some(verdict) = silenced(look) {
         entry.forget(&key);
-        return Judgement { verdict: Some(verdict), ..base };
+        // What is not known yet may need its pods: a Queue that is made anew, above all.
+        let vote = (claimant_waits(look)).then_some(Vote::Hold);
+        return Judgement { verdict: Some(verdict), vote, again: Some(SILENCED), ..base };
     }
     let rule = Rule {
         min: scaling.min_replicas,
@@ -82,6 +88,11 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
     let verdict = Some(following(&decision, &rule, look.is_paused));
     let (vote, again) = (Some(Vote::Pods(decision.desired)), decision.again);
     Judgement { vote, verdict, again, decision: Some(decision), ..base }
+}
+
+/// Whether a Consumer's Queue is not there, for now.
+fn claimant_waits(look: &Look<'_>) -> bool {
+    look.rival.is_none() && look.claimant.resolved.finding == ConsumerFinding::QueueNotFound
 }
 
 /// Why a Consumer has no say at all.
@@ -159,13 +170,13 @@ fn following(decision: &Decision, rule: &Rule, is_paused: bool) -> Verdict {
 
 /// A decision in numbers.
 pub(super) fn reckoning(decision: &Decision, backlog_per_replica: u32) -> String {
-    let Decision { demand: Demand { ready, leased, due, .. }, wanted, steps, .. } = decision;
+    let Decision { demand: Demand { ready, leased, due, .. }, pods, steps, .. } = decision;
     let late = match steps {
         0 => String::new(),
         steps => format!(", {steps} of them because a message waits for longer than maxOldestAge"),
     };
     format!(
-        "{} messages ({ready} ready, {leased} leased, {due} due soon), {backlog_per_replica} for each pod: {wanted} wanted{late}",
+        "{} messages ({ready} ready, {leased} leased, {due} due soon), {backlog_per_replica} for each pod: {pods} wanted{late}",
         ready + leased + due
     )
 }
@@ -196,7 +207,6 @@ fn say(all: &mut [Judgement], verdict: &Verdict) {
 mod tests {
     use std::sync::Arc;
 
-    use capstan_crds::ConsumerFinding;
     use capstan_inject::testing::{claimants, workload};
     use serde_json::json;
 
@@ -270,7 +280,7 @@ mod tests {
             (false, "OtherAutoscaler", None)
         );
         one.resolved.finding = ConsumerFinding::QueueNotFound;
-        assert_eq!(said(&of(&one, 3, seen(9), None)), (false, "Pending", None));
+        assert_eq!(said(&of(&one, 3, seen(9), None)), (false, "Pending", Some(Vote::Hold)));
         let other = of(&claimant(""), 3, seen(9), None);
         assert_eq!((other.vote, other.verdict, other.is_free), (Some(Vote::Some), None, false));
     }
@@ -278,7 +288,7 @@ mod tests {
     #[test]
     fn what_is_paused_asks_for_no_pods_but_for_calls_that_are_under_way() {
         let numbers = Numbers {
-            demand: Demand { ready: 90, leased: 11, due: 5, oldest_ready: None },
+            demand: Demand { ready: 90, leased: 11, due: 5, oldest_ready: None, quiet_for: None },
             ..Numbers::default()
         };
         assert_eq!(numbers.to_do(true).total(), 11);

@@ -1,6 +1,6 @@
 //! How many pods the target of Consumers with `scaling` has: looked at when there is news of a Queue, and now and then.
 //!
-//! Its units are worked on by workers of their own, so that a message wakes a sleeping Consumer however many brokers hang.
+//! Its units are worked on by workers of their own, and no broker is waited for when more pods are needed.
 
 mod choose;
 mod judge;
@@ -40,6 +40,10 @@ pub(crate) type Target = (String, Reference);
 const RESYNC: Duration = Duration::from_secs(600);
 /// How often is looked whether what holds it has passed.
 const HELD: Duration = Duration::from_secs(5);
+/// When to try again what the API server refused.
+const REFUSED: Duration = Duration::from_secs(60);
+/// When to try again what failed.
+const FAILED: Duration = Duration::from_secs(3);
 /// When to look again at what changed meanwhile.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -88,13 +92,16 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
     let entry = context.scales.entry(target);
     let mut entry = entry.lock().await;
     let Some(workload) = scene.workload.as_deref().filter(|_| is_scaled) else {
-        shrink::give_up(context, target, &mut entry).await;
+        shrink::give_up(context, target, &mut entry);
         context.scales.forget(target);
         tell::forget(context, target, &scene.claimants);
         return Ok(Outcome::Done);
     };
     entry.is_of(&workload.uid);
-    let rival = rivals::of(context, target).await?;
+    let uids: BTreeSet<&str> =
+        scene.claimants.iter().filter_map(|one| one.consumer.metadata.uid.as_deref()).collect();
+    entry.retain(|uid| uids.contains(uid));
+    let rival = rivals::of(context, target).await;
     let all: Vec<Judgement> = scene
         .claimants
         .iter()
@@ -114,7 +121,10 @@ fn look<'a>(
     rival: Option<&'a str>,
 ) -> Look<'a> {
     let queue = &claimant.resolved.queue;
-    let heard = claimant.resolved.broker.as_ref().map(|broker| context.demands.queue(broker, queue));
+    let heard = claimant.resolved.broker.as_ref().map(|broker| {
+        context.demands.want(broker);
+        context.demands.queue(broker, queue)
+    });
     let is_paused = {
         let state = context.world.read();
         let is_stopped = |queue: Arc<capstan_crds::Queue>| queue.spec.delivery == Delivery::Paused;
@@ -134,7 +144,7 @@ async fn follow(
 ) -> Result<Outcome, ApiError> {
     let votes: Vec<Vote> = all.iter().filter_map(|one| one.vote).collect();
     let Some(total) = combine(&votes, workload.replicas).filter(|_| all.iter().any(|one| one.is_free)) else {
-        shrink::give_up(context, target, entry).await;
+        shrink::give_up(context, target, entry);
         tell::show(context, target, &scene.claimants, &all, None);
         return Ok(again(&all));
     };
@@ -142,19 +152,39 @@ async fn follow(
         Watched::Stale => Outcome::Again(STALE),
         Watched::Reset if context.resets.add_and_pause(&target.0, &target.1).is_some() => contested(&mut all),
         _ if context.resets.pause(&target.0, &target.1).is_some() => contested(&mut all),
-        Watched::Reset | Watched::Known => {
-            let step = shrink::Step { context, target, workload, claimants: &scene.claimants, all: &all };
-            match Box::pin(step.take(entry, total)).await {
-                Err(ApiError::Refused(text)) => {
-                    judge::refuse(&mut all, &text);
-                    Outcome::Again(Duration::from_secs(60))
-                }
-                done => done?,
+        Watched::Reset | Watched::Known => match entry.rests(total) {
+            // News comes many times a second; what is waited for does not.
+            Some(pause) => Outcome::Again(pause),
+            None => {
+                let step = shrink::Step { context, target, workload, claimants: &scene.claimants, all: &all };
+                let done = Box::pin(step.take(entry, total)).await;
+                rested(entry, total, done)?
             }
-        }
+        },
     };
+    if let Some(text) = &entry.refusal {
+        judge::refuse(&mut all, text);
+    }
     tell::show(context, target, &scene.claimants, &all, Some(total));
     Ok(sooner(outcome, again(&all)))
+}
+
+/// Remembers for how long there is nothing more to do.
+fn rested(entry: &mut Entry, total: u32, done: Result<Outcome, ApiError>) -> Result<Outcome, ApiError> {
+    let pause = match &done {
+        Ok(Outcome::Again(pause)) => *pause,
+        Ok(_) => return done,
+        Err(ApiError::Refused(_)) => REFUSED,
+        Err(_) => FAILED,
+    };
+    entry.rest(total, pause);
+    match done {
+        Err(ApiError::Refused(text)) => {
+            entry.refusal = Some(text);
+            Ok(Outcome::Again(REFUSED))
+        }
+        done => done,
+    }
 }
 
 fn contested(all: &mut [Judgement]) -> Outcome {

@@ -22,6 +22,8 @@ const AT_ONCE: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pod {
     pub(super) name: String,
+    /// It has a node, and its containers run.
+    pub(super) is_running: bool,
     pub(super) is_ready: bool,
     /// It was to go already, by the word of this operator or of one before.
     pub(super) is_marked: bool,
@@ -46,7 +48,10 @@ fn read(pod: &core::Pod) -> Pod {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
     let notes = pod.metadata.annotations.as_ref();
+    let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     Pod {
+        is_running: has_node && phase == Some("Running"),
         is_ready: conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True"),
         is_marked: notes.and_then(|notes| notes.get(COST)).is_some_and(|cost| cost == LEAST),
         created: created.unwrap_or_default(),
@@ -59,13 +64,22 @@ fn read(pod: &core::Pod) -> Pod {
 pub(super) async fn mark(context: &Context, namespace: &str, names: &[String]) -> Result<(), ApiError> {
     let api: Api<core::Pod> = Api::namespaced(context.client.clone(), namespace);
     for some in names.chunks(AT_ONCE) {
-        futures::future::try_join_all(some.iter().map(|name| mark_one(&api, name))).await?;
+        futures::future::try_join_all(some.iter().map(|name| set_cost(&api, name, Some(LEAST)))).await?;
     }
     Ok(())
 }
 
-async fn mark_one(api: &Api<core::Pod>, name: &str) -> Result<(), ApiError> {
-    let patch = json!({"metadata": {"annotations": {COST: LEAST}}});
+/// Takes the mark from pods that stay.
+pub(super) async fn unmark(context: &Context, namespace: &str, names: &[String]) -> Result<(), ApiError> {
+    let api: Api<core::Pod> = Api::namespaced(context.client.clone(), namespace);
+    for some in names.chunks(AT_ONCE) {
+        futures::future::try_join_all(some.iter().map(|name| set_cost(&api, name, None))).await?;
+    }
+    Ok(())
+}
+
+async fn set_cost(api: &Api<core::Pod>, name: &str, cost: Option<&str>) -> Result<(), ApiError> {
+    let patch = json!({"metadata": {"annotations": {COST: cost}}});
     match bounded(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
         // One that is gone needs no mark.
         Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::Target;
 use crate::api::{ApiError, bounded};
@@ -33,13 +34,13 @@ struct Listed {
 }
 
 /// Who else sets the number of pods, as `kind name`.
-pub(super) async fn of(context: &Context, target: &Target) -> Result<Option<String>, ApiError> {
+pub(super) async fn of(context: &Context, target: &Target) -> Option<String> {
     if let Some(autoscaler) = autoscaler(&context.world.read(), target) {
-        return Ok(Some(autoscaler));
+        return Some(autoscaler);
     }
-    let objects = scaled_objects(context, &target.0).await?;
+    let objects = scaled_objects(context, &target.0).await;
     let object = objects.iter().find(|(_, reference)| *reference == target.1);
-    Ok(object.map(|(name, _)| format!("ScaledObject {name}")))
+    object.map(|(name, _)| format!("ScaledObject {name}"))
 }
 
 fn autoscaler(state: &State, (namespace, reference): &Target) -> Option<String> {
@@ -51,12 +52,10 @@ fn autoscaler(state: &State, (namespace, reference): &Target) -> Option<String> 
     })
 }
 
-async fn scaled_objects(
-    context: &Context,
-    namespace: &str,
-) -> Result<Arc<Vec<(String, Reference)>>, ApiError> {
-    if let Some(listed) = context.rivals.get(namespace) {
-        return Ok(listed);
+async fn scaled_objects(context: &Context, namespace: &str) -> Arc<Vec<(String, Reference)>> {
+    let known = context.rivals.get(namespace);
+    if let Some(listed) = known.as_ref().filter(|listed| listed.at.elapsed() < LASTS) {
+        return Arc::clone(&listed.objects);
     }
     let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
     let resource = ApiResource::from_gvk(&kind);
@@ -65,9 +64,13 @@ async fn scaled_objects(
         Ok(list) => list.items.iter().filter_map(read).collect(),
         // KEDA is not installed, or nothing may be known of it.
         Err(ApiError::NotFound(_) | ApiError::Refused(_)) => Vec::new(),
-        Err(error) => return Err(error),
+        // Scaling goes on with what was known: a ScaledObject mostly has an autoscaler, which is watched.
+        Err(error) => {
+            warn!(namespace, %error, "ScaledObjects are not known; going on");
+            known.map(|listed| listed.objects.as_ref().clone()).unwrap_or_default()
+        }
     };
-    Ok(context.rivals.set(namespace, objects))
+    context.rivals.set(namespace, objects)
 }
 
 fn read(object: &DynamicObject) -> Option<(String, Reference)> {
@@ -79,15 +82,13 @@ fn read(object: &DynamicObject) -> Option<(String, Reference)> {
 }
 
 impl Rivals {
-    fn get(&self, namespace: &str) -> Option<Arc<Vec<(String, Reference)>>> {
-        let listed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let listed = listed.get(namespace).filter(|listed| listed.at.elapsed() < LASTS)?;
-        Some(Arc::clone(&listed.objects))
+    fn get(&self, namespace: &str) -> Option<Listed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned()
     }
 
     fn set(&self, namespace: &str, objects: Vec<(String, Reference)>) -> Arc<Vec<(String, Reference)>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, listed| listed.at.elapsed() < LASTS);
+        all.retain(|_, listed| listed.at.elapsed() < 10 * LASTS);
         let objects = Arc::new(objects);
         all.insert(namespace.to_owned(), Listed { at: Instant::now(), objects: Arc::clone(&objects) });
         objects

@@ -14,8 +14,8 @@ use super::shrink::Retirement;
 use crate::demand::Numbers;
 use crate::world::Workload;
 
-/// A number that the watch has not shown after so long was overwritten by somebody.
-const SHOWS: Duration = Duration::from_secs(5);
+/// A number that the watch has not shown after so long is set again: the watch may be late, and that is nobody's fault.
+const SHOWS: Duration = Duration::from_secs(60);
 
 /// Everything that is remembered.
 #[derive(Debug)]
@@ -88,8 +88,12 @@ pub(super) struct Entry {
     memories: BTreeMap<String, Memory>,
     set: Option<Set>,
     pub(super) retirement: Option<Retirement>,
-    /// Since when fewer pods are wanted while a rollout is under way.
-    pub(super) waits_since: Option<Instant>,
+    /// Since when a rollout has kept pods from going.
+    pub(super) rolls_since: Option<Instant>,
+    /// Until when nothing is done for this number of pods, however much news there is.
+    rests: Option<(u32, Instant)>,
+    /// Why the API server refused that number.
+    pub(super) refusal: Option<String>,
 }
 
 /// The number of pods that was set last.
@@ -127,6 +131,25 @@ impl Entry {
         self.memories.remove(consumer);
     }
 
+    /// Nothing more is done for `total` pods, for a while.
+    pub(super) fn rest(&mut self, total: u32, pause: Duration) {
+        self.rests = Some((total, Instant::now() + pause));
+    }
+
+    /// How long nothing is to be done for `total` pods.
+    pub(super) fn rests(&mut self, total: u32) -> Option<Duration> {
+        let now = Instant::now();
+        if self.rests.is_some_and(|(of, until)| of != total || until <= now) {
+            (self.rests, self.refusal) = (None, None);
+        }
+        self.rests.map(|(_, until)| until - now)
+    }
+
+    /// Keeps what is remembered of these Consumers alone.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.memories.retain(|consumer, _| is_there(consumer));
+    }
+
     /// A number was set.
     pub(super) fn set(&mut self, replicas: u32) {
         self.set = Some(Set { replicas, at: Instant::now(), is_seen: false });
@@ -139,8 +162,13 @@ impl Entry {
             set.is_seen = true;
             return Watched::Known;
         }
-        if !set.is_seen && set.at.elapsed() < SHOWS {
-            return Watched::Stale;
+        if !set.is_seen {
+            // What is needed beyond it must not wait.
+            if wanted <= set.replicas && set.at.elapsed() < SHOWS {
+                return Watched::Stale;
+            }
+            self.set = None;
+            return Watched::Known;
         }
         // Whoever writes what is wanted is no rival.
         self.set = None;

@@ -27,12 +27,13 @@ use crate::world::Workload;
 /// falls. After that they end as in any shutdown, which cuts no call that the grace period allows.
 const PATIENCE_LEAST: Duration = Duration::from_secs(30);
 const PATIENCE_MOST: Duration = Duration::from_secs(600);
-/// How often is looked whether they are idle.
+/// How often is looked whether they are idle: at first, and when that takes long.
 const LOOK: Duration = Duration::from_millis(500);
+const LOOK_LATER: Duration = Duration::from_secs(5);
 /// How long the broker keeps to it when nobody says it again.
-const RETIRES: Duration = Duration::from_secs(60);
+const RETIRES: Duration = Duration::from_secs(20);
 /// How long the broker may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long a rollout may take before pods are chosen in the middle of it.
 const ROLLOUT: Duration = Duration::from_secs(600);
 /// How often is looked whether a rollout is over.
@@ -44,6 +45,10 @@ pub(super) struct Retirement {
     broker: Key,
     pods: BTreeSet<String>,
     since: Instant,
+    /// When the broker was told last.
+    told: Instant,
+    /// Some have a deletion cost.
+    is_marked: bool,
     /// Whether the number of pods has fallen.
     is_over: bool,
 }
@@ -69,16 +74,22 @@ impl Step<'_> {
     pub(super) async fn take(&self, entry: &mut Entry, total: u32) -> Result<Outcome, ApiError> {
         let Self { context, target, workload, .. } = self;
         if total >= workload.replicas {
-            entry.waits_since = None;
+            entry.rolls_since = None;
             let is_going = entry.retirement.as_ref().is_some_and(|one| one.is_over);
             if is_going && total == workload.replicas && workload.current > total {
+                // They are on their way out, and of a StatefulSet the next ones have their names.
+                if let Some(retirement) = &mut entry.retirement {
+                    retirement.told = Instant::now();
+                    let pods = retirement.pods.iter().cloned().collect();
+                    tell_broker(context, &retirement.broker, target, pods).await?;
+                }
                 return Ok(Outcome::Again(ROLLOUT_LOOK));
             }
             // A broker that hangs must not hold up those that are needed.
             if total > workload.replicas {
                 self.set(entry, total).await?;
             }
-            give_up(context, target, entry).await;
+            self.settle(entry).await?;
             return Ok(Outcome::Done);
         }
         self.shrink(entry, total).await
@@ -86,27 +97,57 @@ impl Step<'_> {
 
     async fn shrink(&self, entry: &mut Entry, total: u32) -> Result<Outcome, ApiError> {
         let Self { context, target, workload, .. } = self;
-        let is_rolling = !workload.is_observed || workload.updated < workload.current;
-        let since = *entry.waits_since.get_or_insert_with(Instant::now);
-        if is_rolling && total > 0 && since.elapsed() < ROLLOUT {
+        // Where pods are replaced only when somebody asks for it, old ones may stay for ever.
+        let is_rolling =
+            workload.replaces_pods && (!workload.is_observed || workload.updated < workload.current);
+        if !is_rolling {
+            entry.rolls_since = None;
+        } else if total > 0 && entry.rolls_since.get_or_insert_with(Instant::now).elapsed() < ROLLOUT {
             debug!(namespace = target.0, workload = %target.1, "fewer pods when the rollout is over");
             return Ok(Outcome::Again(ROLLOUT_LOOK));
         }
         let there = pods::list(context, &target.1, workload).await?;
-        let count = there.len().saturating_sub(usize::try_from(total).unwrap_or(usize::MAX));
-        if count > 0 && !self.retire(entry, &there, count).await? {
-            return Ok(Outcome::Again(LOOK));
-        }
-        if let Some(retirement) = entry.retirement.as_mut().filter(|_| count > 0) {
-            // All that there are need no order.
-            if target.1.kind == WorkloadKind::Deployment && total > 0 {
-                pods::mark(context, &target.0, &unmarked(&there, &retirement.pods)).await?;
+        let count = match target.1.kind {
+            WorkloadKind::Deployment => {
+                there.len().saturating_sub(usize::try_from(total).unwrap_or(usize::MAX))
             }
-            retirement.is_over = true;
+            // By their numbers, also where one is missing.
+            WorkloadKind::StatefulSet => {
+                let end = workload.first_ordinal.saturating_add(total);
+                there.iter().filter(|pod| pod.ordinal.is_some_and(|ordinal| ordinal >= end)).count()
+            }
+        };
+        if count > 0 && !self.retire(entry, &there, count).await? {
+            let since = entry.retirement.as_ref().map_or(Duration::ZERO, |one| one.since.elapsed());
+            return Ok(Outcome::Again(if since < PATIENCE_LEAST { LOOK } else { LOOK_LATER }));
+        }
+        // All that there are need no order.
+        if target.1.kind == WorkloadKind::Deployment
+            && total > 0
+            && count > 0
+            && let Some(retirement) = &mut entry.retirement
+        {
+            retirement.is_marked = true;
+            pods::mark(context, &target.0, &unmarked(&there, &retirement.pods)).await?;
         }
         self.set(entry, total).await?;
-        entry.waits_since = None;
+        if let Some(retirement) = &mut entry.retirement {
+            retirement.is_over = true;
+        }
         Ok(Outcome::Again(ROLLOUT_LOOK))
+    }
+
+    /// Nobody is to go any more. Whoever was marked and stayed, as Kubernetes took another one, is not to go first the next time.
+    async fn settle(&self, entry: &mut Entry) -> Result<(), ApiError> {
+        let Self { context, target, workload, .. } = self;
+        if entry.retirement.as_ref().is_some_and(|one| one.is_marked) {
+            let there = pods::list(context, &target.1, workload).await?;
+            let marked: Vec<String> =
+                there.into_iter().filter(|pod| pod.is_marked).map(|pod| pod.name).collect();
+            pods::unmark(context, &target.0, &marked).await?;
+        }
+        give_up(context, target, entry);
+        Ok(())
     }
 
     async fn set(&self, entry: &mut Entry, total: u32) -> Result<(), ApiError> {
@@ -133,13 +174,17 @@ impl Step<'_> {
             broker: broker.clone(),
             pods: BTreeSet::new(),
             since: Instant::now(),
+            told: Instant::now(),
+            is_marked: false,
             is_over: false,
         });
-        if retirement.pods != pods {
+        // What was given up meanwhile, by the broker at least, begins anew.
+        if retirement.pods != pods || retirement.told.elapsed() > RETIRES {
             info!(namespace = target.0, workload = %target.1, pods = ?pods, "chosen to go: they are leased nothing more");
             (retirement.since, retirement.is_over) = (Instant::now(), false);
             retirement.pods.clone_from(&pods);
         }
+        retirement.told = Instant::now();
         let said = match tell_broker(context, &broker, target, pods.iter().cloned().collect()).await? {
             Said::Pods(pods) => pods,
             Said::Nothing => return Ok(true),
@@ -197,10 +242,19 @@ fn unheard(error: impl std::fmt::Display) -> ApiError {
     ApiError::Unavailable(format!("the broker: {error}"))
 }
 
-/// Nobody is to go any more: the broker leases to all pods again. If it does not hear it, it forgets soon.
-pub(super) async fn give_up(context: &Context, target: &Target, entry: &mut Entry) {
+/// Nobody is to go any more: the broker leases to all pods again. It is not waited for; if it does not hear it, it forgets soon.
+pub(super) fn give_up(context: &Context, (namespace, workload): &Target, entry: &mut Entry) {
     let Some(retirement) = entry.retirement.take() else { return };
-    if let Err(error) = tell_broker(context, &retirement.broker, target, Vec::new()).await {
-        info!(namespace = target.0, workload = %target.1, %error, "the broker was not told that no pod goes");
-    }
+    let Ok(client) = context.control(&retirement.broker) else { return };
+    let (namespace, workload) = (namespace.clone(), workload.clone());
+    tokio::spawn(async move {
+        let nobody = Retiring::default();
+        match tokio::time::timeout(ANSWER, client.retire(&namespace, &workload, &nobody)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => info!(namespace, %workload, %error, "the broker was not told that no pod goes"),
+            Err(_) => {
+                info!(namespace, %workload, "the broker was not told that no pod goes: it does not answer");
+            }
+        }
+    });
 }

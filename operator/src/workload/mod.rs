@@ -39,6 +39,8 @@ pub(crate) use self::told::Told;
 
 /// Everything is looked at this often, even when nothing seems to happen.
 const RESYNC: Duration = Duration::from_secs(600);
+/// When to look again at calls that are shown: their end, within half a minute after they were written, was not.
+const CALLS: Duration = Duration::from_secs(40);
 /// When to look again at what changed meanwhile.
 const STALE: Duration = Duration::from_secs(1);
 /// When to try again what the API server refused.
@@ -107,6 +109,7 @@ async fn bring_all_about(
         parameters: parameters.as_ref(),
     };
     let now = crate::status::now();
+    let mut shows_calls = false;
     // What scales is looked at by itself.
     if claimants.iter().any(|claimant| crate::scaling::scales(&claimant.consumer))
         || context.scales.has(&(namespace.to_owned(), reference.clone()))
@@ -126,12 +129,15 @@ async fn bring_all_about(
         });
         let said = Said { application, scale, numbers };
         let new = status::push(claimant, &target, queue.as_deref(), &said, &now);
+        shows_calls |=
+            new.calls.as_ref().is_some_and(|calls| calls.in_flight > 0 || calls.error_ratio.is_some());
         write(context, &claimant.consumer, new).await?;
     }
     if !is_told {
         context.told.now(namespace, reference);
     }
-    Ok(outcome(context, namespace, reference, &claimants, injection.as_ref()))
+    let outcome = outcome(context, namespace, reference, &claimants, injection.as_ref());
+    Ok(if shows_calls { sooner(outcome, CALLS) } else { outcome })
 }
 
 /// What the admission policy is to be told: nothing where there is none.
@@ -210,6 +216,13 @@ fn outcome(
             Outcome::Again(context.contests.pause(namespace, reference).unwrap_or(REFUSED))
         }
         _ => Outcome::Again(RESYNC),
+    }
+}
+
+fn sooner(outcome: Outcome, pause: Duration) -> Outcome {
+    match outcome {
+        Outcome::Again(other) => Outcome::Again(other.min(pause)),
+        other => other,
     }
 }
 

@@ -37,6 +37,7 @@ impl Capstan {
             leased: world.in_flight(),
             due: 0,
             oldest_ready: world.oldest().map(Duration::from_secs),
+            quiet_for: None,
         };
         let now = Duration::from_secs(world.now);
         let desired = self.memory.decide(&self.rule, demand, world.replicas, now).desired;

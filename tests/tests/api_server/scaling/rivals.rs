@@ -1,7 +1,7 @@
 //! Others who set the number of pods: it is said, and no fight.
 
 use capstan_crds::Consumer;
-use e2e::cluster::{SHORT, tool, until};
+use e2e::cluster::{LONG, SHORT, condition, tool, until};
 use serde_json::json;
 
 use super::{Scene, on_scene};
@@ -81,6 +81,14 @@ async fn a_scaled_object_is_one_too() {
         let text = message(&scene.scaling("False", "OtherAutoscaler").await, "ScalingActive");
         assert!(text.starts_with("ScaledObject by-keda"), "{text}");
         assert_eq!(scene.replicas().await, 0);
+        // Nobody watches it, and nothing else happens.
+        scene.namespace.kubectl(&["delete", "scaledobject", "by-keda"]).await;
+        let check = |consumer: &Consumer| {
+            let conditions = consumer.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            condition(conditions, consumer.metadata.generation, "ScalingActive", "True")
+        };
+        scene.namespace.wait_for::<Consumer>("orders", "scales", LONG, check).await;
+        scene.until_replicas(5).await;
         tool::run("kubectl", &["delete", "crd", "scaledobjects.keda.sh"]).await;
     })
     .await;

@@ -15,10 +15,14 @@ const AT_ONCE: usize = 6;
 
 /// Rights that are not missed here, as nothing grows or is switched off: tests of Brokers need them, and every test whose
 /// operator lacks a right fails.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 6] = [
     ("delete", "statefulsets.apps"),
     ("patch", "persistentvolumeclaims"),
     ("delete", "networkpolicies.networking.k8s.io"),
+    // Of these the tests of scaling say that they are enough.
+    ("patch", "pods"),
+    ("patch", "deployments.apps/scale"),
+    ("patch", "statefulsets.apps/scale"),
 ];
 
 /// A verb on a resource, as the metrics name them.
@@ -114,7 +118,8 @@ async fn without(stage: &Stage, right: Right) {
     ]);
     // A rollout that does not end: then pods are counted.
     let application = APPLICATION.replace("replicas: 0", "replicas: 1\n  paused: true");
-    namespace.apply(&[QUEUE, CONSUMER, &application].join("---")).await;
+    let consumer = format!("{CONSUMER}  scaling: {{maxReplicas: 2}}\n");
+    namespace.apply(&[QUEUE, &consumer, &application].join("---")).await;
     if right == ("patch".to_owned(), "events.events.k8s.io".to_owned()) {
         repeat_an_event(&namespace, &application).await;
     }

@@ -30,8 +30,8 @@ use self::scales::{Entry, Watched};
 use crate::api::ApiError;
 use crate::context::Context;
 use crate::work::Outcome;
-use crate::workload;
-use crate::world::{State, Unit, Workload};
+use crate::workload::{self, Scene};
+use crate::world::{Unit, Workload};
 
 /// A workload and its namespace.
 pub(crate) type Target = (String, Reference);
@@ -46,12 +46,6 @@ const REFUSED: Duration = Duration::from_secs(60);
 const FAILED: Duration = Duration::from_secs(3);
 /// When to look again at what changed meanwhile.
 const STALE: Duration = Duration::from_secs(1);
-
-/// A workload and the Consumers that have a say in the number of its pods.
-struct Scene {
-    workload: Option<Arc<Workload>>,
-    claimants: Vec<Claimant>,
-}
 
 /// Brings the number of one workload's pods about.
 pub(crate) async fn reconcile(context: &Context, target: &Target) -> Outcome {
@@ -73,28 +67,15 @@ pub(crate) fn scales(consumer: &Consumer) -> bool {
     consumer.spec.scaling.is_some()
 }
 
-fn dereference(state: &State, (namespace, reference): &Target) -> Scene {
-    let resolution = state.resolve(namespace);
-    let claim = |consumer: Arc<Consumer>| {
-        let target = consumer.spec.target_ref.as_ref()?;
-        let resolved = resolution.consumers.get(&Key::of(&consumer.metadata))?.clone();
-        (target.workload() == *reference).then_some(Claimant { consumer, resolved })
-    };
-    let mut claimants: Vec<Claimant> = state.consumers.of(namespace).into_iter().filter_map(claim).collect();
-    capstan_inject::sort(&mut claimants);
-    let workload = state.workload(reference.kind, &Key::new(namespace, &reference.name));
-    Scene { workload, claimants }
-}
-
 async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiError> {
-    let scene = dereference(&context.world.read(), target);
+    let scene = workload::dereference(&context.world.read(), &target.0, &target.1);
     let is_scaled = scene.claimants.iter().any(|claimant| scales(&claimant.consumer));
     let entry = context.scales.entry(target);
     let mut entry = entry.lock().await;
     let Some(workload) = scene.workload.as_deref().filter(|_| is_scaled) else {
         shrink::give_up(context, target, &mut entry);
         context.scales.forget(target);
-        tell::forget(context, target, &scene.claimants);
+        tell::forget(context, target, &mut entry);
         return Ok(Outcome::Done);
     };
     entry.is_of(&workload.uid);
@@ -109,8 +90,7 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
             judge(&look(context, claimant, workload, rival.as_deref()), &mut entry, context.scales.now())
         })
         .collect();
-    let outcome = follow(context, target, workload, &scene, &mut entry, all).await?;
-    Ok(outcome)
+    follow(context, target, workload, &scene, &mut entry, all).await
 }
 
 /// What is to be known of a Consumer.
@@ -145,7 +125,7 @@ async fn follow(
     let votes: Vec<Vote> = all.iter().filter_map(|one| one.vote).collect();
     let Some(total) = combine(&votes, workload.replicas).filter(|_| all.iter().any(|one| one.is_free)) else {
         shrink::give_up(context, target, entry);
-        tell::show(context, target, &scene.claimants, &all, None);
+        tell::show(context, target, entry, (&scene.claimants, &all), None);
         return Ok(again(&all));
     };
     let outcome = match entry.watch(workload, total) {
@@ -165,7 +145,7 @@ async fn follow(
     if let Some(text) = &entry.refusal {
         judge::refuse(&mut all, text);
     }
-    tell::show(context, target, &scene.claimants, &all, Some(total));
+    tell::show(context, target, entry, (&scene.claimants, &all), Some(total));
     Ok(sooner(outcome, again(&all)))
 }
 

@@ -1,6 +1,6 @@
 //! What is remembered of workloads that are scaled. Lost with the term of an operator: the next one begins cautiously.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ impl Scales {
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     uid: String,
+    /// The Consumers of which something is shown.
+    pub(super) shown: BTreeSet<Key>,
     /// By the UID of the Consumer.
     memories: BTreeMap<String, Memory>,
     set: Option<Set>,
@@ -118,7 +120,7 @@ impl Entry {
     /// Forgets what is of another workload of the same name.
     pub(super) fn is_of(&mut self, uid: &str) {
         if self.uid != uid {
-            *self = Self { uid: uid.to_owned(), ..Self::default() };
+            *self = Self { uid: uid.to_owned(), shown: std::mem::take(&mut self.shown), ..Self::default() };
         }
     }
 

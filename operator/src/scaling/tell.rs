@@ -7,7 +7,7 @@ use kube::Resource;
 use tracing::info;
 
 use super::judge::{Judgement, reckoning};
-use super::scales::Shown;
+use super::scales::{Entry, Shown};
 use super::{Target, unit};
 use crate::context::Context;
 
@@ -15,10 +15,13 @@ use crate::context::Context;
 pub(super) fn show(
     context: &Context,
     target: &Target,
-    claimants: &[Claimant],
-    all: &[Judgement],
+    entry: &mut Entry,
+    (claimants, all): (&[Claimant], &[Judgement]),
     total: Option<u32>,
 ) {
+    let keys = claimants.iter().map(|claimant| Key::of(claimant.consumer.meta())).collect();
+    let before = std::mem::replace(&mut entry.shown, keys);
+    before.difference(&entry.shown).for_each(|gone| drop(context.scales.show(gone.clone(), None)));
     let mut is_news = false;
     for (claimant, judgement) in claimants.iter().zip(all) {
         let consumer = Key::of(claimant.consumer.meta());
@@ -41,10 +44,12 @@ fn essence(shown: Option<&Shown>) -> Option<(&'static str, Option<u32>)> {
 }
 
 /// Nothing is shown any more.
-pub(super) fn forget(context: &Context, target: &Target, claimants: &[Claimant]) {
-    let shows = |claimant: &Claimant| context.scales.show(Key::of(claimant.consumer.meta()), None).is_some();
-    // Each of them.
-    if claimants.iter().filter(|claimant| shows(claimant)).count() > 0 {
+pub(super) fn forget(context: &Context, target: &Target, entry: &mut Entry) {
+    let mut is_news = false;
+    for consumer in std::mem::take(&mut entry.shown) {
+        is_news |= context.scales.show(consumer, None).is_some();
+    }
+    if is_news {
         context.queue.add(unit(target));
     }
 }
@@ -58,8 +63,14 @@ pub(super) fn decided(
     (from, to): (u32, u32),
 ) {
     let reason = if to > from { reason::SCALED_UP } else { reason::SCALED_DOWN };
+    let is_decider = |one: &Judgement| one.decision.as_ref().is_some_and(|decision| decision.desired == to);
+    // The number may be that of one which does not scale, or is held.
+    let has_decider = all.iter().any(is_decider);
     for (claimant, judgement) in claimants.iter().zip(all) {
-        let Some(decision) = &judgement.decision else { continue };
+        let Some(decision) = judgement.decision.as_ref().filter(|_| !has_decider || is_decider(judgement))
+        else {
+            continue;
+        };
         let why = reckoning(decision, judgement.backlog_per_replica);
         info!(namespace, %workload, from, to, why, "scaled");
         // Events of one action are counted as one, whatever their notes say.

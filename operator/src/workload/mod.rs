@@ -71,9 +71,10 @@ pub(crate) async fn reconcile(context: &Context, namespace: &str, reference: &Re
 }
 
 /// A workload and who names it.
-struct Scene {
-    workload: Option<Arc<Workload>>,
-    claimants: Vec<Claimant>,
+pub(crate) struct Scene {
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// The oldest first.
+    pub(crate) claimants: Vec<Claimant>,
 }
 
 async fn bring_all_about(
@@ -226,7 +227,8 @@ fn sooner(outcome: Outcome, pause: Duration) -> Outcome {
     }
 }
 
-fn dereference(state: &State, namespace: &str, reference: &Reference) -> Scene {
+/// Finds a workload and who names it.
+pub(crate) fn dereference(state: &State, namespace: &str, reference: &Reference) -> Scene {
     let resolution = state.resolve(namespace);
     let claim = |consumer: Arc<Consumer>| {
         let target = consumer.spec.target_ref.as_ref()?;

@@ -4,7 +4,7 @@ use capstan_crds::Consumer;
 use capstan_crds::condition::{SCALING_ACTIVE, reason};
 
 use super::status::Said;
-use crate::condition::{Conditions, find};
+use crate::condition::{Conditions, Verdict, find};
 use crate::scaling::Shown;
 
 /// The number of pods that there is to be; the one shown before while nobody has looked.
@@ -18,10 +18,14 @@ pub(super) fn target_of(consumer: &Consumer, said: &Said) -> Option<u32> {
 pub(super) fn scaling<'a>(
     conditions: Conditions<'a>,
     consumer: &'a Consumer,
+    target: &Verdict,
     scale: Option<&Shown>,
 ) -> Conditions<'a> {
     if consumer.spec.scaling.is_none() {
         return conditions;
+    }
+    if target.reason == reason::TARGET_NOT_FOUND {
+        return conditions.set(SCALING_ACTIVE, target);
     }
     let old = consumer.status.as_ref().and_then(|status| find(&status.conditions, SCALING_ACTIVE));
     match scale.and_then(|scale| scale.verdict.as_ref()) {

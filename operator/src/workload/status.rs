@@ -86,6 +86,7 @@ pub(super) fn push(
                 &said.application,
             ),
             consumer,
+            &resolved,
             said.scale.as_ref(),
         )
         .finish(),

@@ -27,16 +27,14 @@ async fn the_quickstart_comes_about_in_every_order() {
 
 /// That of KEDA is in the node level's test with KEDA, where its kind is known.
 #[tokio::test]
-async fn the_example_of_an_hpa_is_accepted() {
-    on_stage("hpa", async |_, namespace| {
-        let file = tool::root().join("examples/scaling/hpa.yaml").display().to_string();
-        let accepted = namespace.kubectl(&["apply", "--dry-run=server", "-o", "name", "-f", &file]).await;
-        let expected = [
-            "queue.capstan.dev/orders",
-            "consumer.capstan.dev/orders",
-            "horizontalpodautoscaler.autoscaling/orders",
-        ];
-        assert_eq!(accepted.lines().collect::<Vec<_>>(), expected);
+async fn the_examples_of_scaling_are_accepted() {
+    on_stage("scaling", async |_, namespace| {
+        let own = ["queue.capstan.dev/orders", "consumer.capstan.dev/orders"];
+        for (file, more) in [("zero", &[][..]), ("hpa", &["horizontalpodautoscaler.autoscaling/orders"])] {
+            let file = tool::root().join(format!("examples/scaling/{file}.yaml")).display().to_string();
+            let accepted = namespace.kubectl(&["apply", "--dry-run=server", "-o", "name", "-f", &file]).await;
+            assert_eq!(accepted.lines().collect::<Vec<_>>(), [&own, more].concat());
+        }
     })
     .await;
 }

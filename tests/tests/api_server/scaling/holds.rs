@@ -109,6 +109,11 @@ async fn who_has_no_say_says_why() {
         scene.say(json!({"ready": 50}));
         scene.scaling("False", "TargetControlled").await;
         assert_eq!(scene.replicas().await, 0);
+        // One that is gone, and comes back as its own.
+        scene.namespace.kubectl(&["delete", "deployment", "orders"]).await;
+        scene.scaling("False", "TargetNotFound").await;
+        scene.namespace.apply(APPLICATION).await;
+        scene.until_replicas(5).await;
     })
     .await;
 }

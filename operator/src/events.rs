@@ -17,8 +17,10 @@ use crate::metrics::{EventFate, Metrics};
 
 /// Events that wait to be published; more are dropped.
 const WAITING_MAX: usize = 256;
-/// Events per second; more are dropped, but for those that say what no condition does. The recorder remembers each kind for six minutes, so this bounds its memory too.
+/// Events per second; more wait. The recorder remembers each kind for six minutes, so this bounds its memory too.
 const PER_SECOND: u32 = 5;
+/// How often one that waits is looked at.
+const TURN: std::time::Duration = std::time::Duration::from_millis(50);
 /// Longest note the API takes.
 const NOTE_BYTES_MAX: usize = 1024;
 
@@ -46,8 +48,6 @@ pub(crate) struct Events {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Change {
     is_warning: bool,
-    /// Nothing else says the same, so it is published also beyond [`PER_SECOND`].
-    is_only_word: bool,
     action: String,
     reason: String,
     note: String,
@@ -70,7 +70,6 @@ impl Events {
     pub(crate) fn tell(&self, object: &ObjectReference, action: &str, reason: &str, note: &str) {
         let event = Change {
             is_warning: false,
-            is_only_word: true,
             action: action.to_owned(),
             reason: reason.to_owned(),
             note: shortened(note),
@@ -114,7 +113,6 @@ fn changes(old: &[Condition], new: &[Condition], bad_when_true: &[&str]) -> Vec<
         }
         events.push(Change {
             is_warning: is_bad && !PASSING.contains(&condition.reason.as_str()),
-            is_only_word: false,
             action: condition.type_.clone(),
             reason: condition.reason.clone(),
             note: shortened(&condition.message),
@@ -136,11 +134,8 @@ async fn publish(
 ) {
     let limiter = Limiter::new(PER_SECOND);
     while let Some((event, object)) = events.recv().await {
-        if event.is_only_word {
-            limiter.force_take();
-        } else if !limiter.try_take() {
-            metrics.event(EventFate::Dropped);
-            continue;
+        while !limiter.try_take() {
+            tokio::time::sleep(TURN).await;
         }
         let event = Event {
             type_: if event.is_warning { EventType::Warning } else { EventType::Normal },

@@ -17,6 +17,7 @@ async fn a_consumer_says_why_its_application_takes_nothing() {
         until_condition::<Consumer>(namespace, "orders", ("AppReachable", "Unknown", "NotReported")).await;
         // A sidecar says it again and again; this one says it once, to a broker that knows its Consumer.
         until_condition::<Queue>(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
+        until_condition::<Queue>(namespace, "orders", ("Delivering", "True", "Delivering")).await;
         let account: Name = namespace.name.parse().unwrap();
         let say = async |pod: &str, unreachable: Option<&str>| {
             let consumer = "orders".parse().unwrap();

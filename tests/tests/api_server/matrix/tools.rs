@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::ListParams;
 
 use super::changes::{CHANGES, manifests, plain};
+use super::revisions;
 
 /// A tool of users.
 #[derive(Debug, Clone, Copy)]
@@ -52,11 +53,16 @@ impl Tool {
             Self::Kubectl(arguments) => kubectl(namespace, arguments, (round, true)).await.unwrap(),
             Self::Replace => replace(namespace, round).await,
             Self::Undo => {
+                let before = revisions(namespace).await;
                 kubectl(namespace, &["apply"], (round, true)).await.unwrap();
                 until_settled(namespace).await;
                 for change in CHANGES.iter().filter(|change| change.changes_template()) {
                     for name in [change.name(round), plain(&change.name(round))] {
-                        namespace.kubectl(&["rollout", "undo", &format!("deployment/{name}")]).await;
+                        // By its number: where a change took the sidecar out of the template too, its return may be a revision
+                        // of its own by now.
+                        let (deployment, to) =
+                            (format!("deployment/{name}"), format!("--to-revision={}", before[&name]));
+                        namespace.kubectl(&["rollout", "undo", &deployment, &to]).await;
                     }
                 }
             }

@@ -84,7 +84,9 @@ async fn assert_columns(namespace: &Namespace) {
     assert_eq!(queues["orders"]["READY"], "True", "{queues:?}");
     assert_eq!(queues["orders"]["CONSUMER"], "orders", "{queues:?}");
     let consumers = table(namespace, "capc").await;
-    for (column, value) in [("READY", "True"), ("QUEUE", "orders"), ("TARGET", "orders"), ("REPLICAS", "2")] {
+    for (column, value) in
+        [("READY", "True"), ("QUEUE", "orders"), ("TARGET", "orders"), ("DESIRED", "2"), ("PODS-READY", "2")]
+    {
         assert_eq!(consumers["orders"][column], value, "{consumers:?}");
     }
     namespace

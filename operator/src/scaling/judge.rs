@@ -38,7 +38,6 @@ pub(super) struct Judgement {
     pub(super) verdict: Option<Verdict>,
     pub(super) decision: Option<Decision>,
     pub(super) backlog_per_replica: u32,
-    pub(super) numbers: Option<Numbers>,
     /// When to look again.
     pub(super) again: Option<Duration>,
 }
@@ -46,17 +45,12 @@ pub(super) struct Judgement {
 /// Judges one Consumer at time `now`.
 pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgement {
     let consumer = &look.claimant.consumer;
-    let numbers = match &look.heard {
-        Some(Heard::Seen(numbers)) => Some(numbers.clone()),
-        _ => None,
-    };
     let base = Judgement {
         vote: None,
         is_free: false,
         verdict: None,
         decision: None,
         backlog_per_replica: 0,
-        numbers,
         again: None,
     };
     let Some(scaling) = &consumer.spec.scaling else {
@@ -66,7 +60,7 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
     if let Some(verdict) = silenced(look) {
         entry.forget(&key);
         // What is not known yet may need its pods: a Queue that is made anew, above all.
-        let vote = (claimant_waits(look)).then_some(Vote::Hold);
+        let vote = claimant_waits(look).then_some(Vote::Hold);
         return Judgement { verdict: Some(verdict), vote, again: Some(SILENCED), ..base };
     }
     let rule = Rule {
@@ -78,10 +72,13 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
         idle_period: scaling.idle_period.get(),
     };
     let base = Judgement { is_free: true, backlog_per_replica: rule.backlog_per_replica, ..base };
-    let (Some(numbers), None) = (&base.numbers, held(look)) else {
-        // What was wanted meanwhile is not known.
-        entry.forget(&key);
-        return Judgement { vote: Some(Vote::Hold), verdict: held(look), again: Some(HELD), ..base };
+    let numbers = match seen(look) {
+        Ok(numbers) => numbers,
+        Err(held) => {
+            // What was wanted meanwhile is not known.
+            entry.forget(&key);
+            return Judgement { vote: Some(Vote::Hold), verdict: Some(held), again: Some(HELD), ..base };
+        }
     };
     let decision =
         entry.memory(&key).decide(&rule, numbers.to_do(look.is_paused), look.workload.replicas, now);
@@ -117,22 +114,22 @@ fn silenced(look: &Look<'_>) -> Option<Verdict> {
     ))
 }
 
-/// Why the number of pods stays as it is.
-fn held(look: &Look<'_>) -> Option<Verdict> {
+/// The numbers to decide by, or why the number of pods stays as it is.
+fn seen<'a>(look: &'a Look<'_>) -> Result<&'a Numbers, Verdict> {
     let numbers = match &look.heard {
         Some(Heard::Seen(numbers)) => numbers,
         Some(Heard::Unheard) | None => {
             let text = "the broker does not say what there is to do: the number of pods stays as it is until it does; see the \
                         condition Available of the Broker";
-            return Some(Verdict::no(reason::BROKER_UNAVAILABLE, text));
+            return Err(Verdict::no(reason::BROKER_UNAVAILABLE, text));
         }
         Some(Heard::Unknown) => {
             let text = "the broker does not know the Queue yet: the number of pods stays as it is";
-            return Some(Verdict::no(reason::NOT_DECLARED, text));
+            return Err(Verdict::no(reason::NOT_DECLARED, text));
         }
     };
     if look.workload.replicas == 0 {
-        return None;
+        return Ok(numbers);
     }
     if let Some(application) = numbers.application.as_ref().filter(|one| takes_nothing(one, look.claimant)) {
         let pods = application.unreachable + application.reachable;
@@ -141,13 +138,14 @@ fn held(look: &Look<'_>) -> Option<Verdict> {
              AppReachable",
             application.unreachable
         );
-        return Some(Verdict::no(reason::UNREACHABLE, text));
+        return Err(Verdict::no(reason::UNREACHABLE, text));
     }
-    numbers.are_failing.then(|| {
+    if numbers.are_failing {
         let text = "more than half of the deliveries of the last minute failed: the number of pods stays as it is until they \
                     succeed; look at the application's log, and at the broker's metrics of retries";
-        Verdict::no(reason::CALLS_FAILING, text)
-    })
+        return Err(Verdict::no(reason::CALLS_FAILING, text));
+    }
+    Ok(numbers)
 }
 
 /// Whether the application takes nothing in more than half of the pods: there more pods would not help.
@@ -220,7 +218,7 @@ mod tests {
         one
     }
 
-    fn seen(ready: u64) -> Option<Heard> {
+    fn said_ready(ready: u64) -> Option<Heard> {
         Some(Heard::Seen(Numbers { demand: Demand { ready, ..Demand::default() }, ..Numbers::default() }))
     }
 
@@ -246,10 +244,10 @@ mod tests {
     fn what_is_seen_is_followed_within_the_bounds() {
         let one = claimant(SCALING);
         let pods = |pods| Some(Vote::Pods(pods));
-        assert_eq!(said(&of(&one, 1, seen(35), None)), (true, "FollowsDemand", pods(4)));
-        assert_eq!(said(&of(&one, 1, seen(500), None)), (true, "AtMaxReplicas", pods(5)));
-        assert_eq!(said(&of(&one, 4, seen(0), None)), (true, "FollowsDemand", pods(4)), "for a while");
-        let text = of(&one, 1, seen(35), None).verdict.unwrap().message;
+        assert_eq!(said(&of(&one, 1, said_ready(35), None)), (true, "FollowsDemand", pods(4)));
+        assert_eq!(said(&of(&one, 1, said_ready(500), None)), (true, "AtMaxReplicas", pods(5)));
+        assert_eq!(said(&of(&one, 4, said_ready(0), None)), (true, "FollowsDemand", pods(4)), "for a while");
+        let text = of(&one, 1, said_ready(35), None).verdict.unwrap().message;
         assert_eq!(text, "35 messages (35 ready, 0 leased, 0 due soon), 10 for each pod: 4 wanted");
     }
 
@@ -276,12 +274,12 @@ mod tests {
     fn who_has_no_say_is_not_followed() {
         let mut one = claimant(SCALING);
         assert_eq!(
-            said(&of(&one, 3, seen(9), Some("HorizontalPodAutoscaler web"))),
+            said(&of(&one, 3, said_ready(9), Some("HorizontalPodAutoscaler web"))),
             (false, "OtherAutoscaler", None)
         );
         one.resolved.finding = ConsumerFinding::QueueNotFound;
-        assert_eq!(said(&of(&one, 3, seen(9), None)), (false, "Pending", Some(Vote::Hold)));
-        let other = of(&claimant(""), 3, seen(9), None);
+        assert_eq!(said(&of(&one, 3, said_ready(9), None)), (false, "Pending", Some(Vote::Hold)));
+        let other = of(&claimant(""), 3, said_ready(9), None);
         assert_eq!((other.vote, other.verdict, other.is_free), (Some(Vote::Some), None, false));
     }
 

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::Target;
 use super::shrink::Retirement;
-use crate::demand::Numbers;
 use crate::world::Workload;
 
 /// A number that the watch has not shown after so long is set again: the watch may be late, and that is nobody's fault.
@@ -34,9 +33,8 @@ impl Default for Scales {
 /// What a Consumer's status shows of its scaling.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shown {
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) verdict: Verdict,
     pub(crate) target: Option<u32>,
-    pub(crate) numbers: Option<Numbers>,
 }
 
 impl Scales {

@@ -25,11 +25,10 @@ pub(super) fn show(
     let mut is_news = false;
     for (claimant, judgement) in claimants.iter().zip(all) {
         let consumer = Key::of(claimant.consumer.meta());
-        let shown = judgement.verdict.clone().map(|verdict| Shown {
-            verdict: Some(verdict),
-            target: total.filter(|_| judgement.is_free),
-            numbers: judgement.numbers.clone(),
-        });
+        let shown = judgement
+            .verdict
+            .clone()
+            .map(|verdict| Shown { verdict, target: total.filter(|_| judgement.is_free) });
         let (old, new) = (context.scales.show(consumer, shown.clone()), shown);
         is_news |= essence(old.as_ref()) != essence(new.as_ref());
     }
@@ -40,7 +39,7 @@ pub(super) fn show(
 
 /// What makes a status worth a write.
 fn essence(shown: Option<&Shown>) -> Option<(&'static str, Option<u32>)> {
-    shown.map(|shown| (shown.verdict.as_ref().map_or("", |verdict| verdict.reason), shown.target))
+    shown.map(|shown| (shown.verdict.reason, shown.target))
 }
 
 /// Nothing is shown any more.

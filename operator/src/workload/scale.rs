@@ -28,8 +28,8 @@ pub(super) fn scaling<'a>(
         return conditions.set(SCALING_ACTIVE, target);
     }
     let old = consumer.status.as_ref().and_then(|status| find(&status.conditions, SCALING_ACTIVE));
-    match scale.and_then(|scale| scale.verdict.as_ref()) {
-        Some(verdict) => conditions.set(SCALING_ACTIVE, verdict),
+    match scale {
+        Some(scale) => conditions.set(SCALING_ACTIVE, &scale.verdict),
         None if old.is_some() => conditions.keep(old),
         None => conditions.set_unknown(SCALING_ACTIVE, reason::PENDING, "nothing was decided yet"),
     }

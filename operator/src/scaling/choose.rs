@@ -10,14 +10,14 @@ use super::pods::Pod;
 /// The `count` pods that are to go.
 ///
 /// A ReplicaSet removes pods that do not run or are not ready first, whatever they cost, so these are chosen before others; then those that
-/// were chosen already, by this operator or by one before; then those with the fewest messages, and of these the youngest. A
-/// StatefulSet always removes the highest ordinals.
+/// were chosen already, by this operator or by one before; then those with the fewest messages, and of these the youngest. With
+/// `idle_first` one that was chosen and is still at work makes way for one that is idle. A StatefulSet always removes the highest ordinals.
 pub(super) fn choose(
     kind: WorkloadKind,
     pods: &[Pod],
     leased: &BTreeMap<String, u64>,
     chosen: &BTreeSet<String>,
-    count: usize,
+    (count, idle_first): (usize, bool),
 ) -> BTreeSet<String> {
     let mut pods: Vec<&Pod> = pods.iter().collect();
     match kind {
@@ -25,7 +25,9 @@ pub(super) fn choose(
         WorkloadKind::Deployment => pods.sort_by_key(|pod| {
             let is_chosen = chosen.contains(&pod.name) || pod.is_marked;
             let messages = leased.get(&pod.name).copied().unwrap_or_default();
-            (pod.is_running, pod.is_ready, !is_chosen, messages, Reverse(pod.created), pod.name.clone())
+            let is_passed_over = idle_first && messages > 0;
+            let rank = (pod.is_running, pod.is_ready, is_passed_over, !is_chosen);
+            (rank, messages, Reverse(pod.created), pod.name.clone())
         }),
     }
     pods.into_iter().take(count).map(|pod| pod.name.clone()).collect()
@@ -49,7 +51,21 @@ mod tests {
     ) -> Vec<String> {
         let leased = busy.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let before = before.iter().map(|name| (*name).to_owned()).collect();
-        choose(kind, pods, &leased, &before, count).into_iter().collect()
+        choose(kind, pods, &leased, &before, (count, false)).into_iter().collect()
+    }
+
+    #[test]
+    fn one_that_works_on_makes_way_for_one_that_is_idle_and_for_no_other() {
+        let pods = [pod("a", 1), pod("b", 2), pod("c", 3)];
+        let of = |busy: &[(&str, u64)], before: &[&str]| {
+            let leased = busy.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+            let before = before.iter().map(|name| (*name).to_owned()).collect();
+            let chosen = choose(WorkloadKind::Deployment, &pods, &leased, &before, (1, true));
+            chosen.into_iter().next().unwrap()
+        };
+        assert_eq!(of(&[("b", 3), ("c", 1)], &["b"]), "a");
+        assert_eq!(of(&[("a", 1), ("b", 3), ("c", 1)], &["b"]), "b", "all work");
+        assert_eq!(of(&[], &["b"]), "b", "it is idle itself");
     }
 
     #[test]

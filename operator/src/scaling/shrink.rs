@@ -27,6 +27,10 @@ use crate::world::Workload;
 /// falls. After that they end as in any shutdown, which cuts no call that the grace period allows.
 const PATIENCE_LEAST: Duration = Duration::from_secs(30);
 const PATIENCE_MOST: Duration = Duration::from_secs(600);
+/// Others may be chosen meanwhile, which have the same time; after so many times of it the number falls whoever is at work.
+const PATIENCES_MOST: u32 = 2;
+/// Pods that are still at work after so long make way for those that are idle by then.
+const CHOSEN_FIRMLY: Duration = Duration::from_secs(5);
 /// How often is looked whether they are idle: at first, and when that takes long.
 const LOOK: Duration = Duration::from_millis(500);
 const LOOK_LATER: Duration = Duration::from_secs(5);
@@ -44,7 +48,10 @@ const ROLLOUT_LOOK: Duration = Duration::from_secs(5);
 pub(super) struct Retirement {
     broker: Key,
     pods: BTreeSet<String>,
+    /// Since when these pods are.
     since: Instant,
+    /// Since when some are.
+    begun: Instant,
     /// When the broker was told last.
     told: Instant,
     /// Some have a deletion cost.
@@ -118,7 +125,7 @@ impl Step<'_> {
             }
         };
         if count > 0 && !self.retire(entry, &there, count).await? {
-            let since = entry.retirement.as_ref().map_or(Duration::ZERO, |one| one.since.elapsed());
+            let since = entry.retirement.as_ref().map_or(Duration::ZERO, |one| one.begun.elapsed());
             return Ok(Outcome::Again(if since < PATIENCE_LEAST { LOOK } else { LOOK_LATER }));
         }
         // All that there are need no order.
@@ -164,24 +171,31 @@ impl Step<'_> {
         let Some(broker) = self.claimants.iter().find_map(|claimant| claimant.resolved.broker.clone()) else {
             return Ok(true);
         };
-        let chosen = entry.retirement.as_ref().map(|one| one.pods.clone()).unwrap_or_default();
+        let before = entry.retirement.as_ref();
+        let idle_first = before.is_some_and(|one| one.since.elapsed() >= CHOSEN_FIRMLY);
+        let chosen = before.map(|one| one.pods.clone()).unwrap_or_default();
         let known = match ask(context, &broker, target).await? {
             Said::Pods(pods) => pods,
             Said::Nothing => return Ok(true),
         };
-        let pods = choose(target.1.kind, there, &leased(&known), &chosen, count);
+        let pods = choose(target.1.kind, there, &leased(&known), &chosen, (count, idle_first));
+        let now = Instant::now();
         let retirement = entry.retirement.get_or_insert_with(|| Retirement {
             broker: broker.clone(),
             pods: BTreeSet::new(),
-            since: Instant::now(),
-            told: Instant::now(),
+            since: now,
+            begun: now,
+            told: now,
             is_marked: false,
             is_over: false,
         });
-        // What was given up meanwhile, by the broker at least, begins anew.
-        if retirement.pods != pods || retirement.told.elapsed() > RETIRES {
+        // What is over, or was given up by the broker meanwhile, begins anew.
+        if retirement.is_over || retirement.told.elapsed() > RETIRES {
+            (retirement.since, retirement.begun, retirement.is_over) = (now, now, false);
+        }
+        if retirement.pods != pods {
             info!(namespace = target.0, workload = %target.1, pods = ?pods, "chosen to go: they are leased nothing more");
-            (retirement.since, retirement.is_over) = (Instant::now(), false);
+            retirement.since = now;
             retirement.pods.clone_from(&pods);
         }
         retirement.told = Instant::now();
@@ -193,7 +207,10 @@ impl Step<'_> {
         let busy = pods.iter().filter(|pod| leased.get(*pod).is_some_and(|messages| *messages > 0)).count();
         // Whose those are is not known: perhaps theirs.
         let is_idle = busy == 0 && said.leased_elsewhere == 0;
-        Ok(is_idle || retirement.since.elapsed() >= patience(self.claimants))
+        let patience = patience(self.claimants);
+        let has_waited =
+            retirement.since.elapsed() >= patience || retirement.begun.elapsed() >= patience * PATIENCES_MOST;
+        Ok(is_idle || has_waited)
     }
 }
 

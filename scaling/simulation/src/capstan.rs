@@ -8,12 +8,16 @@ use crate::world::World;
 
 /// Pods that are to go may end their calls for as long as a call may take, within these bounds, before `replicas` drops.
 const PATIENCE: std::ops::RangeInclusive<u64> = 30..=600;
+/// Whoever is chosen meanwhile has the same time, but all of them together no more than so many times of it.
+const PATIENCES_MOST: u64 = 2;
+/// Pods that still work after so long make way for those that are idle by then.
+const CHOSEN_FIRMLY: u64 = 5;
 
 pub struct Capstan {
     rule: Rule,
     memory: Memory,
-    /// Since when pods are chosen to go.
-    choosing: Option<u64>,
+    /// Since when these pods are chosen to go, and since when some are.
+    choosing: Option<(u64, u64)>,
 }
 
 impl Capstan {
@@ -41,17 +45,23 @@ impl Capstan {
         };
         let now = Duration::from_secs(world.now);
         let desired = self.memory.decide(&self.rule, demand, world.replicas, now).desired;
-        let idle = world.choose(world.replicas.saturating_sub(desired));
-        if desired >= world.replicas {
-            self.choosing = None;
-            world.scale(desired);
-            return;
-        }
-        let since = *self.choosing.get_or_insert(world.now);
-        if idle || world.now - since >= world.timeout().clamp(*PATIENCE.start(), *PATIENCE.end()) {
+        let idle_first = self.choosing.is_some_and(|(since, _)| world.now - since >= CHOSEN_FIRMLY);
+        let choice = world.choose(world.replicas.saturating_sub(desired), idle_first);
+        if desired >= world.replicas || choice.is_idle || self.has_waited(world, choice.is_new) {
             self.choosing = None;
             world.scale(desired);
         }
+    }
+
+    /// Whether those that are chosen have had the time for their calls.
+    fn has_waited(&mut self, world: &World, is_new: bool) -> bool {
+        let now = world.now;
+        let (since, begun) = self.choosing.get_or_insert((now, now));
+        if is_new {
+            *since = now;
+        }
+        let patience = world.timeout().clamp(*PATIENCE.start(), *PATIENCE.end());
+        now - *since >= patience || now - *begun >= patience * PATIENCES_MOST
     }
 }
 

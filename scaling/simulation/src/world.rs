@@ -176,18 +176,33 @@ impl World {
         self.counts.changes += 1;
     }
 
-    /// Chooses so many pods to go, those that have no work first; who was chosen stays so. Whether all of them are idle.
-    pub fn choose(&mut self, pods: u32) -> bool {
+    /// Chooses so many pods to go, those that have no work first. Who was chosen stays so, unless it works and those that are idle
+    /// come first.
+    pub fn choose(&mut self, pods: u32, idle_first: bool) -> Choice {
         let mut order = self.first_to_go();
-        order.sort_by_key(|index| (!self.pods[*index].chosen, self.pods[*index].work.is_some()));
-        let mut idle = true;
+        order.sort_by_key(|index| {
+            let (chosen, works) = (self.pods[*index].chosen, self.pods[*index].work.is_some());
+            (idle_first && works, !chosen, works)
+        });
+        let mut choice = Choice { is_new: false, is_idle: true };
         for (place, index) in order.into_iter().enumerate() {
             let pod = &mut self.pods[index];
-            pod.chosen = place < pods as usize;
-            idle &= !pod.chosen || pod.work.is_none();
+            let chosen = place < pods as usize;
+            choice.is_new |= chosen != pod.chosen;
+            choice.is_idle &= !chosen || pod.work.is_none();
+            pod.chosen = chosen;
         }
-        idle
+        choice
     }
+}
+
+/// The pods that were chosen to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    /// Others than before.
+    pub is_new: bool,
+    /// None of them works.
+    pub is_idle: bool,
 }
 
 #[cfg(test)]
@@ -259,7 +274,7 @@ mod tests {
         world.scale(1);
         assert_eq!((world.counts.stopped_busy, world.pods[0].killed), (1, None));
         let mut world = older_is_idle();
-        assert!(world.choose(1));
+        assert!(world.choose(1, false).is_idle);
         world.scale(1);
         assert_eq!((world.counts.stopped_busy, world.pods[1].killed), (0, None));
     }
@@ -277,15 +292,28 @@ mod tests {
     fn idle_pods_are_chosen_and_get_nothing_new() {
         let mut world = World::new(20, 3);
         world.step(2);
-        assert!(world.choose(1), "the third has no work");
+        assert!(world.choose(1, false).is_idle, "the third has no work");
         world.step(1);
         assert_eq!((world.waiting(), world.in_flight()), (1, 2));
-        assert!(!world.choose(2), "one of two works");
-        assert!(world.choose(0));
+        assert!(!world.choose(2, false).is_idle, "one of two works");
+        assert!(world.choose(0, false).is_idle);
         world.step(0);
         assert_eq!(world.in_flight(), 3, "and back");
-        assert!(!world.choose(1));
+        assert!(!world.choose(1, false).is_idle);
         world.scale(2);
         assert_eq!(world.counts.stopped_busy, 1);
+    }
+
+    #[test]
+    fn one_that_works_on_makes_way_for_one_that_is_idle() {
+        let mut world = World::new(20, 2);
+        world.step(2);
+        assert!(!world.choose(1, false).is_idle);
+        // The other one ends its call.
+        world.pods[0].work = None;
+        let choice = world.choose(1, false);
+        assert!(!choice.is_new && !choice.is_idle, "who was chosen stays so");
+        let choice = world.choose(1, true);
+        assert!(choice.is_new && choice.is_idle);
     }
 }

@@ -41,13 +41,13 @@ pub(crate) struct Field {
     /// The namespaces of the test.
     pub(crate) namespaces: Vec<String>,
     folder: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// Runs a test with so many namespaces, and removes what it leaves.
 pub(crate) async fn on_field(prefix: &str, namespaces: usize, test: impl AsyncFnOnce(&mut Field)) {
     let (turn, cluster, kubeconfig) = turn().await;
-    let mut field = Field::open(turn, cluster, &kubeconfig, prefix, namespaces).await;
+    let mut field = Field::open(Some(turn), cluster, &kubeconfig, prefix, namespaces).await;
     let result = AssertUnwindSafe(test(&mut field)).catch_unwind().await;
     field.clear().await;
     if let Err(panic) = result {
@@ -63,6 +63,19 @@ pub(crate) async fn on_own_field(
 ) {
     // The machine is for one test at a time, all the same.
     let (turn, _, _) = turn().await;
+    run_on_own_field((prefix, namespaces), Some(turn), test).await;
+}
+
+/// The same beside other tests, for one that does little and takes long.
+pub(crate) async fn beside_others(prefix: &str, test: impl AsyncFnOnce(&mut Field, &mut ControlPlane)) {
+    run_on_own_field((prefix, 1), None, test).await;
+}
+
+async fn run_on_own_field(
+    (prefix, namespaces): (&str, usize),
+    turn: Option<MutexGuard<'static, ()>>,
+    test: impl AsyncFnOnce(&mut Field, &mut ControlPlane),
+) {
     let mut own = ControlPlane::start().await;
     let cluster = own.connect().await;
     install_at(&cluster, Some(&own.kubeconfig())).await;
@@ -74,7 +87,7 @@ pub(crate) async fn on_own_field(
 
 impl Field {
     async fn open(
-        turn: MutexGuard<'static, ()>,
+        turn: Option<MutexGuard<'static, ()>>,
         cluster: Cluster,
         kubeconfig: &str,
         prefix: &str,

@@ -1,7 +1,7 @@
 //! What the faked data plane says of queues and pods, as a test wants it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -27,10 +27,10 @@ pub(crate) struct Script {
     leased: BTreeMap<String, u64>,
     /// The pods that were to be leased nothing more, each time that was said.
     retired: Vec<Vec<String>>,
-    /// Nothing is answered but errors.
-    is_silent: bool,
-    /// Polls that were not answered.
-    unanswered: u64,
+    /// Since when nothing is answered but errors.
+    silent: Option<Instant>,
+    /// For how long that had been so when a poll was last not answered.
+    unanswered: Duration,
     version: watch::Sender<u64>,
 }
 
@@ -42,8 +42,8 @@ impl Default for Script {
             queues: BTreeMap::new(),
             leased: BTreeMap::new(),
             retired: Vec::new(),
-            is_silent: false,
-            unanswered: 0,
+            silent: None,
+            unanswered: Duration::ZERO,
             version: watch::channel(1).0,
         }
     }
@@ -63,12 +63,12 @@ impl Script {
 
     /// Falls silent, or speaks again.
     pub(crate) fn be_silent(&mut self, is_silent: bool) {
-        self.is_silent = is_silent;
+        self.silent = is_silent.then(Instant::now);
         self.changed();
     }
 
-    /// How many polls were not answered.
-    pub(crate) fn unanswered(&self) -> u64 {
+    /// How long it had been silent when it was last asked.
+    pub(crate) fn unanswered(&self) -> Duration {
         self.unanswered
     }
 
@@ -88,8 +88,8 @@ impl Script {
     }
 
     pub(super) fn check(&mut self) -> Result<(), StatusCode> {
-        if self.is_silent {
-            self.unanswered += 1;
+        if let Some(since) = self.silent {
+            self.unanswered = since.elapsed();
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         }
         Ok(())

@@ -1,7 +1,6 @@
 //! What keeps the number of pods as it is, and says so.
 
 use capstan_crds::Consumer;
-use e2e::cluster::{LONG, until};
 use serde_json::{Value, json};
 
 use super::{Scene, consumer, on_scene};
@@ -10,38 +9,9 @@ use crate::fixture::{APPLICATION, CONSUMER, QUEUE, message, until_condition};
 const SCALING: &str =
     "{minReplicas: 0, maxReplicas: 5, backlogPerReplica: 10, scaleDownStabilization: 0s, idlePeriod: 10s}";
 
-/// Polls that a broker which is away lets fail while nothing may change: some of them are seconds apart.
-const POLLS: u64 = 40;
-
 fn totals(acknowledged: u64, retried: u64) -> Value {
     json!({"sent": 0, "delivered": 0, "acknowledged": acknowledged, "retried": retried, "released": 0,
         "lease_expired": 0, "dead_lettered": 0, "dropped": 0, "expired": 0})
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_away_changes_nothing() {
-    on_scene("away", async |scene| {
-        scene.shop(SCALING).await;
-        scene.say(json!({"ready": 25}));
-        scene.until_replicas(3).await;
-        scene.until_pods(3).await;
-        // Nothing to do: without the outage the pods would go.
-        scene.plane.script(|script| script.be_silent(true));
-        scene.say(json!({}));
-        let text = message(&scene.scaling("False", "BrokerUnavailable").await, "ScalingActive");
-        assert!(text.contains("stays as it is") && text.contains("Available"), "{text}");
-        let from = scene.plane.script(|script| script.unanswered());
-        until(&format!("{POLLS} more polls had no answer"), LONG, async || {
-            let now = scene.plane.script(|script| script.unanswered());
-            if now >= from + POLLS { Ok(()) } else { Err(format!("{}", now - from)) }
-        })
-        .await;
-        assert_eq!(scene.replicas().await, 3);
-        scene.plane.script(|script| script.be_silent(false));
-        scene.scaling("True", "FollowsDemand").await;
-        scene.until_replicas(0).await;
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

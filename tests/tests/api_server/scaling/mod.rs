@@ -2,6 +2,8 @@
 
 mod demand;
 mod holds;
+mod outage;
+mod refused;
 mod rivals;
 mod shrink;
 

@@ -4,8 +4,8 @@ use capstan_crds::Consumer;
 use e2e::cluster::{LONG, SHORT, condition, tool, until};
 use serde_json::json;
 
-use super::{Scene, on_scene};
-use crate::fixture::{APPLICATION, message};
+use super::{Scene, consumer, on_scene};
+use crate::fixture::{APPLICATION, QUEUE, message};
 
 const SCALING: &str = "{maxReplicas: 5, backlogPerReplica: 10}";
 
@@ -42,21 +42,26 @@ metadata: {name: by-keda}
 spec: {scaleTargetRef: {name: orders}}
 ";
 
+impl Scene<'_> {
+    /// Applies an autoscaler, then what it scales, and has much to do; what is said of that.
+    async fn left_to(&self, autoscaler: &str) -> String {
+        self.namespace.apply(autoscaler).await;
+        self.namespace.apply(&[QUEUE, APPLICATION, &consumer(SCALING)].join("---")).await;
+        self.say(json!({"ready": 45}));
+        let text = message(&self.scaling("False", "OtherAutoscaler").await, "ScalingActive");
+        assert_eq!(self.replicas().await, 0, "it is the autoscaler's");
+        text
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_autoscaler_is_left_in_peace() {
     on_scene("autoscaler", async |scene| {
-        scene.namespace.apply(HPA).await;
-        scene
-            .namespace
-            .apply(&[crate::fixture::QUEUE, APPLICATION, &super::consumer(SCALING)].join("---"))
-            .await;
-        scene.say(json!({"ready": 45}));
-        let text = message(&scene.scaling("False", "OtherAutoscaler").await, "ScalingActive");
+        let text = scene.left_to(HPA).await;
         assert!(
             text.starts_with("HorizontalPodAutoscaler by-cpu") && text.contains("remove scaling"),
             "{text}"
         );
-        assert_eq!(scene.replicas().await, 0);
         scene.namespace.kubectl(&["delete", "hpa", "by-cpu"]).await;
         scene.until_replicas(5).await;
         scene.scaling("True", "FollowsDemand").await;
@@ -72,15 +77,8 @@ async fn a_scaled_object_is_one_too() {
             tool::execute("kubectl", &["get", "scaledobjects", "-A"], None).await.map(drop)
         })
         .await;
-        scene.namespace.apply(SCALED_OBJECT).await;
-        scene
-            .namespace
-            .apply(&[crate::fixture::QUEUE, APPLICATION, &super::consumer(SCALING)].join("---"))
-            .await;
-        scene.say(json!({"ready": 45}));
-        let text = message(&scene.scaling("False", "OtherAutoscaler").await, "ScalingActive");
+        let text = scene.left_to(SCALED_OBJECT).await;
         assert!(text.starts_with("ScaledObject by-keda"), "{text}");
-        assert_eq!(scene.replicas().await, 0);
         // Nobody watches it, and nothing else happens.
         scene.namespace.kubectl(&["delete", "scaledobject", "by-keda"]).await;
         let check = |consumer: &Consumer| {
@@ -117,48 +115,6 @@ async fn replicas_that_are_set_back_once_are_set_again_and_twice_are_left() {
         assert!(text.contains("take replicas out of the manifest"), "{text}");
         assert_eq!(scene.replicas().await, 2, "no fight");
         scene.until_event("ReplicasContested", &["twice within ten minutes"]).await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_is_said() {
-    on_scene("refused", async |scene| {
-        let policy = format!(
-            "
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicy
-metadata: {{name: {name}}}
-spec:
-  matchConstraints:
-    namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {name}}}}}
-    resourceRules: [{{apiGroups: [apps], apiVersions: [v1], resources: [deployments/scale], operations: [UPDATE]}}]
-  validations: [{{expression: 'false', message: 'nobody scales here'}}]
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingAdmissionPolicyBinding
-metadata: {{name: {name}}}
-spec: {{policyName: {name}, validationActions: [Deny]}}
-",
-            name = scene.namespace.name
-        );
-        scene.shop(SCALING).await;
-        scene.until_replicas(1).await;
-        scene.namespace.apply(&policy).await;
-        until("the policy is in force", SHORT, async || {
-            let arguments = ["-n", &scene.namespace.name, "scale", "deployment", "orders", "--replicas=2", "--dry-run=server"];
-            match tool::execute("kubectl", &arguments, None).await {
-                Ok(_) => Err("not yet".to_owned()),
-                Err(_) => Ok(()),
-            }
-        })
-        .await;
-        scene.say(json!({"ready": 45}));
-        let consumer: Consumer = scene.scaling("False", "ScalingRefused").await;
-        assert!(message(&consumer, "ScalingActive").contains("nobody scales here"));
-        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
-            tool::run("kubectl", &["delete", kind, &scene.namespace.name]).await;
-        }
     })
     .await;
 }

@@ -83,6 +83,25 @@ async fn those_that_go_may_end_their_calls_and_a_new_message_lets_them_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_works_on_makes_way_for_one_that_is_idle_by_then() {
+    on_scene("makes-way", async |scene| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 15}));
+        scene.until_replicas(2).await;
+        let pods = scene.until_pods(2).await;
+        scene.plane.script(|script| script.lease(&[(&pods[0], 1), (&pods[1], 1)]));
+        scene.say(json!({"leased": 2}));
+        let works_on = scene.until_retired(1).await.into_iter().next().unwrap();
+        // The other one ends its call.
+        scene.plane.script(|script| script.lease(&[(&works_on, 1)]));
+        scene.say(json!({"leased": 1}));
+        scene.until_replicas(1).await;
+        assert_eq!(scene.until_pods(1).await, [works_on], "who works stays");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_ends_in_the_middle_leaves_it_to_the_next() {
     on_scene("handover", async |scene| {
         scene.shop(SCALING).await;

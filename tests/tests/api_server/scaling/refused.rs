@@ -1,0 +1,93 @@
+//! Numbers that the API server refuses: it is said, and nobody is marked for nothing.
+
+use capstan_crds::Consumer;
+use e2e::cluster::{SHORT, tool, until};
+use serde_json::json;
+
+use super::{Scene, on_scene};
+use crate::fixture::message;
+
+const SCALING: &str = "{maxReplicas: 5, backlogPerReplica: 10, scaleDownStabilization: 0s}";
+
+impl Scene<'_> {
+    /// Lets nobody scale in the namespace.
+    async fn forbid(&self) {
+        let name = &self.namespace.name;
+        let policy = format!(
+            "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {name}}}
+spec:
+  matchConstraints:
+    namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {name}}}}}
+    resourceRules: [{{apiGroups: [apps], apiVersions: [v1], resources: [deployments/scale], operations: [UPDATE]}}]
+  validations: [{{expression: 'false', message: 'nobody scales here'}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: {name}}}
+spec: {{policyName: {name}, validationActions: [Deny]}}
+"
+        );
+        self.namespace.apply(&policy).await;
+        let arguments =
+            ["-n", name.as_str(), "scale", "deployment", "orders", "--replicas=2", "--dry-run=server"];
+        until("the policy is in force", SHORT, async || {
+            match tool::execute("kubectl", &arguments, None).await {
+                Ok(_) => Err("not yet".to_owned()),
+                Err(_) => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    async fn allow(&self) {
+        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+            tool::run("kubectl", &["delete", kind, &self.namespace.name]).await;
+        }
+    }
+
+    /// How many pods have a deletion cost.
+    async fn marked(&self) -> usize {
+        self.costs().await.values().flatten().count()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_said() {
+    on_scene("refused", async |scene| {
+        scene.shop(SCALING).await;
+        scene.until_replicas(1).await;
+        scene.forbid().await;
+        scene.say(json!({"ready": 45}));
+        let consumer: Consumer = scene.scaling("False", "ScalingRefused").await;
+        assert!(message(&consumer, "ScalingActive").contains("nobody scales here"));
+        scene.allow().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_were_marked_for_a_refused_number_lose_their_mark_when_they_are_needed() {
+    on_scene("marked", async |scene| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 25}));
+        scene.until_replicas(3).await;
+        scene.until_pods(3).await;
+        scene.forbid().await;
+        scene.say(json!({}));
+        scene.scaling("False", "ScalingRefused").await;
+        assert_eq!((scene.marked().await, scene.replicas().await), (2, 3));
+        scene.say(json!({"ready": 25}));
+        until("no pod is marked", SHORT, async || match scene.marked().await {
+            0 => Ok(()),
+            marked => Err(format!("{marked} are")),
+        })
+        .await;
+        assert_eq!(scene.replicas().await, 3);
+        scene.scaling("True", "FollowsDemand").await;
+        scene.allow().await;
+    })
+    .await;
+}

@@ -134,6 +134,8 @@ pub mod reason {
     pub const AT_MAX_REPLICAS: &str = "AtMaxReplicas";
     /// More than half of the last deliveries failed: more pods would fail more, fewer would hide it.
     pub const CALLS_FAILING: &str = "CallsFailing";
+    /// The operator was installed so that it sets no number of pods.
+    pub const SCALING_DISABLED: &str = "ScalingDisabled";
     /// A HorizontalPodAutoscaler or a ScaledObject sets the number of the target's pods.
     pub const OTHER_AUTOSCALER: &str = "OtherAutoscaler";
     /// Somebody else sets the number of the target's pods back.

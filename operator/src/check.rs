@@ -59,6 +59,13 @@ async fn look(cluster: kube::Config, config: &Config, report: &mut Report) -> Re
 fn namespaces(scope: Scope, config: &Config) -> Vec<Option<String>> {
     match scope {
         Scope::Work => config.scopes(),
+        Scope::Scaling => {
+            if config.scaling {
+                config.scopes()
+            } else {
+                Vec::new()
+            }
+        }
         Scope::Cluster => vec![None],
         Scope::Release => config.lease_namespace.iter().cloned().map(Some).collect(),
         // Another account's.

@@ -36,6 +36,9 @@ pub struct Config {
     /// Address of the external scaler that KEDA asks, over gRPC without TLS; not served without it.
     #[arg(long, env = "CAPSTAN_EXTERNAL_SCALER_LISTEN")]
     pub external_scaler_listen: Option<SocketAddr>,
+    /// Whether `scaling` of Consumers is followed. With `false` the operator sets no workload's number of pods, and needs no rights for it.
+    #[arg(long, env = "CAPSTAN_SCALING", default_value_t = true, action = clap::ArgAction::Set)]
+    pub scaling: bool,
     /// Where the control API of a Broker is; {broker} and {namespace} are filled in.
     #[arg(
         long,

@@ -7,6 +7,8 @@
 pub enum Scope {
     /// In every namespace, or in those of `watchNamespaces`.
     Work,
+    /// The same, unless `scaling.enabled` is false.
+    Scaling,
     /// Outside of namespaces. The operator does without where it is not granted.
     Cluster,
     /// In the namespace of the release.
@@ -112,27 +114,27 @@ pub const RIGHTS: &[Right] = &[
         "which pods of a target have the sidecar, which of them are idle, and why a broker does not answer",
     ),
     Right::new(
-        Scope::Work,
+        Scope::Scaling,
         "",
         &["pods"],
         &["patch"],
         "the deletion cost of the pods that go when a Consumer with `scaling` needs fewer",
     ),
     Right::new(
-        Scope::Work,
+        Scope::Scaling,
         "apps",
         &["deployments/scale", "statefulsets/scale"],
         &["patch"],
         "the number of pods of a target, where its Consumer has `scaling`",
     ),
     Right::new(
-        Scope::Work,
+        Scope::Scaling,
         "autoscaling",
         &["horizontalpodautoscalers"],
         FOLLOW,
         "whether somebody else sets the number of a target's pods",
     ),
-    Right::new(Scope::Work, "keda.sh", &["scaledobjects"], &["list"], "the same, where KEDA is installed"),
+    Right::new(Scope::Scaling, "keda.sh", &["scaledobjects"], &["list"], "the same, where KEDA is installed"),
     Right::new(Scope::Work, "events.k8s.io", &["events"], &["create", "patch"], "changes of conditions"),
     Right::new(
         Scope::Cluster,
@@ -188,8 +190,9 @@ pub fn template() -> String {
     text
 }
 
-const SCOPES: [(Scope, &str); 4] = [
+const SCOPES: [(Scope, &str); 5] = [
     (Scope::Work, "work"),
+    (Scope::Scaling, "scaling"),
     (Scope::Cluster, "cluster"),
     (Scope::Release, "release"),
     (Scope::Uninstall, "uninstall"),
@@ -215,6 +218,7 @@ pub fn document() -> String {
     let mut text = HEAD.to_owned();
     for (scope, title) in [
         (Scope::Work, "In every namespace, or in those of `watchNamespaces`"),
+        (Scope::Scaling, "There too, unless `scaling.enabled` is false"),
         (Scope::Cluster, "Outside of namespaces, unless `rbac.clusterScoped` is false"),
         (Scope::Release, "In its own namespace"),
         (Scope::Uninstall, "After an uninstall, in a Job of its own"),

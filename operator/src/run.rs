@@ -85,7 +85,7 @@ async fn work(
     }
     ready.waits_for("the watches have not listed yet");
     let Context { client, config, world, queue, metrics, .. } = context.as_ref();
-    let known = watch_all(client, config.scopes(), world, queue, metrics, tasks);
+    let known = watch_all(client, config, world, queue, metrics, tasks);
     tokio::select! {
         () = known => {}
         Some(ended) = tasks.join_next() => return finished(ended),

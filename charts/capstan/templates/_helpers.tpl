@@ -76,10 +76,19 @@ capabilities:
 {{- end }}
 - name: CAPSTAN_LOG
   value: {{ .Values.log | quote }}
+{{- if not (include "capstan.scaling" .) }}
+- name: CAPSTAN_SCALING
+  value: "false"
+{{- end }}
 {{- with .Values.watchNamespaces }}
 - name: CAPSTAN_WATCH_NAMESPACES
   value: {{ join "," . | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* Not empty unless scaling is switched off. Values of an older release that `--reuse-values` keeps do not have it. */}}
+{{- define "capstan.scaling" -}}
+{{- if ne (toString (.Values.scaling | default dict).enabled) "false" }}yes{{ end -}}
 {{- end -}}
 
 {{/* Not empty where the external scaler is wanted. Values of an older release that `--reuse-values` keeps do not have it. */}}

@@ -37,6 +37,13 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
+# Changes of conditions
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{- define "capstan.rights.scaling" -}}
 # The deletion cost of the pods that go when a Consumer with `scaling` needs fewer
 - apiGroups: [""]
   resources: [pods]
@@ -53,10 +60,6 @@
 - apiGroups: [keda.sh]
   resources: [scaledobjects]
   verbs: [list]
-# Changes of conditions
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create, patch]
 {{- end -}}
 
 {{- define "capstan.rights.cluster" -}}

@@ -20,6 +20,8 @@ const SILENCED: Duration = Duration::from_secs(60);
 pub(super) struct Look<'a> {
     pub(super) claimant: &'a Claimant,
     pub(super) workload: &'a Workload,
+    /// The operator may set numbers of pods at all.
+    pub(super) is_enabled: bool,
     /// Who else sets the number of pods.
     pub(super) rival: Option<&'a str>,
     /// Absent while it is not known which broker to ask.
@@ -89,12 +91,19 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
 
 /// Whether a Consumer's Queue is not there, for now.
 fn claimant_waits(look: &Look<'_>) -> bool {
-    look.rival.is_none() && look.claimant.resolved.finding == ConsumerFinding::QueueNotFound
+    look.is_enabled
+        && look.rival.is_none()
+        && look.claimant.resolved.finding == ConsumerFinding::QueueNotFound
 }
 
 /// Why a Consumer has no say at all.
 fn silenced(look: &Look<'_>) -> Option<Verdict> {
     let Look { claimant, workload, rival, .. } = look;
+    if !look.is_enabled {
+        let text = "Capstan was installed with scaling.enabled: false and leaves the number of pods alone: set it by KEDA or an HPA, \
+                    remove scaling, or have the chart changed";
+        return Some(Verdict::no(reason::SCALING_DISABLED, text));
+    }
     if !is_accepted(claimant) {
         let text = "this Consumer does not have the Queue: see its condition Accepted";
         return Some(Verdict::no(reason::PENDING, text));
@@ -229,7 +238,7 @@ mod tests {
 
     fn of(claimant: &Claimant, replicas: u32, heard: Option<Heard>, rival: Option<&str>) -> Judgement {
         let workload = Workload { replicas, ..workload() };
-        let look = Look { claimant, workload: &workload, rival, heard, is_paused: false };
+        let look = Look { claimant, workload: &workload, is_enabled: true, rival, heard, is_paused: false };
         judge(&look, &mut Entry::default(), Duration::from_secs(100))
     }
 

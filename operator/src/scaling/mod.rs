@@ -82,7 +82,7 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
     let uids: BTreeSet<&str> =
         scene.claimants.iter().filter_map(|one| one.consumer.metadata.uid.as_deref()).collect();
     entry.retain(|uid| uids.contains(uid));
-    let rival = rivals::of(context, target).await;
+    let rival = if context.config.scaling { rivals::of(context, target).await } else { None };
     let all: Vec<Judgement> = scene
         .claimants
         .iter()
@@ -110,7 +110,7 @@ fn look<'a>(
         let is_stopped = |queue: Arc<capstan_crds::Queue>| queue.spec.delivery == Delivery::Paused;
         claimant.consumer.spec.paused || state.queues.get(queue).is_some_and(is_stopped)
     };
-    Look { claimant, workload, rival, heard, is_paused }
+    Look { claimant, workload, is_enabled: context.config.scaling, rival, heard, is_paused }
 }
 
 /// Does what follows from what all Consumers of the workload say.

@@ -51,14 +51,14 @@ struct Shared {
 /// what is missing cannot be told from what is gone. Namespaces that must not be watched are told of, and hold nobody up.
 pub(crate) fn watch_all(
     client: &Client,
-    scopes: Vec<Option<String>>,
+    config: &crate::config::Config,
     world: &Arc<World>,
     queue: &Arc<WorkQueue<Unit>>,
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> impl Future<Output = ()> + use<> {
     let mut settled = Vec::new();
-    for namespace in scopes {
+    for namespace in config.scopes() {
         let (scope, receiver) = Scope::new(namespace);
         settled.push(receiver);
         let shared = Shared {
@@ -68,12 +68,12 @@ pub(crate) fn watch_all(
             queue: Arc::clone(queue),
             metrics: Arc::clone(metrics),
         };
-        watch_scope(&shared, tasks);
+        watch_scope(&shared, config.scaling, tasks);
     }
     scope::until_known(settled)
 }
 
-fn watch_scope(shared: &Shared, tasks: &mut JoinSet<anyhow::Result<()>>) {
+fn watch_scope(shared: &Shared, has_scaling: bool, tasks: &mut JoinSet<anyhow::Result<()>>) {
     let brokers = kind(shared, without_managers, |s| &mut s.brokers, of_broker, is_same_broker);
     let queues = kind(shared, without_managers, |s| &mut s.queues, of_queue, is_same_queue);
     let consumers = kind(shared, without_managers, |s| &mut s.consumers, of_consumer, is_same_consumer);
@@ -99,7 +99,12 @@ fn watch_scope(shared: &Shared, tasks: &mut JoinSet<anyhow::Result<()>>) {
     tasks.spawn(run(services));
     tasks.spawn(run(accounts));
     tasks.spawn(run(policies));
-    tasks.spawn(run(autoscalers));
+    if has_scaling {
+        tasks.spawn(run(autoscalers));
+    } else {
+        // Nobody asks, and what is not asked for is not waited for.
+        shared.scope.listed(&HorizontalPodAutoscaler::kind(&()));
+    }
 }
 
 fn kind<K, V>(

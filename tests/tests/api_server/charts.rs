@@ -36,8 +36,11 @@ async fn values_that_cannot_work_are_refused_by_name() {
         ("metrics.annotations=1", "annotations"),
         ("metrics.podMonitor.interval=often", "interval"),
         ("metrics.serviceMonitor.enabled=true", "serviceMonitor"),
+        ("scaling.enabled=no", "enabled"),
+        ("scaling.mode=1", "mode"),
         ("externalScaler.enabled=1", "enabled"),
         ("externalScaler.port=1", "port"),
+        ("externalScaler.from=keda", "from"),
         ("uninstall.removeSidecars=1", "removeSidecars"),
         ("uninstall.timeoutSeconds=5", "timeoutSeconds"),
         ("podDisruptionBudget.enabled=1", "podDisruptionBudget"),
@@ -126,6 +129,15 @@ async fn what_is_not_asked_for_is_not_there() {
             }
         }
         for (value, is_there) in
+            [("replicas=2", true), ("scaling=null", true), ("scaling.enabled=false", false)]
+        {
+            let text = render("capstan", "shop", &["--set", value]).await;
+            for part in ["deployments/scale", "scaledobjects", "horizontalpodautoscalers"] {
+                assert_eq!(text.contains(part), is_there, "{value}: {part}");
+            }
+            assert_eq!(text.contains("name: CAPSTAN_SCALING\n"), !is_there, "{value}");
+        }
+        for (value, is_there) in
             [("externalScaler.enabled=true", true), ("externalScaler.enabled=false", false)]
         {
             let text = render("capstan", "shop", &["--set", value]).await;
@@ -136,6 +148,15 @@ async fn what_is_not_asked_for_is_not_there() {
             ] {
                 assert_eq!(text.contains(part), is_there, "{value}: {part}");
             }
+        }
+        let peer = "externalScaler.from[0].namespaceSelector.matchLabels.name=keda";
+        for (values, is_there) in [
+            (peer.to_owned(), true),
+            (format!("{peer},externalScaler.enabled=false"), false),
+            ("externalScaler.enabled=true".to_owned(), false),
+        ] {
+            let found = kinds(&objects(helm, &values).await).contains(&"NetworkPolicy".to_owned());
+            assert_eq!(found, is_there, "{values}");
         }
         let other = "admissionPolicy.enabled=false,rbac.clusterScoped=false,rbac.aggregate=false,metrics.podMonitor.enabled=true,watchNamespaces={shop}";
         let other = kinds(&objects(helm, other).await);

@@ -7,7 +7,7 @@ use e2e::cluster::{Namespace, SHORT, tool, until};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::fixture::{APPLICATION, CONSUMER, QUEUE, until_condition};
+use crate::fixture::{APPLICATION, CONSUMER, QUEUE, message, until_condition};
 use crate::stage::{BY_ADMISSION, Operator, Stage, on_stage, render};
 
 /// Operators at once.
@@ -174,6 +174,42 @@ async fn what_an_operator_does_without_is_said_but_is_no_alarm() {
         );
         assert_eq!(missing(&operator).await.unwrap(), BTreeSet::new());
         assert!(operator.lacks().is_empty(), "{:?}", operator.lacks());
+        operator.stop();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_may_not_scale_needs_no_right_for_it_and_says_so() {
+    on_stage("no-scaling", async |stage, namespace| {
+        stage.operator.stop();
+        let name = &namespace.name;
+        let values = format!("--set=watchNamespaces={{{name}}},scaling.enabled=false");
+        let roles = render(name, name, &["--show-only=templates/rbac.yaml", &values]).await;
+        assert!(!roles.contains("/scale") && !roles.contains("horizontalpodautoscalers"), "{roles}");
+        namespace.apply(&roles).await;
+        let account = format!("system:serviceaccount:{name}:{name}-capstan");
+        let mut operator = stage
+            .another_operator(&[
+                ("KUBECONFIG", &stage.kubeconfig_as(&account).await),
+                ("CAPSTAN_WATCH_NAMESPACES", name),
+                ("CAPSTAN_LEASE_NAMESPACE", name),
+                ("CAPSTAN_POD", "only"),
+                ("CAPSTAN_SCALING", "false"),
+            ])
+            .await;
+        // Otherwise there would be a pod at once.
+        let consumer = format!("{CONSUMER}  scaling: {{minReplicas: 1, maxReplicas: 2}}\n");
+        namespace.apply(&[QUEUE, &consumer, APPLICATION].join("---")).await;
+        let off = ("ScalingActive", "False", "ScalingDisabled");
+        let consumer: Consumer = until_condition(namespace, "orders", off).await;
+        let text = message(&consumer, "ScalingActive");
+        assert!(text.contains("scaling.enabled: false") && text.contains("remove scaling"), "{text}");
+        until_condition::<Consumer>(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
+        let replicas =
+            namespace.kubectl(&["get", "deployment", "orders", "-o", "jsonpath={.spec.replicas}"]).await;
+        assert_eq!(replicas.trim(), "0");
+        assert_eq!(missing(&operator).await.unwrap(), BTreeSet::new());
         operator.stop();
     })
     .await;

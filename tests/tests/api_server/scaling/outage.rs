@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-use capstan_crds::{Broker, Consumer, Key, Queue};
-use e2e::cluster::{Namespace, SHORT, until};
-use k8s_openapi::NamespaceResourceScope;
+use capstan_crds::{Broker, Consumer, Key};
+use e2e::cluster::{Namespace, SHORT, tool, until};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Resource;
-use kube::api::PostParams;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::consumer;
@@ -22,18 +17,6 @@ const SCALING: &str =
 /// How long the broker is away.
 const OUTAGE: Duration = Duration::from_secs(300);
 
-async fn create<K>(namespace: &Namespace, yaml: &str)
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + Serialize
-        + DeserializeOwned,
-{
-    let object: K = serde_yaml::from_str(yaml).unwrap();
-    namespace.api::<K>().create(&PostParams::default(), &object).await.unwrap();
-}
-
 async fn until_replicas(namespace: &Namespace, wanted: i32) {
     let check = |deployment: &Deployment| {
         let found = deployment.spec.replicas;
@@ -44,12 +27,13 @@ async fn until_replicas(namespace: &Namespace, wanted: i32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_minutes_without_the_broker_change_nothing() {
-    beside_others("away", async |field, _| {
+    beside_others("away", async |field, own| {
         let _operator = field.operator(&[]).await;
         let namespace = field.namespace();
-        create::<Queue>(&namespace, QUEUE).await;
-        create::<Deployment>(&namespace, APPLICATION).await;
-        create::<Consumer>(&namespace, &consumer(SCALING)).await;
+        let kubeconfig = format!("--kubeconfig={}", own.kubeconfig().display());
+        let apply = [kubeconfig.as_str(), "-n", &namespace.name, "apply", "-f", "-"];
+        let objects = [QUEUE, APPLICATION, &consumer(SCALING)].join("---");
+        tool::execute("kubectl", &apply, Some(&objects)).await.unwrap();
         let key = Key::new(&namespace.name, "orders");
         field.plane.script(|script| script.say(key.clone(), json!({"ready": 25})));
         until_replicas(&namespace, 3).await;

@@ -19,6 +19,9 @@ const BURST: usize = 2000;
 const TAKES_MS: u64 = 50;
 /// What the burst asks for: 2,000 / 500.
 const PEAK: i32 = 4;
+/// How often a message comes that is handled at once, and for how long: idlePeriod is between them.
+const SPARSE: Duration = Duration::from_secs(4);
+const SPARSE_FOR: Duration = Duration::from_secs(25);
 /// The annotation by which a ReplicaSet chooses.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// A delay that is longer than pods are woken ahead of time.
@@ -33,31 +36,32 @@ const SLEEPER: Subject = Subject {
     ..Subject::DEFAULT
 };
 
-/// The largest number of pods that the Deployment ever asked for.
-struct Peak {
-    most: Arc<AtomicI32>,
+/// The smallest and the largest number of pods that the Deployment asked for since it was watched.
+struct Extremes {
+    seen: Arc<[AtomicI32; 2]>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Peak {
+impl Extremes {
     fn watch(namespace: &Namespace) -> Self {
-        let most = Arc::new(AtomicI32::new(0));
-        let (seen, api) = (Arc::clone(&most), namespace.api::<Deployment>());
+        let seen = Arc::new([AtomicI32::new(i32::MAX), AtomicI32::new(0)]);
+        let (extremes, api) = (Arc::clone(&seen), namespace.api::<Deployment>());
         let task = tokio::spawn(async move {
             use futures::StreamExt;
             let config = Config::default().fields("metadata.name=orders");
             let mut events = watcher(api, config).default_backoff().applied_objects().boxed();
             while let Some(event) = events.next().await {
-                let replicas = event.ok().and_then(|one| one.spec.replicas);
-                seen.fetch_max(replicas.unwrap_or_default(), Ordering::Relaxed);
+                let Some(replicas) = event.ok().and_then(|one| one.spec.replicas) else { continue };
+                extremes[0].fetch_min(replicas, Ordering::Relaxed);
+                extremes[1].fetch_max(replicas, Ordering::Relaxed);
             }
         });
-        Self { most, task }
+        Self { seen, task }
     }
 
-    fn end(self) -> i32 {
+    fn end(self) -> [i32; 2] {
         self.task.abort();
-        self.most.load(Ordering::Relaxed)
+        [0, 1].map(|end| self.seen[end].load(Ordering::Relaxed))
     }
 }
 
@@ -91,10 +95,10 @@ async fn from_zero_to_the_peak_and_back() {
         let broker = BrokerAccess::of(namespace);
         until_asleep(namespace).await;
 
-        let peak = Peak::watch(namespace);
+        let extremes = Extremes::watch(namespace);
         let mut sent = broker.send("orders", &orders(BURST, TAKES_MS)).await;
         until_handled(namespace, &broker).await.assert_once(&sent);
-        assert_eq!(peak.end(), PEAK, "as the formula says");
+        assert_eq!(extremes.end()[1], PEAK, "as the formula says");
         until_asleep(namespace).await;
 
         // One message to a sleeping Consumer, and where the time goes.
@@ -110,6 +114,13 @@ async fn from_zero_to_the_peak_and_back() {
             ready.as_secs_f64(),
             start.elapsed().as_secs_f64()
         );
+
+        // Each is handled at once, so that there never is anything to do when somebody looks.
+        let extremes = Extremes::watch(namespace);
+        sent.extend(send_while(&broker, (1, SPARSE), 0, tokio::time::sleep(SPARSE_FOR)).await);
+        assert_eq!(extremes.end(), [1, 1], "who has messages now and then stays awake");
+        until_handled(namespace, &broker).await.assert_once(&sent);
+        until_asleep(namespace).await;
     })
     .await;
 }

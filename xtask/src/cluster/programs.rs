@@ -97,6 +97,8 @@ pub struct Keda {
 /// Go is missing, the module cannot be fetched, or the disk refuses.
 pub fn build_keda(folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Keda> {
     let built = build_all(&KEDA, folder, progress)?;
+    // Programs from the cache need no source, the definitions do.
+    run::output(go(&KEDA[0]).args(["mod", "download", KEDA_MODULE]))?;
     let mut list = go(&KEDA[0]);
     let source = run::output(list.args(["list", "-m", "-f", "{{.Dir}}", KEDA_MODULE]))?;
     Ok(Keda {

@@ -163,12 +163,12 @@ impl Metrics {
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
 
-    /// Shows what there is to do for Consumers, too.
+    /// Shows what there is to do for Consumers, too, while this operator is the active one.
     ///
     /// # Errors
     /// It is shown already.
     pub(crate) fn show(&self, numbers: Arc<dyn Numbers>) -> prometheus::Result<()> {
-        self.registry.register(Box::new(Demanded::new(numbers)?))
+        self.registry.register(Box::new(Demanded::new(numbers, self.leader.clone())?))
     }
 
     /// A reconciliation ended.
@@ -285,6 +285,7 @@ mod tests {
         let path = "/apis/capstan.dev/v1alpha1/namespaces/shop/queues/a/status";
         metrics.request(Asked::of(&Method::PATCH, path, None), Some(StatusCode::OK), Duration::ZERO);
         metrics.show(Arc::new(crate::external_scaler::Many(1))).unwrap();
+        metrics.leader.set(1);
         let text = text(&metrics);
         let compared = document::check(include_str!("../../docs/metrics.md"), "The operator", &text);
         assert_eq!(compared, OUTCOMES.len() + WATCHED.len() * 2 + EVENTS.len() + 4 + 3 + 3, "{text}");
@@ -305,6 +306,7 @@ mod tests {
     fn the_world_is_free_while_metrics_are_collected() {
         let (metrics, world) = (Metrics::new().unwrap(), Arc::new(World::default()));
         metrics.show(Arc::new(Writes(Arc::clone(&world)))).unwrap();
+        metrics.leader.set(1);
         // Otherwise this would never end.
         metrics.write(&Load::default(), &world).unwrap();
     }

@@ -18,21 +18,24 @@ pub(crate) trait Numbers: Send + Sync + 'static {
     fn all(&self) -> Vec<(Key, Demand)>;
 }
 
-/// Collects them each time that it is asked.
+/// Collects them each time that it is asked, on the active operator: of two numbers of one Consumer, of different moments, nobody
+/// could make one.
 pub(crate) struct Demanded {
     numbers: Arc<dyn Numbers>,
+    /// 1 on the active operator.
+    leader: IntGauge,
     descriptions: Vec<Desc>,
 }
 
 impl Demanded {
-    /// Of these numbers.
+    /// Of these numbers, while `leader` is 1.
     ///
     /// # Errors
     /// Never: the names are ones that Prometheus takes.
-    pub(crate) fn new(numbers: Arc<dyn Numbers>) -> prometheus::Result<Self> {
+    pub(crate) fn new(numbers: Arc<dyn Numbers>, leader: IntGauge) -> prometheus::Result<Self> {
         let gauges = Gauges::new()?;
         let descriptions = gauges.all().into_iter().flat_map(Collector::desc).cloned().collect();
-        Ok(Self { numbers, descriptions })
+        Ok(Self { numbers, leader, descriptions })
     }
 }
 
@@ -78,7 +81,7 @@ impl Collector for Demanded {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let Ok(gauges) = Gauges::new() else { return Vec::new() };
-        let all = self.numbers.all();
+        let all = if self.leader.get() == 1 { self.numbers.all() } else { Vec::new() };
         all.iter().take(CONSUMERS_MAX).for_each(|(consumer, demand)| gauges.show(consumer, demand));
         let left_out = all.len().saturating_sub(CONSUMERS_MAX);
         gauges.left_out.set(i64::try_from(left_out).unwrap_or(i64::MAX));
@@ -106,9 +109,21 @@ pub(crate) mod tests {
     }
 
     fn text(consumers: usize) -> String {
-        let registry = Registry::new();
-        registry.register(Box::new(Demanded::new(Arc::new(Many(consumers))).unwrap())).unwrap();
+        text_of(consumers, true)
+    }
+
+    fn text_of(consumers: usize, is_active: bool) -> String {
+        let (registry, leader) = (Registry::new(), IntGauge::new("leader", "Whether it is.").unwrap());
+        leader.set(i64::from(is_active));
+        registry.register(Box::new(Demanded::new(Arc::new(Many(consumers)), leader).unwrap())).unwrap();
         TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
+    }
+
+    #[test]
+    fn a_standby_has_no_numbers() {
+        let text = text_of(1, false);
+        assert!(!text.contains("capstan_consumer_"), "{text}");
+        assert!(text.contains("\ncapstan_operator_consumers_left_out 0\n"), "{text}");
     }
 
     #[test]

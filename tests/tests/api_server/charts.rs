@@ -161,6 +161,8 @@ async fn what_is_not_asked_for_is_not_there() {
         let other = "admissionPolicy.enabled=false,rbac.clusterScoped=false,rbac.aggregate=false,metrics.podMonitor.enabled=true,watchNamespaces={shop}";
         let other = kinds(&objects(helm, other).await);
         assert!(other.contains(&"PodMonitor".to_owned()), "{other:?}");
+        let monitor = render("capstan", "shop", &["--set", "metrics.podMonitor.enabled=true"]).await;
+        assert!(monitor.contains("honorLabels: true"), "the namespace of a Consumer's series is its own");
         let of_the_cluster = |kind: &&String| kind.starts_with("Cluster") || kind.contains("Admission");
         assert_eq!(other.iter().filter(of_the_cluster).count(), 0, "{other:?}");
         let old = tool::run(helm, &["template", "capstan", &chart("capstan"), "--kube-version=1.29.0"]).await;

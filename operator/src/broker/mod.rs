@@ -94,8 +94,9 @@ async fn bring_about(context: &Context, scene: &Scene) -> Result<Outcome, ApiErr
     let mut failure = Failure::default();
     let Made { refused, decision, volume, problem } = make(context, scene, &broker, &mut failure).await?;
     failure.keep(create_dead_letter_queues(context, scene).await)?;
+    let asked = tokio::time::Instant::now();
     let control = control::declare(context, scene, &broker).await;
-    tell_consumers(context, scene, &control);
+    tell_consumers(context, scene, &control, asked);
     let found = Found::Exists { refused };
     failure.keep(queue::write_all(context, scene, &found, &control).await)?;
     let looks = Looks {
@@ -197,9 +198,9 @@ fn tell_adoption(context: &Context, scene: &Scene, broker: &Broker, volume: &Vol
 }
 
 /// Has the Consumers looked at of whose applications the broker says something new.
-fn tell_consumers(context: &Context, scene: &Scene, control: &Control) {
+fn tell_consumers(context: &Context, scene: &Scene, control: &Control, asked: tokio::time::Instant) {
     let Some(state) = &control.state else { return };
-    context.demands.learn_applications(&scene.key, state);
+    context.demands.learn_applications(&scene.key, state, asked);
     let may_write = || context.count_writes.try_take();
     for key in context.reaches.learn(&scene.key, state, Instant::now(), may_write) {
         let world = context.world.read();

@@ -44,8 +44,11 @@ impl Known {
         self.application = queue.application;
     }
 
-    pub(super) fn learn_application(&mut self, application: Option<ApplicationState>) {
-        self.application = application;
+    /// Takes in what was so at some time after `asked`.
+    pub(super) fn learn_application(&mut self, application: Option<ApplicationState>, asked: Instant) {
+        if self.at.is_none_or(|at| at <= asked) {
+            self.application = application;
+        }
     }
 
     /// As of now: ages grow, and what failed long ago counts no more.

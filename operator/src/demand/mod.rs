@@ -134,14 +134,15 @@ impl Demands {
         self.0.wanted.notify_one();
     }
 
-    /// Takes in what sidecars say of applications, which is no change of its own to the stream.
-    pub(crate) fn learn_applications(&self, broker: &Key, state: &BrokerState) {
+    /// Takes in what sidecars say of applications, which is no change of its own to the stream. What the stream has told since the
+    /// state was asked for is newer.
+    pub(crate) fn learn_applications(&self, broker: &Key, state: &BrokerState, asked: Instant) {
         let mut brokers = self.brokers();
         let Some(known) = brokers.get_mut(broker) else { return };
         for queue in &state.queues {
             let key = Key::new(queue.namespace.as_str(), queue.name.as_str());
             if let Some(known) = known.queues.get_mut(&key) {
-                known.learn_application(queue.application.clone());
+                known.learn_application(queue.application.clone(), asked);
             }
         }
     }
@@ -306,12 +307,26 @@ mod tests {
         let Heard::Seen(numbers) = demands.queue(&key("default"), &key("orders")) else { panic!("not seen") };
         assert_eq!((numbers.error_ratio, numbers.are_failing), (None, false), "that is long ago");
         assert_eq!(numbers.demand.quiet_for, Some(Duration::from_secs(61)));
-        let application = json!({"consumer": "orders", "reachable": 0, "unreachable": 2});
-        let state = json!({"incarnation": "1", "revision": "1", "version": "1",
-            "queues": [queue("orders", &json!({"application": application}))]});
-        demands.learn_applications(&key("default"), &serde_json::from_value(state).unwrap());
-        let Heard::Seen(numbers) = demands.queue(&key("default"), &key("orders")) else { panic!("not seen") };
-        assert_eq!(numbers.application.unwrap().unreachable, 2);
+        let unreachable = || match demands.queue(&key("default"), &key("orders")) {
+            Heard::Seen(numbers) => numbers.application.map(|application| application.unreachable),
+            Heard::Unknown | Heard::Unheard => panic!("not seen"),
+        };
+        let state = |more: &Value| -> BrokerState {
+            let state = json!({"incarnation": "1", "revision": "1", "version": "1", "queues": [queue("orders", more)]});
+            serde_json::from_value(state).unwrap()
+        };
+        let application =
+            |pods: u32| json!({"application": {"consumer": "orders", "reachable": 0, "unreachable": pods}});
+        demands.learn_applications(&key("default"), &state(&application(2)), Instant::now());
+        assert_eq!(unreachable(), Some(2));
+        // A state that was asked for before the stream told more.
+        let asked = Instant::now();
+        tokio::time::advance(Duration::from_millis(10)).await;
+        learn(&demands, false, &[queue("orders", &application(3))]);
+        demands.learn_applications(&key("default"), &state(&json!({})), asked);
+        assert_eq!(unreachable(), Some(3));
+        demands.learn_applications(&key("default"), &state(&json!({})), Instant::now());
+        assert_eq!(unreachable(), None);
     }
 
     #[tokio::test(start_paused = true)]

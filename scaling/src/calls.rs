@@ -53,7 +53,7 @@ impl Calls {
     #[must_use]
     pub fn error_ratio(&self) -> Option<f64> {
         let Outcomes { succeeded, failed } = self.recent();
-        let all = succeeded + failed;
+        let all = succeeded.saturating_add(failed);
         #[allow(clippy::cast_precision_loss)]
         (all > 0).then(|| failed as f64 / all as f64)
     }
@@ -62,7 +62,7 @@ impl Calls {
     #[must_use]
     pub fn are_failing(&self) -> bool {
         let Outcomes { succeeded, failed } = self.recent();
-        failed > succeeded && succeeded + failed >= LEAST
+        failed > succeeded && succeeded.saturating_add(failed) >= LEAST
     }
 
     fn recent(&self) -> Outcomes {

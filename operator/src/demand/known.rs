@@ -38,8 +38,8 @@ impl Known {
         self.at = Some(now);
         self.batches = queue.batches;
         let totals = queue.totals;
-        self.outcomes =
-            Outcomes { succeeded: totals.acknowledged, failed: totals.retried + totals.lease_expired };
+        let failed = totals.retried.saturating_add(totals.lease_expired);
+        self.outcomes = Outcomes { succeeded: totals.acknowledged, failed };
         self.calls.learn(self.outcomes, now.duration_since(start));
         self.application = queue.application;
     }

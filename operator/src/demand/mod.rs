@@ -330,6 +330,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn numbers_that_no_broker_has_are_no_end() {
+        let demands = Demands::default();
+        demands.want(&key("default"));
+        let most = u64::MAX;
+        let totals = json!({"sent": most, "delivered": most, "acknowledged": most, "retried": most, "released": most,
+            "lease_expired": most, "dead_lettered": most, "dropped": most, "expired": most});
+        let all = json!({"ready": most, "leased": most, "due_soon": most, "batches": most,
+            "oldest_ready_age_ms": most, "totals": totals});
+        learn(&demands, true, &[queue("orders", &json!({}))]);
+        tokio::time::advance(Duration::from_secs(6)).await;
+        learn(&demands, false, &[queue("orders", &all)]);
+        let Heard::Seen(numbers) = demands.queue(&key("default"), &key("orders")) else { panic!("not seen") };
+        assert_eq!((numbers.demand.total(), numbers.are_failing), (most, false));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_broker_is_wanted_for_a_while() {
         let demands = Demands::default();
         demands.want(&key("a"));

@@ -10,6 +10,8 @@
 
 use std::time::{Duration, Instant};
 
+/// How often an application that starts is looked for: to connect in vain costs both next to nothing, and messages wait.
+pub const STARTS: Duration = Duration::from_millis(100);
 /// How long the breaker stays open first.
 pub const WAIT_MIN: Duration = Duration::from_secs(1);
 /// The longest it stays open by itself.
@@ -23,6 +25,8 @@ pub struct Breaker {
     state: State,
     /// How long it was open last; zero when the application has begun since.
     wait: Duration,
+    /// Nobody has listened yet.
+    starts: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub enum Reach {
     NotBegun { retry_after: Option<Duration> },
     /// Nobody listens on its port.
     Absent,
+    /// Nobody listens yet.
+    Starting,
 }
 
 /// A change that others want to know.
@@ -76,7 +82,7 @@ pub enum Change {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: State::Unknown, wait: Duration::ZERO }
+        Self { state: State::Unknown, wait: Duration::ZERO, starts: false }
     }
 }
 
@@ -114,19 +120,25 @@ impl Breaker {
         match reach {
             Reach::Began => {
                 let change = (self.state != State::Closed).then_some(Change::Closed);
-                *self = Self { state: State::Closed, wait: Duration::ZERO };
+                *self = Self { state: State::Closed, wait: Duration::ZERO, starts: false };
                 change
             }
             Reach::NotBegun { retry_after } => {
                 let wait = self.next_wait();
                 let open_for = wait.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX));
-                *self = Self { state: State::Open { until: now + open_for }, wait };
+                *self = Self { state: State::Open { until: now + open_for }, wait, starts: false };
                 Some(Change::Opened { wait: open_for })
             }
             Reach::Absent => {
                 let wait = self.next_wait();
-                *self = Self { state: State::Absent { until: now + wait }, wait };
+                *self = Self { state: State::Absent { until: now + wait }, wait, starts: false };
                 Some(Change::Opened { wait })
+            }
+            Reach::Starting => {
+                let change = (!self.starts).then_some(Change::Opened { wait: STARTS });
+                let state = State::Absent { until: now + STARTS };
+                *self = Self { state, wait: Duration::ZERO, starts: true };
+                change
             }
         }
     }
@@ -210,6 +222,23 @@ mod tests {
         assert_eq!(breaker.ask(now), Ask::Probe, "one that answers so is tried with one message");
         assert!(breaker.report(Reach::Absent, true, now).is_some());
         assert_eq!(breaker.ask(now + WAIT_MAX), Ask::Connect);
+    }
+
+    #[test]
+    fn one_that_starts_is_looked_for_often_and_said_once() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::default();
+        for change in [Some(Change::Opened { wait: STARTS }), None, None] {
+            assert_eq!(breaker.ask(now), Ask::Connect);
+            assert_eq!(breaker.report(Reach::Starting, true, now), change);
+            assert_eq!(breaker.ask(now), Ask::WaitUntil(now + STARTS));
+            now += STARTS;
+        }
+        assert_eq!(breaker.ask(now), Ask::Connect);
+        let absent = breaker.report(Reach::Absent, true, now);
+        assert_eq!(absent, Some(Change::Opened { wait: WAIT_MIN }), "it does not start");
+        assert_eq!(breaker.ask(now + WAIT_MIN), Ask::Connect);
+        assert_eq!(breaker.report(Reach::Began, true, now), Some(Change::Closed));
     }
 
     #[test]

@@ -152,6 +152,10 @@ impl Gate {
         let Scope { queue, consumer, context, .. } = &*self.scope;
         let application = format!("http://localhost:{}{}", endpoint.port, endpoint.path);
         let what = match change {
+            Change::Opened { wait } if reach == Reach::Starting => {
+                tracing::info!(%queue, application, reason, "the application does not listen yet: it is looked for");
+                What::Unreachable { reason, wait }
+            }
             Change::Opened { wait } => {
                 tracing::warn!(%queue, application, reason, wait_seconds = wait.as_secs(),
                     "the application took nothing, so nothing is pulled for a while; check that it listens, and endpoint.port and endpoint.path");
@@ -167,17 +171,17 @@ impl Gate {
             What::Unreachable { reason, .. } => Some(reason.clone()),
             _ => None,
         };
-        if !self.may_still_start(reach) {
+        if reach != Reach::Starting {
             context.reach.set(queue, consumer, unreachable);
         }
         context.metrics.show_breaker(self.scope.labels(), &what);
         self.scope.emit(|| what);
     }
 
-    /// Whether the application does not listen because it starts, most likely: in each rollout, which is worth no warning.
-    fn may_still_start(&self, reach: Reach) -> bool {
-        let starts = !self.was_reached.load(Ordering::Relaxed) && self.scope.context.reach.is_early();
-        starts && reach == Reach::Absent
+    /// An application that does not listen starts, most likely: in each rollout, which is worth no warning.
+    fn seen(&self, reach: Reach) -> Reach {
+        let may_start = !self.was_reached.load(Ordering::Relaxed) && self.scope.context.reach.is_early();
+        if may_start && reach == Reach::Absent { Reach::Starting } else { reach }
     }
 }
 
@@ -227,7 +231,7 @@ impl Permit {
     fn report_to(&mut self, endpoint: &Endpoint, refusal: Option<Refusal>) {
         let (reach, reason) = match refusal {
             None => (Reach::Began, String::new()),
-            Some(refusal) => (refusal.reach, refusal.reason),
+            Some(refusal) => (self.gate.seen(refusal.reach), refusal.reason),
         };
         let probe = std::mem::take(&mut self.probe);
         if let Some(change) = self.gate.report(reach, probe) {

@@ -357,7 +357,7 @@ pub struct Calls {
     /// The share of deliveries that failed in the last minute, such as 0.02; absent when there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_ratio: Option<String>,
-    /// When this was so. Small changes are shown after half a minute.
+    /// When this was so. What begins, ends, doubles or halves is shown within seconds, smaller changes after half a minute.
     pub observed_at: Time,
 }
 

@@ -25,3 +25,5 @@ pub const SIDECAR_MARK: &str = "capstan.dev/sidecar";
 pub const SIDECAR: &str = "capstan";
 /// The field manager of everything the operator applies.
 pub const FIELD_MANAGER: &str = "capstan";
+/// The field manager of the number of a workload's pods: another one, which must not take the sidecar's fields along.
+pub const SCALING_MANAGER: &str = "capstan-scaling";

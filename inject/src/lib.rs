@@ -24,5 +24,5 @@ mod workload;
 pub use container::{Images, MARGIN_SECONDS, QUIESCE_PATH, drain_seconds, sidecar};
 pub use fields::{Fields, Partial};
 pub use identity::{Identity, Mark};
-pub use plan::{Action, Claimant, Injection, Plan, plan, sort};
+pub use plan::{Action, Claimant, Injection, Plan, broker, plan, sort};
 pub use workload::{Hook, Workload};

@@ -46,6 +46,16 @@ impl<'a> Managers<'a> {
         self.0.iter().any(|entry| is_undo(entry) && entry.fields_v1.is_some() && owns(entry, &path))
     }
 
+    /// Whether the operator set the number of pods, and nobody has changed it since.
+    pub(crate) fn own_replicas(self) -> bool {
+        self.0.iter().any(|entry| {
+            let is_scaling = entry.manager.as_deref() == Some(label::SCALING_MANAGER);
+            let replicas =
+                entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:spec")?.get("f:replicas"));
+            is_scaling && entry.subresource.as_deref() == Some("scale") && replicas.is_some()
+        })
+    }
+
     fn ours(self) -> impl Iterator<Item = &'a ManagedFieldsEntry> {
         self.0.iter().filter(|entry| is_ours(entry))
     }
@@ -116,6 +126,21 @@ mod tests {
         );
         let managers = Managers::of(&mark);
         assert!(!managers.own_sidecar() && managers.own_mark());
+    }
+
+    #[test]
+    fn a_number_of_pods_is_ours_until_somebody_changes_it() {
+        let owns = |manager: &str, subresource: &str, fields: Value| {
+            let entry = serde_json::json!({"manager": manager, "operation": "Update", "subresource": subresource, "fieldsV1": fields});
+            let meta: ObjectMeta =
+                serde_json::from_value(serde_json::json!({"managedFields": [entry]})).unwrap();
+            Managers::of(&meta).own_replicas()
+        };
+        let replicas = || serde_json::json!({"f:spec": {"f:replicas": {}}});
+        assert!(owns("capstan-scaling", "scale", replicas()));
+        assert!(!owns("kubectl", "scale", replicas()) && !owns("capstan-scaling", "", replicas()));
+        assert!(!owns("capstan-scaling", "scale", serde_json::json!({"f:spec": {}})));
+        assert!(!Managers::of(&ObjectMeta::default()).own_replicas());
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct Plan {
     pub action: Action,
     /// Whether the workload can be injected.
     pub target: Verdict,
-    /// The Broker of the sidecar: that of the oldest accepted Consumer.
+    /// The Broker of the sidecar, see [`broker`].
     pub broker: Option<Key>,
     /// The sidecar of pods that may have one; also those of a workload that does not exist yet.
     pub identity: Option<Identity>,
@@ -65,6 +65,12 @@ pub fn sort(claimants: &mut [Claimant]) {
     });
 }
 
+/// The Broker that the sidecars of a workload talk to: that of the oldest accepted of its Consumers, which are sorted.
+#[must_use]
+pub fn broker(claimants: &[Claimant]) -> Option<&Key> {
+    claimants.iter().filter(|one| is_accepted(one)).find_map(|one| one.resolved.broker.as_ref())
+}
+
 /// Plans. `claimants` are sorted; `workload` is what the cluster has, if anything.
 #[must_use]
 pub fn plan(
@@ -74,7 +80,7 @@ pub fn plan(
     claimants: &[Claimant],
     images: &Images,
 ) -> Plan {
-    let broker = claimants.iter().filter(|one| is_accepted(one)).find_map(|one| one.resolved.broker.clone());
+    let broker = broker(claimants).cloned();
     let plan =
         |action, target| Plan { action, target, broker: broker.clone(), identity: None, is_manual: false };
     let Some(oldest) = claimants.first() else {

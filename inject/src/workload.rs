@@ -15,11 +15,15 @@ pub struct Workload {
     pub key: Key,
     pub uid: String,
     pub generation: i64,
+    /// Which state of the object this is: later ones have larger numbers.
+    pub version: Option<u64>,
     /// The controller that owns the workload, as `Kind/name`.
     pub controller: Option<String>,
     pub selector: LabelSelector,
     /// Pods asked for.
     pub replicas: u32,
+    /// Whether the operator set that number, and nobody has changed it since.
+    pub owns_replicas: bool,
     /// The number in the name of the first pod, of a StatefulSet.
     pub first_ordinal: u32,
     /// Pods that are ready.
@@ -121,6 +125,8 @@ fn from_meta(meta: &ObjectMeta) -> Workload {
         key: Key::of(meta),
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
+        version: meta.resource_version.as_deref().and_then(|version| version.parse().ok()),
+        owns_replicas: Managers::of(meta).own_replicas(),
         controller: controller.map(|owner| format!("{}/{}", owner.kind, owner.name)),
         ..Workload::default()
     }
@@ -134,6 +140,13 @@ impl Workload {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.owns_sidecar || self.owns_mark
+    }
+
+    /// Whether nothing follows from the change of one to the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let other_version = Self { version: self.version, ..other.clone() };
+        *self == other_version
     }
 
     /// Whether every pod there is was made from the current template.

@@ -80,6 +80,12 @@ impl<U: Clone + Ord + Hash> WorkQueue<U> {
         self.changed.notify_one();
     }
 
+    /// Something is to be looked at so much later, at the latest.
+    pub fn add_after(&self, unit: U, pause: Duration) {
+        self.state().schedule(unit, Instant::now() + pause);
+        self.changed.notify_one();
+    }
+
     /// Lets everything that is due come in the order of the units, in whichever order it was added: for the start, when
     /// everything is added, and what others wait for should come first.
     pub fn sort(&self) {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use capstan_api::control::ApplicationState;
-use capstan_crds::ConsumerFinding;
 use capstan_crds::condition::{Verdict, reason};
+use capstan_crds::{ConsumerFinding, Key};
 use capstan_inject::Claimant;
 use capstan_scaling::{Decision, Demand, Limit, Rule, Vote};
 
@@ -19,6 +19,8 @@ const SILENCED: Duration = Duration::from_secs(60);
 /// What is known of a Consumer.
 pub(super) struct Look<'a> {
     pub(super) claimant: &'a Claimant,
+    /// The Broker that the workload's sidecars talk to.
+    pub(super) broker: Option<&'a Key>,
     pub(super) workload: &'a Workload,
     /// The operator may set numbers of pods at all.
     pub(super) is_enabled: bool,
@@ -56,7 +58,8 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
         again: None,
     };
     let Some(scaling) = &consumer.spec.scaling else {
-        return Judgement { vote: is_accepted(look.claimant).then_some(Vote::Some), ..base };
+        let is_served = is_accepted(look.claimant) && !is_elsewhere(look);
+        return Judgement { vote: is_served.then_some(Vote::Some), ..base };
     };
     let key = consumer.metadata.uid.clone().unwrap_or_default();
     if let Some(verdict) = silenced(look) {
@@ -82,11 +85,20 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
             return Judgement { vote: Some(Vote::Hold), verdict: Some(held), again: Some(HELD), ..base };
         }
     };
-    let decision =
+    let mut decision =
         entry.memory(&key).decide(&rule, numbers.to_do(look.is_paused), look.workload.replicas, now);
+    if look.workload.replicas == 0 && failure(look, numbers).is_some() {
+        // Somebody has to begin, and no more until it succeeds.
+        decision.desired = decision.desired.min(rule.min.max(1));
+    }
     let verdict = Some(following(&decision, &rule, look.is_paused));
     let (vote, again) = (Some(Vote::Pods(decision.desired)), decision.again);
     Judgement { vote, verdict, again, decision: Some(decision), ..base }
+}
+
+/// Whether no pod of the workload will ever have anything of the Consumer's Queue.
+fn is_elsewhere(look: &Look<'_>) -> bool {
+    look.broker.zip(look.claimant.resolved.broker.as_ref()).is_some_and(|(talks_to, own)| talks_to != own)
 }
 
 /// Whether a Consumer's Queue is not there, for now.
@@ -107,6 +119,10 @@ fn silenced(look: &Look<'_>) -> Option<Verdict> {
     if !is_accepted(claimant) {
         let text = "this Consumer does not have the Queue: see its condition Accepted";
         return Some(Verdict::no(reason::PENDING, text));
+    }
+    if is_elsewhere(look) {
+        let text = "the workload's sidecars talk to another Broker than that of this Consumer's Queue: see its condition TargetResolved";
+        return Some(Verdict::no(reason::BROKER_MISMATCH, text));
     }
     if let Some(owner) = &workload.controller {
         let text =
@@ -137,8 +153,18 @@ fn seen<'a>(look: &'a Look<'_>) -> Result<&'a Numbers, Verdict> {
             return Err(Verdict::no(reason::NOT_DECLARED, text));
         }
     };
-    if look.workload.replicas == 0 {
-        return Ok(numbers);
+    match failure(look, numbers) {
+        // Where nobody calls, somebody has to begin.
+        Some(verdict) if look.workload.replicas > 0 => Err(verdict),
+        _ => Ok(numbers),
+    }
+}
+
+/// Why more pods would not help, and fewer would hide it.
+fn failure(look: &Look<'_>, numbers: &Numbers) -> Option<Verdict> {
+    // Whoever pauses because of it wants it to end.
+    if look.is_paused {
+        return None;
     }
     if let Some(application) = numbers.application.as_ref().filter(|one| takes_nothing(one, look.claimant)) {
         let pods = application.unreachable + application.reachable;
@@ -147,14 +173,14 @@ fn seen<'a>(look: &'a Look<'_>) -> Result<&'a Numbers, Verdict> {
              AppReachable",
             application.unreachable
         );
-        return Err(Verdict::no(reason::UNREACHABLE, text));
+        return Some(Verdict::no(reason::UNREACHABLE, text));
     }
     if numbers.are_failing {
         let text = "more than half of the deliveries of the last minute failed: the number of pods stays as it is until they \
                     succeed; look at the application's log, and at the broker's metrics of retries";
-        return Err(Verdict::no(reason::CALLS_FAILING, text));
+        return Some(Verdict::no(reason::CALLS_FAILING, text));
     }
-    Ok(numbers)
+    None
 }
 
 /// Whether the application takes nothing in more than half of the pods: there more pods would not help.
@@ -184,7 +210,7 @@ pub(super) fn reckoning(decision: &Decision, backlog_per_replica: u32) -> String
     };
     format!(
         "{} messages ({ready} ready, {leased} leased, {due} due soon), {backlog_per_replica} for each pod: {pods} wanted{late}",
-        ready + leased + due
+        decision.demand.total()
     )
 }
 
@@ -238,7 +264,9 @@ mod tests {
 
     fn of(claimant: &Claimant, replicas: u32, heard: Option<Heard>, rival: Option<&str>) -> Judgement {
         let workload = Workload { replicas, ..workload() };
-        let look = Look { claimant, workload: &workload, is_enabled: true, rival, heard, is_paused: false };
+        let broker = claimant.resolved.broker.as_ref();
+        let look =
+            Look { claimant, broker, workload: &workload, is_enabled: true, rival, heard, is_paused: false };
         judge(&look, &mut Entry::default(), Duration::from_secs(100))
     }
 

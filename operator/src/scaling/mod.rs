@@ -26,7 +26,7 @@ pub(crate) use self::rivals::Rivals;
 pub(crate) use self::scales::{Scales, Shown};
 
 use self::judge::{Judgement, Look, judge};
-use self::scales::{Entry, Watched};
+use self::scales::Entry;
 use crate::api::ApiError;
 use crate::context::Context;
 use crate::work::Outcome;
@@ -79,15 +79,18 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
         return Ok(Outcome::Done);
     };
     entry.is_of(&workload.uid);
+    let workload = &*entry.known(workload);
     let uids: BTreeSet<&str> =
         scene.claimants.iter().filter_map(|one| one.consumer.metadata.uid.as_deref()).collect();
     entry.retain(|uid| uids.contains(uid));
+    let broker = capstan_inject::broker(&scene.claimants);
     let rival = if context.config.scaling { rivals::of(context, target).await } else { None };
     let all: Vec<Judgement> = scene
         .claimants
         .iter()
         .map(|claimant| {
-            judge(&look(context, claimant, workload, rival.as_deref()), &mut entry, context.scales.now())
+            let look = look(context, (claimant, broker), workload, rival.as_deref());
+            judge(&look, &mut entry, context.scales.now())
         })
         .collect();
     follow(context, target, workload, &scene, &mut entry, all).await
@@ -96,7 +99,7 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
 /// What is to be known of a Consumer.
 fn look<'a>(
     context: &Context,
-    claimant: &'a Claimant,
+    (claimant, broker): (&'a Claimant, Option<&'a Key>),
     workload: &'a Workload,
     rival: Option<&'a str>,
 ) -> Look<'a> {
@@ -110,7 +113,7 @@ fn look<'a>(
         let is_stopped = |queue: Arc<capstan_crds::Queue>| queue.spec.delivery == Delivery::Paused;
         claimant.consumer.spec.paused || state.queues.get(queue).is_some_and(is_stopped)
     };
-    Look { claimant, workload, is_enabled: context.config.scaling, rival, heard, is_paused }
+    Look { claimant, broker, workload, is_enabled: context.config.scaling, rival, heard, is_paused }
 }
 
 /// Does what follows from what all Consumers of the workload say.
@@ -128,19 +131,21 @@ async fn follow(
         tell::show(context, target, entry, (&scene.claimants, &all), None);
         return Ok(again(&all));
     };
-    let outcome = match entry.watch(workload, total) {
-        Watched::Stale => Outcome::Again(STALE),
-        Watched::Reset if context.resets.add_and_pause(&target.0, &target.1).is_some() => contested(&mut all),
-        _ if context.resets.pause(&target.0, &target.1).is_some() => contested(&mut all),
-        Watched::Reset | Watched::Known => match entry.rests(total) {
-            // News comes many times a second; what is waited for does not.
-            Some(pause) => Outcome::Again(pause),
-            None => {
-                let step = shrink::Step { context, target, workload, claimants: &scene.claimants, all: &all };
-                let done = Box::pin(step.take(entry, total)).await;
-                rested(entry, total, done)?
-            }
-        },
+    let pause = if entry.was_reset(workload, total) {
+        context.resets.add_and_pause(&target.0, &target.1)
+    } else {
+        context.resets.pause(&target.0, &target.1)
+    };
+    let outcome = if pause.is_some() {
+        judge::contest(&mut all);
+        Outcome::Again(HELD)
+    } else if let Some(pause) = entry.rests(total) {
+        // News comes many times a second; what is waited for does not.
+        Outcome::Again(pause)
+    } else {
+        let step = shrink::Step { context, target, workload, claimants: &scene.claimants, all: &all };
+        let done = Box::pin(step.take(entry, total)).await;
+        rested(entry, total, done)?
     };
     if let Some(text) = &entry.refusal {
         judge::refuse(&mut all, text);
@@ -165,11 +170,6 @@ fn rested(entry: &mut Entry, total: u32, done: Result<Outcome, ApiError>) -> Res
         }
         done => done,
     }
-}
-
-fn contested(all: &mut [Judgement]) -> Outcome {
-    judge::contest(all);
-    Outcome::Again(HELD)
 }
 
 fn again(all: &[Judgement]) -> Outcome {
@@ -204,8 +204,8 @@ pub(crate) fn news(context: &Context, broker: &Key, queues: &[Key]) {
                 continue;
             }
             let target = (namespace.to_owned(), target.workload());
-            if workload::are_calls_news(context, &consumer, broker, &queue) {
-                context.queue.add(unit(&target));
+            if let Some(pause) = workload::when_calls_are_news(context, &consumer, broker, &queue) {
+                context.queue.add_after(unit(&target), pause);
             }
             if scales(&consumer) {
                 context.scaling.add(target);

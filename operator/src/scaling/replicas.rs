@@ -1,6 +1,7 @@
 //! Writing the number of a workload's pods, through its subresource `scale`.
 
 use capstan_api::workload::{Workload as Reference, WorkloadKind};
+use capstan_crds::label;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::{Patch, PatchParams};
@@ -12,23 +13,20 @@ use crate::api::{ApiError, bounded};
 use crate::context::Context;
 use crate::world::Workload;
 
-/// Who writes the number: another manager than that of the sidecar, whose fields it must not take along.
-const FIELD_MANAGER: &str = "capstan-scaling";
-
-/// Sets the number of pods of this very workload.
+/// Sets the number of pods of this very workload; the version of the workload that has it.
 pub(super) async fn set(
     context: &Context,
     reference: &Reference,
     workload: &Workload,
     replicas: u32,
-) -> Result<(), ApiError> {
+) -> Result<Option<u64>, ApiError> {
     match reference.kind {
         WorkloadKind::Deployment => patch::<Deployment>(context, workload, replicas).await,
         WorkloadKind::StatefulSet => patch::<StatefulSet>(context, workload, replicas).await,
     }
 }
 
-async fn patch<K>(context: &Context, workload: &Workload, replicas: u32) -> Result<(), ApiError>
+async fn patch<K>(context: &Context, workload: &Workload, replicas: u32) -> Result<Option<u64>, ApiError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -36,9 +34,10 @@ where
         + std::fmt::Debug,
 {
     let api: Api<K> = Api::namespaced(context.client.clone(), &workload.key.namespace);
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params =
+        PatchParams { field_manager: Some(label::SCALING_MANAGER.to_owned()), ..PatchParams::default() };
     // The UID: a workload of the same name that came later is another one.
     let patch = json!({"metadata": {"uid": workload.uid}, "spec": {"replicas": replicas}});
-    bounded(api.patch_scale(&workload.key.name, &params, &Patch::Merge(&patch))).await?;
-    Ok(())
+    let scale = bounded(api.patch_scale(&workload.key.name, &params, &Patch::Merge(&patch))).await?;
+    Ok(scale.metadata.resource_version.and_then(|version| version.parse().ok()))
 }

@@ -1,5 +1,6 @@
 //! What is remembered of workloads that are scaled. Lost with the term of an operator: the next one begins cautiously.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,9 +13,6 @@ use tokio::time::Instant;
 use super::Target;
 use super::shrink::Retirement;
 use crate::world::Workload;
-
-/// A number that the watch has not shown after so long is set again: the watch may be late, and that is nobody's fault.
-const SHOWS: Duration = Duration::from_secs(60);
 
 /// Everything that is remembered.
 #[derive(Debug)]
@@ -87,6 +85,8 @@ pub(super) struct Entry {
     /// By the UID of the Consumer.
     memories: BTreeMap<String, Memory>,
     set: Option<Set>,
+    /// Its pods were looked through for marks of an operator before this one.
+    is_looked_through: bool,
     pub(super) retirement: Option<Retirement>,
     /// Since when a rollout has kept pods from going.
     pub(super) rolls_since: Option<Instant>,
@@ -97,21 +97,11 @@ pub(super) struct Entry {
 }
 
 /// The number of pods that was set last.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Set {
     replicas: u32,
-    at: Instant,
-    is_seen: bool,
-}
-
-/// What became of the number that was set last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watched {
-    /// The watch has not shown it yet.
-    Stale,
-    /// Somebody wrote another one, which is not the one wanted.
-    Reset,
-    Known,
+    /// The version of the workload that has it. None while there is no answer, and when that was lost.
+    version: Option<u64>,
 }
 
 impl Entry {
@@ -150,28 +140,80 @@ impl Entry {
         self.memories.retain(|consumer, _| is_there(consumer));
     }
 
-    /// A number was set.
-    pub(super) fn set(&mut self, replicas: u32) {
-        self.set = Some(Set { replicas, at: Instant::now(), is_seen: false });
+    /// A number is set, or was, in this version of the workload.
+    pub(super) fn set(&mut self, replicas: u32, version: Option<u64>) {
+        self.set = Some(Set { replicas, version });
     }
 
-    /// Looks what became of it, with `wanted` pods to be.
-    pub(super) fn watch(&mut self, workload: &Workload, wanted: u32) -> Watched {
-        let Some(set) = &mut self.set else { return Watched::Known };
-        if workload.replicas == set.replicas {
-            set.is_seen = true;
-            return Watched::Known;
-        }
-        if !set.is_seen {
-            // What is needed beyond it must not wait.
-            if wanted <= set.replicas && set.at.elapsed() < SHOWS {
-                return Watched::Stale;
-            }
-            self.set = None;
-            return Watched::Known;
-        }
-        // Whoever writes what is wanted is no rival.
+    /// The API server did not take the number.
+    pub(super) fn unset(&mut self) {
         self.set = None;
-        if workload.replicas == wanted { Watched::Known } else { Watched::Reset }
+    }
+
+    /// The workload as it is known to be: what was set counts before the watch shows it.
+    pub(super) fn known<'a>(&self, workload: &'a Workload) -> Cow<'a, Workload> {
+        match self.set {
+            Some(set) if workload.version < set.version => Cow::Owned(Workload {
+                replicas: set.replicas,
+                version: set.version,
+                owns_replicas: true,
+                is_observed: false,
+                ..workload.clone()
+            }),
+            _ => Cow::Borrowed(workload),
+        }
+    }
+
+    /// Whether somebody set the number of a known workload back since it was set here, to what is not `wanted` either. Told once.
+    pub(super) fn was_reset(&mut self, workload: &Workload, wanted: u32) -> bool {
+        let Some(set) = self.set.take_if(|set| set.replicas != workload.replicas) else { return false };
+        // Of a number whose answer was lost it is not known whether it was taken, nor when.
+        set.version.is_some() && !workload.owns_replicas && workload.replicas != wanted
+    }
+
+    /// Whether there may be marks that an operator before this one has left.
+    pub(super) fn may_have_marks(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_looked_through, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(replicas: u32, version: u64, owns_replicas: bool) -> Workload {
+        Workload { replicas, version: Some(version), owns_replicas, is_observed: true, ..Workload::default() }
+    }
+
+    #[test]
+    fn what_was_set_counts_before_the_watch_shows_it() {
+        let mut entry = Entry::default();
+        entry.set(0, Some(10));
+        let late = workload(3, 9, true);
+        let known = entry.known(&late);
+        assert_eq!((known.replicas, known.is_observed), (0, false));
+        assert!(!entry.was_reset(&known, 1), "the watch is late");
+        let shown = workload(0, 10, true);
+        assert_eq!(*entry.known(&shown), shown);
+    }
+
+    #[test]
+    fn a_number_that_somebody_else_wrote_since_is_a_reset_once() {
+        let mut entry = Entry::default();
+        entry.set(4, Some(10));
+        assert!(!entry.was_reset(&workload(4, 12, false), 5), "the same number is none");
+        assert!(entry.was_reset(&workload(1, 12, false), 4), "whether the watch showed ours before or not");
+        assert!(!entry.was_reset(&workload(1, 12, false), 4), "told once");
+        entry.set(4, Some(20));
+        assert!(!entry.was_reset(&workload(5, 21, false), 5), "whoever writes what is wanted is no rival");
+    }
+
+    #[test]
+    fn a_number_whose_answer_was_lost_is_nobody_elses() {
+        let mut entry = Entry::default();
+        entry.set(4, None);
+        assert!(!entry.was_reset(&workload(1, 9, false), 4), "perhaps it was not taken");
+        entry.set(5, Some(30));
+        assert!(!entry.was_reset(&workload(4, 31, true), 5), "it was taken late");
     }
 }

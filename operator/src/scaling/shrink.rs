@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOOK_LATER: Duration = Duration::from_secs(5);
 /// How long the broker keeps to it when nobody says it again.
 const RETIRES: Duration = Duration::from_secs(20);
+/// How long a Deployment's controller may take to remove pods.
+const REMOVES: Duration = Duration::from_secs(15);
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long a rollout may take before pods are chosen in the middle of it.
@@ -56,8 +58,19 @@ pub(super) struct Retirement {
     told: Instant,
     /// Some have a deletion cost.
     is_marked: bool,
-    /// Whether the number of pods has fallen.
-    is_over: bool,
+    /// Since when the number of pods has fallen.
+    fell: Option<Instant>,
+}
+
+impl Retirement {
+    /// Whether pods that are still there may be on their way out.
+    fn is_going(&self, kind: WorkloadKind) -> bool {
+        self.fell.is_some_and(|fell| match kind {
+            // Those that end are no part of its count: what stays belongs to a rollout, and is to work.
+            WorkloadKind::Deployment => fell.elapsed() < REMOVES,
+            WorkloadKind::StatefulSet => true,
+        })
+    }
 }
 
 /// What is done in one look.
@@ -82,7 +95,7 @@ impl Step<'_> {
         let Self { context, target, workload, .. } = self;
         if total >= workload.replicas {
             entry.rolls_since = None;
-            let is_going = entry.retirement.as_ref().is_some_and(|one| one.is_over);
+            let is_going = entry.retirement.as_ref().is_some_and(|one| one.is_going(target.1.kind));
             if is_going && total == workload.replicas && workload.current > total {
                 // They are on their way out, and of a StatefulSet the next ones have their names.
                 if let Some(retirement) = &mut entry.retirement {
@@ -139,7 +152,7 @@ impl Step<'_> {
         }
         self.set(entry, total).await?;
         if let Some(retirement) = &mut entry.retirement {
-            retirement.is_over = true;
+            retirement.fell = Some(Instant::now());
         }
         Ok(Outcome::Again(ROLLOUT_LOOK))
     }
@@ -147,7 +160,9 @@ impl Step<'_> {
     /// Nobody is to go any more. Whoever was marked and stayed, as Kubernetes took another one, is not to go first the next time.
     async fn settle(&self, entry: &mut Entry) -> Result<(), ApiError> {
         let Self { context, target, workload, .. } = self;
-        if entry.retirement.as_ref().is_some_and(|one| one.is_marked) {
+        let has_marked = entry.retirement.as_ref().is_some_and(|one| one.is_marked);
+        let is_deployment = target.1.kind == WorkloadKind::Deployment;
+        if has_marked || (is_deployment && workload.replicas > 0 && entry.may_have_marks()) {
             let there = pods::list(context, &target.1, workload).await?;
             let marked: Vec<String> =
                 there.into_iter().filter(|pod| pod.is_marked).map(|pod| pod.name).collect();
@@ -159,8 +174,16 @@ impl Step<'_> {
 
     async fn set(&self, entry: &mut Entry, total: u32) -> Result<(), ApiError> {
         let Self { context, target, workload, claimants, all } = self;
-        replicas::set(context, &target.1, workload, total).await?;
-        entry.set(total);
+        entry.set(total, None);
+        match replicas::set(context, &target.1, workload, total).await {
+            Ok(version) => entry.set(total, version),
+            // Whether it was taken is not known.
+            Err(error @ ApiError::Unavailable(_)) => return Err(error),
+            Err(error) => {
+                entry.unset();
+                return Err(error);
+            }
+        }
         tell::decided(context, target, claimants, all, (workload.replicas, total));
         Ok(())
     }
@@ -168,9 +191,7 @@ impl Step<'_> {
     /// Has the broker lease nothing more to `count` pods; whether these may go now.
     async fn retire(&self, entry: &mut Entry, there: &[Pod], count: usize) -> Result<bool, ApiError> {
         let Self { context, target, .. } = self;
-        let Some(broker) = self.claimants.iter().find_map(|claimant| claimant.resolved.broker.clone()) else {
-            return Ok(true);
-        };
+        let Some(broker) = capstan_inject::broker(self.claimants).cloned() else { return Ok(true) };
         let before = entry.retirement.as_ref();
         let idle_first = before.is_some_and(|one| one.since.elapsed() >= CHOSEN_FIRMLY);
         let chosen = before.map(|one| one.pods.clone()).unwrap_or_default();
@@ -187,11 +208,11 @@ impl Step<'_> {
             begun: now,
             told: now,
             is_marked: false,
-            is_over: false,
+            fell: None,
         });
         // What is over, or was given up by the broker meanwhile, begins anew.
-        if retirement.is_over || retirement.told.elapsed() > RETIRES {
-            (retirement.since, retirement.begun, retirement.is_over) = (now, now, false);
+        if retirement.fell.take().is_some() || retirement.told.elapsed() > RETIRES {
+            (retirement.since, retirement.begun) = (now, now);
         }
         if retirement.pods != pods {
             info!(namespace = target.0, workload = %target.1, pods = ?pods, "chosen to go: they are leased nothing more");

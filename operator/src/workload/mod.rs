@@ -31,7 +31,7 @@ use crate::reach::Reachable;
 use crate::work::Outcome;
 use crate::world::{State, Workload};
 
-pub(crate) use self::calls::are_calls_news;
+pub(crate) use self::calls::when_calls_are_news;
 pub(crate) use self::patch::Injectable;
 pub(crate) use self::pods::{Complete, is_alive, list as list_pods};
 pub(crate) use self::rollouts::Rollouts;

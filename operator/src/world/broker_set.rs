@@ -36,6 +36,13 @@ pub struct Set {
     pub broker: Option<BrokerSet>,
 }
 
+impl Set {
+    /// Whether nothing follows from the change of one to the other.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.broker == other.broker && self.workload.is_same(&other.workload)
+    }
+}
+
 impl Deref for Set {
     type Target = Workload;
 

@@ -78,9 +78,9 @@ fn watch_scope(shared: &Shared, has_scaling: bool, tasks: &mut JoinSet<anyhow::R
     let queues = kind(shared, without_managers, |s| &mut s.queues, of_queue, is_same_queue);
     let consumers = kind(shared, without_managers, |s| &mut s.consumers, of_consumer, is_same_consumer);
     let keep = |deployment: Deployment| Workload::from(&deployment);
-    let deployments = kind(shared, keep, |s| &mut s.deployments, of_deployment, Workload::eq);
+    let deployments = kind(shared, keep, |s| &mut s.deployments, of_deployment, Workload::is_same);
     let keep = |stateful_set: StatefulSet| Set::from(&stateful_set);
-    let stateful_sets = kind(shared, keep, |s| &mut s.stateful_sets, of_stateful_set, Set::eq);
+    let stateful_sets = kind(shared, keep, |s| &mut s.stateful_sets, of_stateful_set, Set::is_same);
     let mut services = kind(shared, without_managers, |s| &mut s.services, of_labelled, Service::eq);
     let mut accounts =
         kind(shared, without_managers, |s| &mut s.service_accounts, of_labelled, ServiceAccount::eq);

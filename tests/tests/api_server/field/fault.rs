@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -22,6 +23,8 @@ pub(crate) enum Fault {
     Hang,
     /// It is carried out, and its answer is lost.
     Lost,
+    /// The same, and that is known only after so long.
+    LostLate(Duration),
 }
 
 /// A fault that waits for its requests.

@@ -159,7 +159,7 @@ async fn forward(State(handler): State<Handler>, request: Request) -> Response {
             let _ = cuts.changed().await;
             return broken();
         }
-        Some(Fault::Lost) | None => {}
+        Some(Fault::Lost | Fault::LostLate(_)) | None => {}
     }
     let answer = match handler.upstream.send(upstream(request).await).await {
         Ok(answer) => answer,
@@ -168,7 +168,10 @@ async fn forward(State(handler): State<Handler>, request: Request) -> Response {
             return broken();
         }
     };
-    if fault == Some(Fault::Lost) {
+    if let Some(Fault::LostLate(pause)) = fault {
+        tokio::time::sleep(pause).await;
+    }
+    if matches!(fault, Some(Fault::Lost | Fault::LostLate(_))) {
         return broken();
     }
     let (mut parts, body) = answer.into_parts();

@@ -25,6 +25,8 @@ pub(crate) struct Script {
     queues: BTreeMap<Key, Value>,
     /// Messages that pods have.
     leased: BTreeMap<String, u64>,
+    /// The Broker whose messages those are, where not every one says so.
+    leased_by: Option<Key>,
     /// The pods that were to be leased nothing more, each time that was said.
     retired: Vec<Vec<String>>,
     /// Since when nothing is answered but errors.
@@ -41,6 +43,7 @@ impl Default for Script {
             refuses: false,
             queues: BTreeMap::new(),
             leased: BTreeMap::new(),
+            leased_by: None,
             retired: Vec::new(),
             silent: None,
             unanswered: Duration::ZERO,
@@ -59,6 +62,11 @@ impl Script {
     /// Pods have so many messages from now on; those that are not named have none.
     pub(crate) fn lease(&mut self, pods: &[(&str, u64)]) {
         self.leased = pods.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    }
+
+    /// Only this Broker knows what pods have.
+    pub(crate) fn leased_by(&mut self, broker: Key) {
+        self.leased_by = Some(broker);
     }
 
     /// Falls silent, or speaks again.
@@ -135,27 +143,34 @@ pub(super) async fn changes(
 /// The pods of a workload.
 pub(super) async fn pods(
     State(all): State<All>,
+    headers: HeaderMap,
     _: Path<(String, String, String)>,
 ) -> Result<Json<Value>, StatusCode> {
+    let broker = broker(&headers)?;
     let mut all = all.lock().unwrap();
     all.script.check()?;
-    Ok(Json(shown(&all.script, &[])))
+    Ok(Json(shown(&all.script, &broker, &[])))
 }
 
 /// Takes which pods are to be leased nothing more.
 pub(super) async fn retire(
     State(all): State<All>,
+    headers: HeaderMap,
     _: Path<(String, String, String)>,
     Json(said): Json<capstan_api::control::Retiring>,
 ) -> Result<Json<Value>, StatusCode> {
+    let broker = broker(&headers)?;
     let mut all = all.lock().unwrap();
     all.script.check()?;
-    let answer = shown(&all.script, &said.pods);
+    let answer = shown(&all.script, &broker, &said.pods);
     all.script.retired.push(said.pods);
     Ok(Json(answer))
 }
 
-fn shown(script: &Script, retiring: &[String]) -> Value {
+fn shown(script: &Script, broker: &Key, retiring: &[String]) -> Value {
+    if script.leased_by.as_ref().is_some_and(|by| by != broker) {
+        return json!({"pods": [], "leased_elsewhere": 0});
+    }
     let pod = |(name, leased): (&String, &u64)| json!({"name": name, "leased": leased, "waiting": 1, "retiring": retiring.contains(name)});
     let pods: Vec<Value> = script.leased.iter().map(pod).collect();
     json!({"pods": pods, "leased_elsewhere": 0})

@@ -1,11 +1,14 @@
 //! Scaling by a data plane that says what a test wants: numbers of pods, conditions, Events.
 
+mod brokers;
 mod demand;
 mod holds;
+mod late;
 mod outage;
 mod refused;
 mod rivals;
 mod shrink;
+mod surge;
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -91,3 +91,31 @@ async fn pods_that_were_marked_for_a_refused_number_lose_their_mark_when_they_ar
     })
     .await;
 }
+
+/// As when an operator is killed after it marked pods and before it set the number.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_operator_takes_marks_away_when_their_pods_are_needed() {
+    on_scene("leftover", async |scene| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 25}));
+        scene.until_replicas(3).await;
+        scene.until_pods(3).await;
+        scene.forbid().await;
+        scene.say(json!({}));
+        scene.scaling("False", "ScalingRefused").await;
+        assert_eq!((scene.marked().await, scene.replicas().await), (2, 3));
+        scene.stage.operator.kill();
+        scene.allow().await;
+        scene.say(json!({"ready": 45}));
+        let url = scene.plane.url();
+        let next = scene.stage.another_operator(&[("CAPSTAN_BROKER_CONTROL_URL", &url)]).await;
+        scene.stage.operator = next;
+        scene.until_replicas(5).await;
+        until("no pod is marked", SHORT, async || match scene.marked().await {
+            0 => Ok(()),
+            marked => Err(format!("{marked} are")),
+        })
+        .await;
+    })
+    .await;
+}

@@ -2,6 +2,9 @@
 
 use capstan_crds::Consumer;
 use e2e::cluster::{LONG, SHORT, condition, tool, until};
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::json;
 
 use super::{Scene, consumer, on_scene};
@@ -115,6 +118,30 @@ async fn replicas_that_are_set_back_once_are_set_again_and_twice_are_left() {
         assert!(text.contains("take replicas out of the manifest"), "{text}");
         assert_eq!(scene.replicas().await, 2, "no fight");
         scene.until_event("ReplicasContested", &["twice within ten minutes"]).await;
+    })
+    .await;
+}
+
+/// Such as a controller of somebody's own, or a webhook: the number is back before anybody could look.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sets_it_back_at_once_is_said_too() {
+    on_scene("quick", async |scene: &mut Scene<'_>| {
+        scene.shop(SCALING).await;
+        scene.until_replicas(1).await;
+        let api = scene.namespace.api::<Deployment>();
+        let mut events = api.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+        let rival = tokio::spawn(async move {
+            let back = Patch::Merge(json!({"spec": {"replicas": 1}}));
+            while let Some(event) = events.next().await {
+                let Ok(WatchEvent::Added(one) | WatchEvent::Modified(one)) = event else { continue };
+                if one.spec.replicas != Some(1) {
+                    api.patch("orders", &PatchParams::default(), &back).await.unwrap();
+                }
+            }
+        });
+        scene.say(json!({"ready": 35}));
+        scene.scaling("False", "ReplicasContested").await;
+        rival.abort();
     })
     .await;
 }

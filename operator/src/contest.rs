@@ -46,6 +46,16 @@ impl Contests {
         }
     }
 
+    /// An operator before this one found a contest so long ago.
+    pub(crate) fn adopt(&self, namespace: &str, workload: &Reference, ago: Duration) {
+        let Some(at) = Instant::now().checked_sub(ago.min(WINDOW)) else { return };
+        let mut contests = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = contests.entry((namespace.to_owned(), workload.clone())).or_default();
+        if known.len() < self.times {
+            *known = VecDeque::from(vec![at; self.times]);
+        }
+    }
+
     /// How long to leave the workload alone, if at all.
     pub(crate) fn pause(&self, namespace: &str, workload: &Reference) -> Option<Duration> {
         let mut contests = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,6 +89,18 @@ mod tests {
         assert_eq!(contests.pause("shop", &web), Some(Duration::from_secs(1)));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(contests.pause("shop", &web), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_operator_before_found_lasts_on() {
+        let (contests, web) = (Contests::of(2), "Deployment/web".parse().unwrap());
+        tokio::time::advance(2 * WINDOW).await;
+        contests.adopt("shop", &web, Duration::from_secs(200));
+        assert_eq!(contests.pause("shop", &web), Some(Duration::from_secs(400)));
+        tokio::time::advance(Duration::from_secs(400)).await;
+        assert_eq!(contests.pause("shop", &web), None);
+        contests.adopt("shop", &web, 2 * WINDOW);
+        assert_eq!(contests.pause("shop", &web), None, "that is over");
     }
 
     #[tokio::test(start_paused = true)]

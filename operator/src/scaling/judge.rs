@@ -41,7 +41,8 @@ pub(super) struct Judgement {
     /// None for a Consumer that does not scale.
     pub(super) verdict: Option<Verdict>,
     pub(super) decision: Option<Decision>,
-    pub(super) backlog_per_replica: u32,
+    /// The same in numbers.
+    pub(super) why: String,
     /// When to look again.
     pub(super) again: Option<Duration>,
 }
@@ -54,7 +55,7 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
         is_free: false,
         verdict: None,
         decision: None,
-        backlog_per_replica: 0,
+        why: String::new(),
         again: None,
     };
     let Some(scaling) = &consumer.spec.scaling else {
@@ -62,11 +63,15 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
         return Judgement { vote: is_served.then_some(Vote::Some), ..base };
     };
     let key = consumer.metadata.uid.clone().unwrap_or_default();
+    let gone = entry.gone(&key, claimant_waits(look), now);
     if let Some(verdict) = silenced(look) {
         entry.forget(&key);
-        // What is not known yet may need its pods: a Queue that is made anew, above all.
-        let vote = claimant_waits(look).then_some(Vote::Hold);
-        return Judgement { verdict: Some(verdict), vote, again: Some(SILENCED), ..base };
+        // What is not known yet may need its pods: a Queue that is made anew, above all. One that stays away does not.
+        let is_away = claimant_waits(look) && gone < scaling.idle_period.get();
+        let again =
+            is_away.then(|| scaling.idle_period.get() - gone).map_or(SILENCED, |left| left.min(SILENCED));
+        let vote = is_away.then_some(Vote::Hold);
+        return Judgement { verdict: Some(verdict), vote, again: Some(again), ..base };
     }
     let rule = Rule {
         min: scaling.min_replicas,
@@ -76,7 +81,7 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
         scale_down_stabilization: scaling.scale_down_stabilization.get(),
         idle_period: scaling.idle_period.get(),
     };
-    let base = Judgement { is_free: true, backlog_per_replica: rule.backlog_per_replica, ..base };
+    let base = Judgement { is_free: true, ..base };
     let numbers = match seen(look) {
         Ok(numbers) => numbers,
         Err(held) => {
@@ -91,9 +96,10 @@ pub(super) fn judge(look: &Look<'_>, entry: &mut Entry, now: Duration) -> Judgem
         // Somebody has to begin, and no more until it succeeds.
         decision.desired = decision.desired.min(rule.min.max(1));
     }
-    let verdict = Some(following(&decision, &rule, look.is_paused));
+    let why = reckoning(&decision, &rule);
+    let verdict = Some(following(&decision, (&why, look.is_paused)));
     let (vote, again) = (Some(Vote::Pods(decision.desired)), decision.again);
-    Judgement { vote, verdict, again, decision: Some(decision), ..base }
+    Judgement { vote, verdict, again, why, decision: Some(decision), ..base }
 }
 
 /// Whether no pod of the workload will ever have anything of the Consumer's Queue.
@@ -190,28 +196,57 @@ fn takes_nothing(application: &ApplicationState, claimant: &Claimant) -> bool {
         && application.unreachable > application.reachable
 }
 
-fn following(decision: &Decision, rule: &Rule, is_paused: bool) -> Verdict {
-    let why = reckoning(decision, rule.backlog_per_replica);
+fn following(decision: &Decision, (why, is_paused): (&str, bool)) -> Verdict {
     let pause = if is_paused { " (delivery is paused)" } else { "" };
     if decision.limit == Some(Limit::Max) {
-        let text =
-            format!("{why}, more than maxReplicas {}: raise it if messages wait for too long", rule.max);
+        let text = format!("{why}: raise it if messages wait for too long");
         return Verdict::yes(reason::AT_MAX_REPLICAS, text);
     }
     Verdict::yes(reason::FOLLOWS_DEMAND, format!("{why}{pause}"))
 }
 
 /// A decision in numbers.
-pub(super) fn reckoning(decision: &Decision, backlog_per_replica: u32) -> String {
-    let Decision { demand: Demand { ready, leased, due, .. }, pods, steps, .. } = decision;
+fn reckoning(decision: &Decision, rule: &Rule) -> String {
+    let Decision { demand, pods, wanted, desired, limit, steps, .. } = decision;
+    let Demand { ready, leased, due, .. } = demand;
     let late = match steps {
         0 => String::new(),
         steps => format!(", {steps} of them because a message waits for longer than maxOldestAge"),
     };
+    let bound = match limit {
+        _ if desired < wanted => format!("; {desired} until a call succeeds"),
+        Some(Limit::Min) => format!("; minReplicas is {}", rule.min),
+        Some(Limit::Max) => format!("; maxReplicas is {}", rule.max),
+        None if desired > wanted => "; more were wanted within scaleDownStabilization".to_owned(),
+        None if *pods == 0 && *desired > 0 => "; the last pod stays for idlePeriod".to_owned(),
+        None => String::new(),
+    };
     format!(
-        "{} messages ({ready} ready, {leased} leased, {due} due soon), {backlog_per_replica} for each pod: {pods} wanted{late}",
-        decision.demand.total()
+        "{} messages ({ready} ready, {leased} leased, {due} due soon), {} for each pod: {pods} wanted{late}{bound}",
+        demand.total(),
+        rule.backlog_per_replica
     )
+}
+
+/// Adds to what each says why there are more pods than it wants: because of others of the same workload.
+pub(super) fn compare(all: &mut [Judgement], names: &[String], (current, total): (u32, u32)) {
+    let others: Vec<String> = all
+        .iter()
+        .zip(names)
+        .filter_map(|(one, name)| match one.vote? {
+            Vote::Pods(pods) => (pods >= total).then(|| name.clone()),
+            Vote::Some => (total == 1).then(|| format!("{name}, which does not scale")),
+            Vote::Hold => (total == current).then(|| format!("{name}, which is held")),
+        })
+        .collect();
+    for one in all {
+        let wants_fewer = matches!(one.vote, Some(Vote::Pods(pods)) if pods < total);
+        if let Some(verdict) = one.verdict.as_mut().filter(|_| wants_fewer && !others.is_empty()) {
+            let beside = format!("; {total} because of Consumer {}", others.join(" and "));
+            verdict.message += &beside;
+            one.why += &beside;
+        }
+    }
 }
 
 /// Someone sets the number of pods back: those that scale say so.
@@ -318,6 +353,74 @@ mod tests {
         assert_eq!(said(&of(&one, 3, said_ready(9), None)), (false, "Pending", Some(Vote::Hold)));
         let other = of(&claimant(""), 3, said_ready(9), None);
         assert_eq!((other.vote, other.verdict, other.is_free), (Some(Vote::Some), None, false));
+    }
+
+    fn failing() -> Option<Heard> {
+        let demand = Demand { ready: 45, ..Demand::default() };
+        Some(Heard::Seen(Numbers { demand, are_failing: true, ..Numbers::default() }))
+    }
+
+    #[test]
+    fn one_that_fails_begins_with_one_pod_and_is_not_held_while_it_is_paused() {
+        let one = claimant("{minReplicas: 0, maxReplicas: 5, backlogPerReplica: 10}");
+        let begun = of(&one, 0, failing(), None);
+        assert_eq!(begun.vote, Some(Vote::Pods(1)));
+        assert!(begun.why.ends_with("5 wanted; 1 until a call succeeds"), "{}", begun.why);
+        assert_eq!(of(&one, 1, failing(), None).vote, Some(Vote::Hold));
+        let workload = Workload { replicas: 3, ..workload() };
+        let broker = one.resolved.broker.as_ref();
+        let look = Look {
+            claimant: &one,
+            broker,
+            workload: &workload,
+            is_enabled: true,
+            rival: None,
+            heard: failing(),
+            is_paused: true,
+        };
+        let paused = judge(&look, &mut Entry::default(), Duration::ZERO);
+        assert_eq!(said(&paused).1, "FollowsDemand", "whoever pauses it wants it to end");
+    }
+
+    #[test]
+    fn a_queue_that_stays_away_keeps_no_pods_for_ever() {
+        let mut one = claimant("{maxReplicas: 5, idlePeriod: 1m}");
+        one.resolved.finding = ConsumerFinding::QueueNotFound;
+        let (workload, mut entry) = (Workload { replicas: 2, ..workload() }, Entry::default());
+        let look = |claimant| Look {
+            claimant,
+            broker: None,
+            workload: &workload,
+            is_enabled: true,
+            rival: None,
+            heard: None,
+            is_paused: false,
+        };
+        let mut at = |seconds| judge(&look(&one), &mut entry, Duration::from_secs(seconds));
+        assert_eq!(at(100).vote, Some(Vote::Hold));
+        let last = at(155);
+        assert_eq!((last.vote, last.again), (Some(Vote::Hold), Some(Duration::from_secs(5))));
+        assert_eq!(at(160).vote, None);
+    }
+
+    #[test]
+    fn who_wants_fewer_pods_says_whose_they_are() {
+        let one = claimant(SCALING);
+        let mut all = [of(&one, 4, said_ready(15), None), of(&one, 4, failing(), None)];
+        all[0].vote = Some(Vote::Pods(2));
+        compare(&mut all, &["one".to_owned(), "other".to_owned()], (4, 4));
+        assert!(all[0].why.ends_with("; 4 because of Consumer other, which is held"), "{}", all[0].why);
+        assert_eq!(all[1].why, "");
+    }
+
+    #[test]
+    fn a_bound_is_named() {
+        let one =
+            claimant("{minReplicas: 2, maxReplicas: 5, backlogPerReplica: 10, scaleDownStabilization: 0s}");
+        let why = |ready| of(&one, 2, said_ready(ready), None).why;
+        assert!(why(0).ends_with("0 wanted; minReplicas is 2"), "{}", why(0));
+        assert!(why(60).ends_with("6 wanted; maxReplicas is 5"), "{}", why(60));
+        assert!(why(30).ends_with(": 3 wanted"), "{}", why(30));
     }
 
     #[test]

@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_api::workload::Workload as Reference;
+use capstan_crds::condition::{SCALING_ACTIVE, reason};
 use capstan_crds::queue::Delivery;
 use capstan_crds::{Consumer, ConsumerFinding, Key};
 use capstan_inject::Claimant;
 use capstan_scaling::{Vote, combine};
+use kube::ResourceExt;
 use tracing::{info, warn};
 
 pub(crate) use self::rivals::Rivals;
@@ -28,6 +30,7 @@ pub(crate) use self::scales::{Scales, Shown};
 use self::judge::{Judgement, Look, judge};
 use self::scales::Entry;
 use crate::api::ApiError;
+use crate::condition::find;
 use crate::context::Context;
 use crate::work::Outcome;
 use crate::workload::{self, Scene};
@@ -78,7 +81,9 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
         tell::forget(context, target, &mut entry);
         return Ok(Outcome::Done);
     };
-    entry.is_of(&workload.uid);
+    if entry.begin(&workload.uid) {
+        adopt(context, target, &scene.claimants);
+    }
     let workload = &*entry.known(workload);
     let uids: BTreeSet<&str> =
         scene.claimants.iter().filter_map(|one| one.consumer.metadata.uid.as_deref()).collect();
@@ -94,6 +99,19 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
         })
         .collect();
     follow(context, target, workload, &scene, &mut entry, all).await
+}
+
+/// What an operator before this one found lasts on: somebody sets the number of pods back.
+fn adopt(context: &Context, target: &Target, claimants: &[Claimant]) {
+    let since = claimants.iter().filter_map(|claimant| {
+        let status = claimant.consumer.status.as_ref()?;
+        let found = find(&status.conditions, SCALING_ACTIVE)?;
+        (found.reason == reason::REPLICAS_CONTESTED).then_some(found.last_transition_time.0)
+    });
+    if let Some(since) = since.max() {
+        let ago = Duration::try_from(crate::status::now().0.duration_since(since)).unwrap_or_default();
+        context.resets.adopt(&target.0, &target.1, ago);
+    }
 }
 
 /// What is to be known of a Consumer.
@@ -131,6 +149,8 @@ async fn follow(
         tell::show(context, target, entry, (&scene.claimants, &all), None);
         return Ok(again(&all));
     };
+    let names: Vec<String> = scene.claimants.iter().map(|one| one.consumer.name_any()).collect();
+    judge::compare(&mut all, &names, (workload.replicas, total));
     let pause = if entry.was_reset(workload, total) {
         context.resets.add_and_pause(&target.0, &target.1)
     } else {

@@ -84,6 +84,8 @@ pub(super) struct Entry {
     pub(super) shown: BTreeSet<Key>,
     /// By the UID of the Consumer.
     memories: BTreeMap<String, Memory>,
+    /// Since when a Consumer's Queue is gone, by the UID of the Consumer.
+    gone: BTreeMap<String, Duration>,
     set: Option<Set>,
     /// Its pods were looked through for marks of an operator before this one.
     is_looked_through: bool,
@@ -105,11 +107,13 @@ struct Set {
 }
 
 impl Entry {
-    /// Forgets what is of another workload of the same name.
-    pub(super) fn is_of(&mut self, uid: &str) {
-        if self.uid != uid {
+    /// Forgets what is of another workload of the same name; whether this one is looked at for the first time.
+    pub(super) fn begin(&mut self, uid: &str) -> bool {
+        let is_new = self.uid != uid;
+        if is_new {
             *self = Self { uid: uid.to_owned(), shown: std::mem::take(&mut self.shown), ..Self::default() };
         }
+        is_new
     }
 
     pub(super) fn memory(&mut self, consumer: &str) -> &mut Memory {
@@ -119,6 +123,15 @@ impl Entry {
     /// Nothing is remembered of a Consumer any more.
     pub(super) fn forget(&mut self, consumer: &str) {
         self.memories.remove(consumer);
+    }
+
+    /// A Consumer's Queue is gone, or there; how long it has been gone.
+    pub(super) fn gone(&mut self, consumer: &str, is_gone: bool, now: Duration) -> Duration {
+        if !is_gone {
+            self.gone.remove(consumer);
+            return Duration::ZERO;
+        }
+        now.saturating_sub(*self.gone.entry(consumer.to_owned()).or_insert(now))
     }
 
     /// Nothing more is done for `total` pods, for a while.
@@ -138,6 +151,7 @@ impl Entry {
     /// Keeps what is remembered of these Consumers alone.
     pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.memories.retain(|consumer, _| is_there(consumer));
+        self.gone.retain(|consumer, _| is_there(consumer));
     }
 
     /// A number is set, or was, in this version of the workload.

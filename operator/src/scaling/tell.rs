@@ -6,7 +6,7 @@ use capstan_inject::Claimant;
 use kube::Resource;
 use tracing::info;
 
-use super::judge::{Judgement, reckoning};
+use super::judge::Judgement;
 use super::scales::{Entry, Shown};
 use super::{Target, unit};
 use crate::context::Context;
@@ -70,7 +70,7 @@ pub(super) fn decided(
         else {
             continue;
         };
-        let why = reckoning(decision, judgement.backlog_per_replica);
+        let why = &judgement.why;
         info!(namespace, %workload, from, to, why, "scaled");
         // Events of one action are counted as one, whatever their notes say.
         let action = format!("ScaleFrom{from}To{to}For{}", decision.demand.total());

@@ -14,7 +14,18 @@ pub(super) fn target_of(consumer: &Consumer, said: &Said) -> Option<u32> {
     said.scale.as_ref().map_or_else(|| old.and_then(|old| old.target), |scale| scale.target)
 }
 
-/// Adds whether the number of pods follows the demand. It is no part of being ready: what there are go on consuming.
+/// Why `scaling` is not in force, because of somebody else. What only holds it, and passes, is no part of being ready.
+pub(super) fn not_scaled(scale: &Shown) -> Option<&Verdict> {
+    const WHY: [&str; 4] = [
+        reason::OTHER_AUTOSCALER,
+        reason::REPLICAS_CONTESTED,
+        reason::SCALING_DISABLED,
+        reason::SCALING_REFUSED,
+    ];
+    Some(&scale.verdict).filter(|verdict| !verdict.holds && WHY.contains(&verdict.reason))
+}
+
+/// Adds whether the number of pods follows the demand.
 pub(super) fn scaling<'a>(
     conditions: Conditions<'a>,
     consumer: &'a Consumer,

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 
 use super::calls::calls;
 use super::inject::Injection;
-use super::scale::{scaling, target_of};
+use super::scale::{not_scaled, scaling, target_of};
 use crate::condition::{Conditions, Verdict, find};
 use crate::demand::Numbers;
 use crate::reach::Reachable;
@@ -59,7 +59,9 @@ pub(super) fn push(
     let resolved = target_resolved(&claimant.resolved, target.plan);
     let injected = injected(target);
     let contested = target.injection.map_or_else(uncontested, |injection| injection.contested.clone());
-    let ready = ready(&[&accepted, &resolved, &injected], queue);
+    let not_scaled = said.scale.as_ref().and_then(not_scaled);
+    let verdicts: Vec<&Verdict> = [&accepted, &resolved, &injected].into_iter().chain(not_scaled).collect();
+    let ready = ready(&verdicts, queue);
     ConsumerStatus {
         observed_generation: consumer.metadata.generation,
         replicas: target.workload.map(|workload| Replicas {

@@ -1,13 +1,13 @@
 //! Consumers of one workload whose Queues are on two Brokers: its sidecars talk to one of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use capstan_crds::{Consumer, Key};
 use e2e::cluster::SHORT;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
-use super::{Scene, consumer, on_scene};
+use super::{consumer, on_scene};
 use crate::fixture::{APPLICATION, CONSUMER, QUEUE, until_condition};
 
 const SCALING: &str =
@@ -34,17 +34,6 @@ fn of_other(text: &str, name: &str) -> String {
     text.replace("metadata: {name: orders}", &format!("metadata: {{name: {name}}}"))
         .replace("queueRef: {name: orders}", "queueRef: {name: other}")
         .replace("  deadLetterQueueRef: {name: orders-dlq}\n", "")
-}
-
-impl Scene<'_> {
-    /// Watches the number of pods for a while, in which it is not to change.
-    async fn stays(&self, replicas: i32, why: &str) {
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(5) {
-            assert_eq!(self.replicas().await, replicas, "{why}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
 }
 
 /// An older Consumer of the workload that does not have its Queue: the sidecars do not talk to that Queue's Broker.

@@ -11,7 +11,7 @@ mod shrink;
 mod surge;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use capstan_crds::{Consumer, Key};
 use e2e::cluster::{Namespace, SHORT, until};
@@ -27,6 +27,10 @@ use crate::stage::{Stage, on_stage};
 
 /// The annotation by which a ReplicaSet chooses.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// How long a number that is not to change is watched, and how often.
+const WATCHED: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a test of scaling has.
 struct Scene<'a> {
@@ -74,6 +78,15 @@ impl Scene<'_> {
     async fn replicas(&self) -> i32 {
         let deployment = self.namespace.api::<Deployment>().get("orders").await.unwrap();
         deployment.spec.replicas.unwrap()
+    }
+
+    /// Watches the number of pods for a while, in which it is not to change.
+    async fn stays(&self, replicas: i32, why: &str) {
+        let start = Instant::now();
+        while start.elapsed() < WATCHED {
+            assert_eq!(self.replicas().await, replicas, "{why}");
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     async fn until_replicas(&self, wanted: i32) {

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::json;
 
 use super::{Scene, consumer, on_scene};
-use crate::fixture::{APPLICATION, QUEUE, message};
+use crate::fixture::{APPLICATION, QUEUE, message, until_condition};
 
 const SCALING: &str = "{maxReplicas: 5, backlogPerReplica: 10}";
 
@@ -53,6 +53,8 @@ impl Scene<'_> {
         self.say(json!({"ready": 45}));
         let text = message(&self.scaling("False", "OtherAutoscaler").await, "ScalingActive");
         assert_eq!(self.replicas().await, 0, "it is the autoscaler's");
+        let ready = ("Ready", "False", "OtherAutoscaler");
+        until_condition::<Consumer>(self.namespace, "orders", ready).await;
         text
     }
 }
@@ -118,6 +120,13 @@ async fn replicas_that_are_set_back_once_are_set_again_and_twice_are_left() {
         assert!(text.contains("take replicas out of the manifest"), "{text}");
         assert_eq!(scene.replicas().await, 2, "no fight");
         scene.until_event("ReplicasContested", &["twice within ten minutes"]).await;
+        // The next operator knows of it.
+        let url = scene.plane.url();
+        scene.stage.restart_operator(&[("CAPSTAN_BROKER_CONTROL_URL", &url)]).await;
+        scene.stage.operator.until_logged("active").await;
+        scene.say(json!({"ready": 36}));
+        until_condition::<Consumer>(scene.namespace, "orders", ("Ready", "False", "ReplicasContested")).await;
+        scene.stays(2, "it is left alone for ten minutes").await;
     })
     .await;
 }

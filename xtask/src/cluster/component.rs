@@ -28,6 +28,8 @@ pub fn inside(place: &Place, node: u8, program: impl AsRef<std::ffi::OsStr>) -> 
     for name in PROXIES {
         command.env_remove(name);
     }
+    // By default kubectl and Helm keep what an API server offers in the home folder, by its address, which all clusters share.
+    command.env("KUBECACHEDIR", place.state().join("discovery"));
     command
 }
 
@@ -123,6 +125,16 @@ mod tests {
         let place = Place::under(folder.path(), Kind::Nodes);
         place.make().unwrap();
         (folder, place)
+    }
+
+    #[test]
+    fn what_one_cluster_offers_is_not_remembered_of_the_other() {
+        let folder = |kind| {
+            let command = inside(&Place::under("/cache".as_ref(), kind), 0, "kubectl");
+            let found = command.get_envs().find(|(name, _)| *name == "KUBECACHEDIR");
+            found.and_then(|(_, value)| value).unwrap().to_owned()
+        };
+        assert_ne!(folder(Kind::Nodes), folder(Kind::ControlPlane));
     }
 
     #[test]

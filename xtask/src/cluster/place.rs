@@ -265,10 +265,10 @@ fn lock(path: &Path, kind: Kind, patience: Duration) -> Result<File> {
         let holder = std::fs::read_to_string(path).unwrap_or_default();
         let holder = holder.trim();
         if start.elapsed() >= patience {
-            bail!("process {holder} uses the {kind} of this machine: try again when it ended");
+            bail!("process {holder} uses this machine's {kind}: try again when it ended");
         }
         if !told {
-            eprintln!("waiting for process {holder} to end, which uses the {kind} of this machine");
+            eprintln!("waiting for process {holder} to end, which uses this machine's {kind}");
             told = true;
         }
         std::thread::sleep(LOOK);

@@ -1,7 +1,9 @@
 //! Ctrl-C, a closed terminal and a polite kill: children end first, then what was started is taken down.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +16,13 @@ use signal_hook::iterator::Signals;
 const GRACE: Duration = Duration::from_secs(10);
 
 static ASKED: AtomicBool = AtomicBool::new(false);
-static CLEANING: AtomicUsize = AtomicUsize::new(0);
 /// The children, and whether each ends when the user asks to stop.
 static GROUPS: Mutex<BTreeMap<i32, bool>> = Mutex::new(BTreeMap::new());
+
+thread_local! {
+    /// How many `Cleaning` live in this thread.
+    static CLEANING: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Starts listening for signals. The second one ends children at once.
 ///
@@ -47,18 +53,19 @@ pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
-/// While this lives, things are taken down: commands run to their end, whatever the user asks.
-pub struct Cleaning(());
+/// While this lives, its thread takes things down: commands run to their end, whatever the user asks. What other threads do
+/// meanwhile ends nevertheless.
+pub struct Cleaning(PhantomData<*const ()>);
 
 /// Begins to take things down.
 pub fn cleaning() -> Cleaning {
-    CLEANING.fetch_add(1, Ordering::SeqCst);
-    Cleaning(())
+    CLEANING.set(CLEANING.get() + 1);
+    Cleaning(PhantomData)
 }
 
 impl Drop for Cleaning {
     fn drop(&mut self) {
-        CLEANING.fetch_sub(1, Ordering::SeqCst);
+        CLEANING.set(CLEANING.get().saturating_sub(1));
     }
 }
 
@@ -104,7 +111,7 @@ fn signal(what: Signal) {
 }
 
 fn is_cleaning() -> bool {
-    CLEANING.load(Ordering::SeqCst) > 0
+    CLEANING.get() > 0
 }
 
 fn send(group: i32, what: Signal) {
@@ -118,4 +125,35 @@ fn send(group: i32, what: Signal) {
 
 fn groups() -> MutexGuard<'static, BTreeMap<i32, bool>> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_things_down_keeps_nobody_else_from_ending() {
+        let outer = cleaning();
+        drop(cleaning());
+        assert!(is_cleaning());
+        assert!(!std::thread::spawn(is_cleaning).join().unwrap());
+        drop(outer);
+        assert!(!is_cleaning());
+    }
+
+    #[test]
+    fn a_child_ends_unless_its_own_thread_takes_things_down() {
+        // Above what a process id can be, and so nobody's group.
+        let (ending, staying) = (i32::MAX - 1, i32::MAX);
+        let group = |id: i32| Group::new(u32::try_from(id).unwrap());
+        let _cleaning = cleaning();
+        let _staying = group(staying);
+        std::thread::spawn(move || {
+            let _ending = group(ending);
+            assert_eq!(groups().get(&ending), Some(&true));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(groups().get(&staying), Some(&false));
+    }
 }

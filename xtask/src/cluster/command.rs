@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::place::Place;
+use super::place::{Kind, Place};
 use super::{Options, attach, build, down, network, teardown, up, volumes};
 use crate::progress::Progress;
 
@@ -15,7 +16,7 @@ use crate::progress::Progress;
 pub enum Command {
     /// Compiles its programs.
     Build,
-    /// Starts it; an earlier one is ended first.
+    /// Starts it; an earlier one is ended first, but not one that a run of the tests uses.
     Up {
         /// How many nodes.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
@@ -27,10 +28,13 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         load: Vec<PathBuf>,
     },
-    /// Ends it; nothing is left but logs.
+    /// Ends it, and any that a run of the tests kept; nothing is left but logs.
     Down,
     /// Runs a command inside, with KUBECONFIG, kubectl, helm and helm3: cargo xtask cluster run kubectl get pods -A
     Run {
+        /// In the cluster without nodes, where one with nodes is up too.
+        #[arg(long)]
+        control_plane_only: bool,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
@@ -61,17 +65,20 @@ impl Command {
                 start(if control_plane_only { 0 } else { nodes }, &load)
             }
             Self::Down => down(),
-            Self::Run { command } => inside(&command),
+            Self::Run { control_plane_only, command } => inside(control_plane_only, &command),
             Self::Load { archives } => {
-                let cluster = attach()?;
+                let cluster = attach(&Kind::ALL)?;
                 archives.iter().try_for_each(|archive| cluster.load(archive))
             }
-            Self::Isolate { node } => network::plug_in(expendable(node)?, false),
-            Self::Rejoin { node } => network::plug_in(expendable(node)?, true),
-            Self::PowerOff { node } => teardown::power_off(&Place::new()?, expendable(node)?),
-            Self::PowerOn { node } => attach()?.power_on(expendable(node)?),
+            Self::Isolate { node } => network::plug_in(&expendable(node)?, node, false),
+            Self::Rejoin { node } => network::plug_in(&expendable(node)?, node, true),
+            Self::PowerOff { node } => teardown::power_off(&expendable(node)?, node),
+            Self::PowerOn { node } => {
+                expendable(node)?;
+                attach(&[Kind::Nodes])?.power_on(node)
+            }
             Self::Provision => {
-                let place = Place::new()?;
+                let place = Place::new(Kind::Nodes)?;
                 volumes::provision(&place, &super::Programs::of(&place))
             }
         }
@@ -85,6 +92,11 @@ fn compile() -> Result<super::Programs> {
 
 fn start(nodes: u8, archives: &[PathBuf]) -> Result<()> {
     let programs = compile()?;
+    // Whoever starts one means it and not what was left before, of whatever kind.
+    let other = Place::new(Kind::of(nodes).other())?;
+    if let Ok(_lock) = other.lock(Duration::ZERO) {
+        teardown::earlier(&other)?;
+    }
     let cluster = up(&Options { nodes }, &programs)?;
     archives.iter().try_for_each(|archive| cluster.load(archive))?;
     println!(
@@ -97,22 +109,24 @@ fn start(nodes: u8, archives: &[PathBuf]) -> Result<()> {
 }
 
 /// Becomes the command, so that the terminal and the exit code are its own.
-fn inside(words: &[OsString]) -> Result<()> {
+fn inside(control_plane_only: bool, words: &[OsString]) -> Result<()> {
     let Some((program, arguments)) = words.split_first() else {
         bail!("name a command");
     };
-    let error = attach()?.command(program).args(arguments).exec();
+    let kinds = if control_plane_only { &[Kind::ControlPlane][..] } else { &Kind::ALL };
+    let error = attach(kinds)?.command(program).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// A node that the cluster can do without for a while.
-fn expendable(node: u8) -> Result<u8> {
-    let nodes = Place::new()?.nodes().unwrap_or_default();
+/// The cluster of a node, if it can do without that one for a while.
+fn expendable(node: u8) -> Result<Place> {
+    let place = Place::new(Kind::Nodes)?;
+    let nodes = place.nodes().unwrap_or_default();
     if node == 0 || node >= nodes {
         bail!(
             "node {node} cannot be taken away: the cluster has the nodes 0 to {}, and 0 is the control plane's",
             nodes.saturating_sub(1)
         );
     }
-    Ok(node)
+    Ok(place)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::place::{Place, namespace_file};
+use super::place::Place;
 use super::processes::Identity;
 use crate::{interrupt, run};
 
@@ -21,13 +21,15 @@ const PROXIES: [&str; 6] =
     ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
 /// A command that runs in the network namespace of a node.
-pub fn inside(node: u8, program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub fn inside(place: &Place, node: u8, program: impl AsRef<std::ffi::OsStr>) -> Command {
     // `ip netns exec` would remount /sys and hide the control groups from kubelet and containerd.
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", namespace_file(node))).arg("--").arg(program);
+    command.arg(format!("--net={}", place.namespace_file(node).display())).arg("--").arg(program);
     for name in PROXIES {
         command.env_remove(name);
     }
+    // By default kubectl and Helm keep what an API server offers in the home folder, by its address, which all clusters share.
+    command.env("KUBECACHEDIR", place.state().join("discovery"));
     command
 }
 
@@ -115,13 +117,24 @@ fn tail(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::place::Kind;
     use super::*;
 
     fn place() -> (tempfile::TempDir, Place) {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::under(folder.path());
+        let place = Place::under(folder.path(), Kind::Nodes);
         place.make().unwrap();
         (folder, place)
+    }
+
+    #[test]
+    fn what_one_cluster_offers_is_not_remembered_of_the_other() {
+        let folder = |kind| {
+            let command = inside(&Place::under("/cache".as_ref(), kind), 0, "kubectl");
+            let found = command.get_envs().find(|(name, _)| *name == "KUBECACHEDIR");
+            found.and_then(|(_, value)| value).unwrap().to_owned()
+        };
+        assert_ne!(folder(Kind::Nodes), folder(Kind::ControlPlane));
     }
 
     #[test]

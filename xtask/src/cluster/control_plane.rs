@@ -20,11 +20,11 @@ const API_SERVER_START: Duration = Duration::from_secs(120);
 /// # Errors
 /// A program does not start; shows its log.
 pub fn start(place: &Place, programs: &Programs) -> Result<()> {
-    component::start(place, "etcd", inside(0, programs.path("etcd")).args(etcd(place)))?;
+    component::start(place, "etcd", inside(place, 0, programs.path("etcd")).args(etcd(place)))?;
     component::start(
         place,
         "kube-apiserver",
-        inside(0, programs.path("kube-apiserver")).args(api_server(place)),
+        inside(place, 0, programs.path("kube-apiserver")).args(api_server(place)),
     )?;
     component::wait(place, "kube-apiserver", API_SERVER_START, || {
         run::output(kubectl(place, programs).args(["get", "--raw", "/readyz"])).is_ok()
@@ -33,14 +33,14 @@ pub fn start(place: &Place, programs: &Programs) -> Result<()> {
         ("kube-controller-manager", controller_manager(place)),
         ("kube-scheduler", as_user(place, "scheduler")),
     ] {
-        component::start(place, name, inside(0, programs.path(name)).args(arguments))?;
+        component::start(place, name, inside(place, 0, programs.path(name)).args(arguments))?;
     }
     Ok(())
 }
 
 /// kubectl as the cluster's administrator.
 pub fn kubectl(place: &Place, programs: &Programs) -> Command {
-    let mut command = inside(0, programs.path("kubectl"));
+    let mut command = inside(place, 0, programs.path("kubectl"));
     command.env("KUBECONFIG", place.kubeconfig("admin"));
     command
 }

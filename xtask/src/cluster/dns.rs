@@ -24,9 +24,9 @@ pub fn start(place: &Place, programs: &Programs) -> Result<()> {
         kubeconfig.display()
     );
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    component::start(place, NAME, inside(0, programs.path(NAME)).arg("-conf").arg(&file))?;
+    component::start(place, NAME, inside(place, 0, programs.path(NAME)).arg("-conf").arg(&file))?;
     let ask = format!(
         "exec 3<>/dev/tcp/{CONTROL_PLANE}/8181 && printf 'GET /ready HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '200 OK' <&3"
     );
-    component::wait(place, NAME, START, || run::output(inside(0, "bash").args(["-c", &ask])).is_ok())
+    component::wait(place, NAME, START, || run::output(inside(place, 0, "bash").args(["-c", &ask])).is_ok())
 }

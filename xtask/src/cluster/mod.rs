@@ -20,17 +20,17 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use command::Command;
 pub use place::NODES_MAX;
 pub use programs::{Keda, Programs};
 
-use place::{DNS_SERVICE, Place, node_name};
+use place::{DNS_SERVICE, Kind, Place, node_name};
 
-use crate::run;
+use crate::{repo, run};
 
-/// How long another run may have the machine's cluster.
+/// How long another run may have the machine's cluster of a kind.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// How long a node may take to be Ready on a busy machine.
 const NODE_READY: Duration = Duration::from_secs(180);
@@ -60,7 +60,7 @@ pub struct Cluster {
 /// # Errors
 /// Go is missing, or a module cannot be fetched.
 pub fn build(progress: &mut dyn FnMut(&str)) -> Result<Programs> {
-    programs::build(Place::new()?.bin(), progress)
+    programs::build(&place::bin(&repo::cache()?), progress)
 }
 
 /// Compiles KEDA into the cache, where it is not there yet.
@@ -68,20 +68,20 @@ pub fn build(progress: &mut dyn FnMut(&str)) -> Result<Programs> {
 /// # Errors
 /// Go is missing, or its module cannot be fetched.
 pub fn build_keda(progress: &mut dyn FnMut(&str)) -> Result<Keda> {
-    programs::build_keda(Place::new()?.bin(), progress)
+    programs::build_keda(&place::bin(&repo::cache()?), progress)
 }
 
-/// Starts a cluster, after clearing what is left of an earlier one; returns when the API and each node is ready. While
-/// another run has one, waits for its end.
+/// Starts a cluster, after clearing what is left of an earlier one of its kind; returns when the API and each node is ready.
+/// While another run has one of its kind, waits for its end.
 ///
 /// # Errors
-/// Not root, another run has a cluster for more than half an hour, or a component does not start: shows the end of its log.
+/// Not root, another run has one for more than half an hour, or a component does not start: shows the end of its log.
 pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
     if options.nodes > NODES_MAX {
         bail!("a cluster has at most {NODES_MAX} nodes");
     }
-    let place = Place::new()?;
-    let lock = Place::lock(PATIENCE)?;
+    let place = Place::new(Kind::of(options.nodes))?;
+    let lock = place.lock(PATIENCE)?;
     teardown::earlier(&place)?;
     place.note()?;
     place.make()?;
@@ -94,25 +94,35 @@ pub fn up(options: &Options, programs: &Programs) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Ends a cluster of any earlier run; nothing when there is none.
+/// Ends the clusters of any earlier run, of both kinds; nothing when there is none.
 ///
 /// # Errors
-/// Another run uses it, or something is left; says what.
+/// Another run uses one, or something is left; says what. The other one is ended nevertheless.
 pub fn down() -> Result<()> {
-    let place = Place::new()?;
-    let _lock = Place::lock(Duration::ZERO)?;
-    teardown::earlier(&place)
+    let ended = Kind::ALL.map(|kind| {
+        let place = Place::new(kind)?;
+        let _lock = place.lock(Duration::ZERO)?;
+        teardown::earlier(&place)
+    });
+    let errors: Vec<String> =
+        ended.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    ensure!(errors.is_empty(), "{}", errors.join("\n"));
+    Ok(())
 }
 
-/// The cluster that runs; dropping this leaves it up.
+/// The cluster that runs, the first of these kinds; dropping this leaves it up.
 ///
 /// # Errors
 /// None runs.
-pub fn attach() -> Result<Cluster> {
-    let place = Place::new()?;
-    if !place.is_up() || !component::is_alive(&place, "kube-apiserver") {
-        bail!("no cluster runs: start one with cargo xtask cluster up");
+pub fn attach(kinds: &[Kind]) -> Result<Cluster> {
+    let mut up = None;
+    for kind in kinds {
+        let place = Place::new(*kind)?;
+        if up.is_none() && place.is_up() && component::is_alive(&place, "kube-apiserver") {
+            up = Some(place);
+        }
     }
+    let place = up.context("no cluster runs: start one with cargo xtask cluster up")?;
     let programs = Programs::of(&place);
     Ok(Cluster { kubeconfig: place.kubeconfig("admin"), place, programs, is_kept: true, _lock: None })
 }
@@ -162,7 +172,7 @@ impl Cluster {
 
     /// A command that runs in the first node's network, where pods and Services can be reached.
     pub fn command(&self, program: impl AsRef<OsStr>) -> std::process::Command {
-        let mut command = component::inside(0, program);
+        let mut command = component::inside(&self.place, 0, program);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::iter::once(self.bin().to_owned()).chain(std::env::split_paths(&path));
         if let Ok(path) = std::env::join_paths(path) {
@@ -195,7 +205,7 @@ impl Cluster {
 
     fn start(&self, nodes: u8) -> Result<()> {
         pki::make(&self.place, nodes)?;
-        network::make(nodes)?;
+        network::make(&self.place, nodes)?;
         control_plane::start(&self.place, &self.programs)?;
         for number in 0..nodes {
             node::start(&self.place, &self.programs, number)?;
@@ -228,7 +238,8 @@ impl Cluster {
     fn wait_for_services(&self, number: u8) -> Result<()> {
         let connect = format!("exec 3<>/dev/tcp/{DNS_SERVICE}/53");
         component::wait(&self.place, &format!("kube-proxy-{number}"), NODE_READY, || {
-            run::output(component::inside(number, "timeout").args(["5", "bash", "-c", &connect])).is_ok()
+            run::output(component::inside(&self.place, number, "timeout").args(["5", "bash", "-c", &connect]))
+                .is_ok()
         })
     }
 

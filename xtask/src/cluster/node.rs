@@ -33,13 +33,13 @@ pub fn start(place: &Place, programs: &Programs, node: u8) -> Result<()> {
     component::start(
         place,
         &runtime,
-        inside(node, "containerd").arg("--config").arg(dir.join("containerd.toml")),
+        inside(place, node, "containerd").arg("--config").arg(dir.join("containerd.toml")),
     )?;
     component::wait(place, &runtime, CONTAINERD_START, || {
         run::output(ctr(place, node).arg("version")).is_ok()
     })?;
     load_pause(place, programs, node)?;
-    let mut kubelet = inside(node, programs.path("kubelet"));
+    let mut kubelet = inside(place, node, programs.path("kubelet"));
     kubelet
         .arg(format!("--config={}", dir.join("kubelet.json").display()))
         .arg(format!("--kubeconfig={}", place.kubeconfig(&format!("kubelet-{node}")).display()))
@@ -52,7 +52,7 @@ pub fn start(place: &Place, programs: &Programs, node: u8) -> Result<()> {
     component::start(
         place,
         &format!("kube-proxy-{node}"),
-        inside(node, programs.path("kube-proxy")).arg(proxy),
+        inside(place, node, programs.path("kube-proxy")).arg(proxy),
     )
 }
 
@@ -216,11 +216,12 @@ fn proxy(place: &Place, node: u8) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::place::Kind;
     use super::*;
 
     #[test]
     fn a_runtime_keeps_all_it_has_in_its_folder() {
-        let place = Place::under(Path::new("/cache"));
+        let place = Place::under(Path::new("/cache"), Kind::Nodes);
         let text = containerd(&place, 1, "/usr/lib/cni");
         let paths: Vec<&str> = text.split('"').filter(|part| part.starts_with('/')).collect();
         assert_eq!(paths.len(), 7, "{paths:?}");
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn nodes_share_nothing() {
-        let place = Place::under(Path::new("/cache"));
+        let place = Place::under(Path::new("/cache"), Kind::Nodes);
         let (first, second) = (kubelet(&place, 0), kubelet(&place, 1));
         for field in ["address", "cgroupRoot", "containerRuntimeEndpoint", "tlsCertFile", "podLogsDir"] {
             assert!(first[field].is_string(), "{field}");

@@ -1,5 +1,6 @@
 //! Where a cluster keeps its files, and the names and addresses of its parts.
 
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
@@ -21,17 +22,78 @@ pub const API_SERVICE: &str = "10.96.0.1";
 /// Address of the Service `kube-dns`; `tests/cluster/base.yaml` repeats it.
 pub const DNS_SERVICE: &str = "10.96.0.10";
 
-/// Network namespaces have names that the whole machine shares, whatever the cache folder is.
-const LOCK: &str = "/run/capstan-test-cluster.lock";
+/// Where the machine's clusters are noted and locked: network namespaces have names that the whole machine shares, whatever
+/// the cache folder is.
+const RUN: &str = "/run";
 /// How often a lock is tried.
 const LOOK: Duration = Duration::from_millis(200);
-const NOTE: &str = "/run/capstan-test-cluster";
 
-/// The folder of the one cluster that a machine has at a time.
+/// Whether a cluster has nodes. A machine has one cluster of each kind at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// At least one: pods run.
+    Nodes,
+    /// A control plane alone.
+    ControlPlane,
+}
+
+impl Kind {
+    /// Both. Where either will do, the first is meant.
+    pub const ALL: [Self; 2] = [Self::Nodes, Self::ControlPlane];
+
+    /// The kind of a cluster of so many nodes.
+    pub fn of(nodes: u8) -> Self {
+        if nodes == 0 { Self::ControlPlane } else { Self::Nodes }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Nodes => Self::ControlPlane,
+            Self::ControlPlane => Self::Nodes,
+        }
+    }
+
+    /// In names of files and folders.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nodes => "cluster",
+            Self::ControlPlane => "control-plane",
+        }
+    }
+
+    /// What the network namespaces' names begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Nodes => "capstan-test",
+            Self::ControlPlane => "capstan-test-control-plane",
+        }
+    }
+
+    /// The file that says which cache folder the machine's cluster of this kind has.
+    fn note(self) -> PathBuf {
+        Path::new(RUN).join(format!("capstan-test-{}", self.name()))
+    }
+
+    fn lock(self) -> PathBuf {
+        self.note().with_extension("lock")
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nodes => "test cluster with nodes",
+            Self::ControlPlane => "test cluster without nodes",
+        })
+    }
+}
+
+/// The folder of the machine's one cluster of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    root: PathBuf,
-    bin: PathBuf,
+    kind: Kind,
+    cache: PathBuf,
 }
 
 impl Place {
@@ -39,28 +101,32 @@ impl Place {
     ///
     /// # Errors
     /// There is no cache folder.
-    pub fn new() -> Result<Self> {
-        Ok(Self::under(&repo::cache()?))
+    pub fn new(kind: Kind) -> Result<Self> {
+        Ok(Self::under(&repo::cache()?, kind))
     }
 
     /// Under another folder.
-    pub fn under(cache: &Path) -> Self {
-        Self { root: cache.join("cluster"), bin: cache.join("cluster-programs") }
+    pub fn under(cache: &Path, kind: Kind) -> Self {
+        Self { kind, cache: cache.to_owned() }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.cache.join(self.kind.name())
     }
 
     /// Everything that goes with the cluster.
     pub fn state(&self) -> PathBuf {
-        self.root.join("state")
+        self.root().join("state")
     }
 
-    /// Programs, kept between clusters.
-    pub fn bin(&self) -> &Path {
-        &self.bin
+    /// Programs, kept between clusters and shared by both kinds.
+    pub fn bin(&self) -> PathBuf {
+        bin(&self.cache)
     }
 
     /// Logs of the components; kept until the next cluster.
     pub fn logs(&self) -> PathBuf {
-        self.root.join("logs")
+        self.root().join("logs")
     }
 
     /// Ids of the processes of components.
@@ -88,10 +154,21 @@ impl Place {
         self.state().join(format!("node-{node}"))
     }
 
+    /// The network namespace of a node.
+    pub fn namespace(&self, node: u8) -> String {
+        format!("{}-{node}", self.kind.prefix())
+    }
+
+    /// The file by which others enter it.
+    pub fn namespace_file(&self, node: u8) -> PathBuf {
+        Path::new(RUN).join("netns").join(self.namespace(node))
+    }
+
     /// The name of a node's control groups and of its pods' network. The whole machine sees both, so they differ from those
     /// of a cluster with another cache folder, which a container's own `/run` may hide from this one.
     pub fn label(&self, node: u8) -> String {
-        format!("{}-{:08x}", namespace(node), fingerprint(self.root.as_os_str().as_encoded_bytes()))
+        let fingerprint = fingerprint(self.root().as_os_str().as_encoded_bytes());
+        format!("{}-{fingerprint:08x}", self.namespace(node))
     }
 
     /// The socket of a node's container runtime.
@@ -117,29 +194,29 @@ impl Place {
         Ok(())
     }
 
-    /// Where the machine's cluster has its files, whatever the cache folder was when it started.
-    pub fn noted() -> Option<Self> {
-        let cache = std::fs::read_to_string(NOTE).ok()?;
-        Some(Self::under(Path::new(&cache)))
+    /// Where the machine's cluster of this kind has its files, whatever the cache folder was when it started.
+    pub fn noted(&self) -> Option<Self> {
+        let cache = std::fs::read_to_string(self.kind.note()).ok()?;
+        Some(Self::under(Path::new(&cache), self.kind))
     }
 
-    /// Notes that this is the machine's cluster.
+    /// Notes that this is the machine's cluster of its kind.
     ///
     /// # Errors
     /// Not root, for one.
     pub fn note(&self) -> Result<()> {
-        let cache = self.root.parent().unwrap_or(&self.root);
-        let noted = std::fs::write(NOTE, cache.as_os_str().as_encoded_bytes());
-        noted.with_context(|| format!("cannot write {NOTE}: a cluster needs root"))
+        let note = self.kind.note();
+        let noted = std::fs::write(&note, self.cache.as_os_str().as_encoded_bytes());
+        noted.with_context(|| format!("cannot write {}: a cluster needs root", note.display()))
     }
 
-    /// Makes sure that no other run starts or ends the machine's cluster while the lock lives. Waits as long as `patience`
-    /// for another run to end.
+    /// Makes sure that no other run starts or ends the machine's cluster of this kind while the lock lives. Waits as long
+    /// as `patience` for another run to end.
     ///
     /// # Errors
     /// Another run has it, the user asked to stop, or not root.
-    pub fn lock(patience: Duration) -> Result<File> {
-        lock(Path::new(LOCK), patience)
+    pub fn lock(&self, patience: Duration) -> Result<File> {
+        lock(&self.kind.lock(), self.kind, patience)
     }
 
     /// Notes that the cluster came up.
@@ -170,8 +247,13 @@ impl Place {
     }
 }
 
+/// The folder of the clusters' programs in a cache folder.
+pub fn bin(cache: &Path) -> PathBuf {
+    cache.join("cluster-programs")
+}
+
 /// Locks a file, which says by which process.
-fn lock(path: &Path, patience: Duration) -> Result<File> {
+fn lock(path: &Path, kind: Kind, patience: Duration) -> Result<File> {
     let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
     let mut file = open.with_context(|| format!("cannot write {}: a cluster needs root", path.display()))?;
     let (start, mut told) = (Instant::now(), false);
@@ -183,10 +265,10 @@ fn lock(path: &Path, patience: Duration) -> Result<File> {
         let holder = std::fs::read_to_string(path).unwrap_or_default();
         let holder = holder.trim();
         if start.elapsed() >= patience {
-            bail!("process {holder} uses the test cluster of this machine: try again when it ended");
+            bail!("process {holder} uses this machine's {kind}: try again when it ended");
         }
         if !told {
-            eprintln!("waiting for process {holder} to end, which uses the test cluster of this machine");
+            eprintln!("waiting for process {holder} to end, which uses this machine's {kind}");
             told = true;
         }
         std::thread::sleep(LOOK);
@@ -199,16 +281,6 @@ fn lock(path: &Path, patience: Duration) -> Result<File> {
 /// FNV-1a: the same in every build.
 fn fingerprint(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
-/// The network namespace of a node.
-pub fn namespace(node: u8) -> String {
-    format!("capstan-test-{node}")
-}
-
-/// The file by which others enter it.
-pub fn namespace_file(node: u8) -> String {
-    format!("/run/netns/{}", namespace(node))
 }
 
 /// A node's name in the cluster.
@@ -233,7 +305,7 @@ mod tests {
     #[test]
     fn a_cluster_is_up_once_that_is_noted() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::under(folder.path());
+        let place = Place::under(folder.path(), Kind::Nodes);
         assert_eq!((place.nodes(), place.is_up()), (None, false));
         place.make().unwrap();
         place.set_nodes(0).unwrap();
@@ -245,7 +317,7 @@ mod tests {
     #[test]
     fn logs_of_the_cluster_before_are_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::under(folder.path());
+        let place = Place::under(folder.path(), Kind::Nodes);
         place.make().unwrap();
         std::fs::write(place.logs().join("etcd.log"), "old").unwrap();
         place.make().unwrap();
@@ -256,20 +328,51 @@ mod tests {
     fn a_lock_is_held_once_and_free_again_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let first = lock(&path, Duration::ZERO).unwrap();
-        let error = lock(&path, Duration::ZERO).unwrap_err().to_string();
+        let first = lock(&path, Kind::Nodes, Duration::ZERO).unwrap();
+        let error = lock(&path, Kind::Nodes, Duration::ZERO).unwrap_err().to_string();
         assert!(error.contains(&format!("process {} ", std::process::id())), "{error}");
-        let waiting = std::thread::spawn(move || lock(&path, Duration::from_secs(60)));
+        let waiting = std::thread::spawn(move || lock(&path, Kind::Nodes, Duration::from_secs(60)));
         drop(first);
         waiting.join().unwrap().unwrap();
     }
 
     #[test]
     fn clusters_of_other_folders_have_other_labels() {
-        let [one, other] = ["/a", "/b"].map(|cache| Place::under(Path::new(cache)));
+        let [one, other] = ["/a", "/b"].map(|cache| Place::under(Path::new(cache), Kind::Nodes));
         assert_ne!(one.label(0), other.label(0));
         assert_ne!(one.label(0), one.label(1));
-        assert_eq!(one.label(0), Place::under(Path::new("/a")).label(0));
+        assert_eq!(one.label(0), Place::under(Path::new("/a"), Kind::Nodes).label(0));
+    }
+
+    #[test]
+    fn the_two_kinds_share_programs_alone() {
+        let [nodes, plane] = Kind::ALL.map(|kind| Place::under(Path::new("/cache"), kind));
+        assert_eq!(nodes.bin(), plane.bin());
+        assert_ne!(nodes.kind.note(), plane.kind.note());
+        assert_ne!(nodes.kind.lock(), plane.kind.lock());
+        // Processes are found by the runtime's socket in a command line, mounts by the folder that they are below.
+        let (socket, other) = (nodes.containerd(0), plane.containerd(0));
+        let [socket, other] = [socket, other].map(|path| path.display().to_string());
+        assert!(!socket.contains(&other) && !other.contains(&socket), "{socket} {other}");
+        for (one, other) in [(nodes.state(), plane.state()), (nodes.logs(), plane.logs())] {
+            assert!(!one.starts_with(&other) && !other.starts_with(&one), "{one:?} {other:?}");
+        }
+        for node in 0..NODES_MAX {
+            for other in 0..NODES_MAX {
+                assert_ne!(nodes.namespace(node), plane.namespace(other));
+                assert!(!plane.label(other).starts_with(&nodes.label(node)));
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_earlier_versions_gave_a_cluster() {
+        // Else a checkout of them and this one would not know of each other's.
+        let place = Place::under(Path::new("/cache"), Kind::of(3));
+        assert_eq!(place.namespace_file(2), Path::new("/run/netns/capstan-test-2"));
+        assert_eq!(place.state(), Path::new("/cache/cluster/state"));
+        assert_eq!(place.kind.note(), Path::new("/run/capstan-test-cluster"));
+        assert_eq!(place.kind.lock(), Path::new("/run/capstan-test-cluster.lock"));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub struct Programs {
 impl Programs {
     /// The programs that a running cluster was started with.
     pub fn of(place: &Place) -> Self {
-        Self { folder: place.bin().to_owned() }
+        Self { folder: place.bin() }
     }
 
     /// The folder of all programs.

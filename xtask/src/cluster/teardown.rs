@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::place::{NODES_MAX, Place, namespace_file};
+use super::place::{NODES_MAX, Place};
 use super::processes::{self, Marks};
 use super::{component, control_groups, network, node, volumes};
 use crate::{interrupt, run};
@@ -27,7 +27,7 @@ const LOG_LINKS: &str = "/var/log/containers";
 /// # Errors
 /// Something is left; says what.
 pub fn earlier(place: &Place) -> Result<()> {
-    if let Some(other) = Place::noted().filter(|other| other != place) {
+    if let Some(other) = place.noted().filter(|other| other != place) {
         run(&other)?;
     }
     run(place)
@@ -42,7 +42,7 @@ pub fn run(place: &Place) -> Result<()> {
     end_processes(place)?;
     let sockets = shim_sockets(place);
     unmount(&place.state())?;
-    network::remove()?;
+    network::remove(place)?;
     control_groups::remove(place)?;
     remove_strays(place, &sockets);
     let state = place.state();
@@ -94,7 +94,7 @@ fn end(place: &Place, nodes: Range<u8>) -> Result<()> {
 /// What tells the processes of these nodes from others: the network of a node, or being the runtime's helper for a pod.
 fn marks(place: &Place, nodes: Range<u8>) -> Marks {
     let own = ["/proc/self/ns/net", "/proc/1/ns/net"].map(|file| processes::namespace(Path::new(file)));
-    let inodes = nodes.clone().filter_map(|node| processes::namespace(Path::new(&namespace_file(node))));
+    let inodes = nodes.clone().filter_map(|node| processes::namespace(&place.namespace_file(node)));
     // Were a name of ours to stand for the machine's own network, everything would have the mark.
     let namespaces: BTreeSet<u64> = inodes.filter(|inode| !own.contains(&Some(*inode))).collect();
     let words = nodes.map(|node| place.containerd(node).display().to_string()).collect();
@@ -164,14 +164,17 @@ fn pod_of_result(place: &Place, name: &OsStr) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::place::Kind;
     use super::*;
 
     #[test]
     fn pods_of_ours_are_known_by_their_network() {
-        let (place, other) = (Place::under(Path::new("/cache")), Place::under(Path::new("/other")));
+        let [place, other] = ["/cache", "/other"].map(|cache| Place::under(Path::new(cache), Kind::Nodes));
+        let plane = Place::under(Path::new("/cache"), Kind::ControlPlane);
         let pod = |name: &str| pod_of_result(&place, OsStr::new(name));
         assert_eq!(pod(&format!("{}-0a2b-eth0", place.label(1))).as_deref(), Some("0a2b"));
         assert_eq!(pod(&format!("{}-0a2b-eth0", other.label(1))), None);
+        assert_eq!(pod(&format!("{}-0a2b-eth0", plane.label(1))), None);
         assert_eq!(pod("cni-loopback-0a2b-lo"), None);
         assert_eq!(pod("pods-0a2b-eth0"), None);
         assert_eq!(pod(&format!("{}--eth0", place.label(1))), None);
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn the_machines_own_network_is_no_mark() {
         let folder = tempfile::tempdir().unwrap();
-        let found = marks(&Place::under(folder.path()), 0..NODES_MAX).find();
+        let found = marks(&Place::under(folder.path(), Kind::Nodes), 0..NODES_MAX).find();
         assert!(!found.contains(&std::process::id()) && !found.contains(&1), "{found:?}");
     }
 
@@ -188,6 +191,6 @@ mod tests {
     fn nothing_mounted_is_nothing_to_unmount() {
         let folder = tempfile::tempdir().unwrap();
         unmount(folder.path()).unwrap();
-        assert!(shim_sockets(&Place::under(folder.path())).is_empty());
+        assert!(shim_sockets(&Place::under(folder.path(), Kind::Nodes)).is_empty());
     }
 }

@@ -40,9 +40,12 @@ pub fn start(place: &Place) -> Result<()> {
     // A copy, because a build may replace the program while the cluster lives; and of the program that runs, because
     // a build may have replaced it already.
     let copy = program(place);
-    std::fs::copy("/proc/self/exe", &copy)
+    // By another program: a child that another thread starts meanwhile would hold a file that we write open for a moment,
+    // and what is open for writing cannot be run.
+    let own = format!("/proc/{}/exe", std::process::id());
+    run::output(Command::new("cp").arg("--dereference").arg(own).arg(&copy))
         .with_context(|| format!("cannot copy this program to {}", copy.display()))?;
-    component::start(place, NAME, inside(0, copy).args(["cluster", "provision"]))
+    component::start(place, NAME, inside(place, 0, copy).args(["cluster", "provision"]))
 }
 
 /// Where the copy of this program lies that a running cluster uses, and whoever tests it.

@@ -104,20 +104,22 @@ impl Program {
         })?;
         crate::interrupt::check()?;
         let outcome = judge(&self.tests, &lines, status);
-        self.tell(&outcome, start.elapsed(), progress);
-        if !outcome.failed.is_empty() {
+        let count = self.count(&outcome, start.elapsed());
+        if outcome.failed.is_empty() {
+            progress.note(&count);
+        } else {
             let told = libtest::failures(&lines);
             // A program that died has no such part: its last words are all there is.
             let told = if told.is_empty() { &*last.make_contiguous() } else { told };
-            println!("{}", told.get(..TOLD).unwrap_or(told).join("\n"));
-            progress.note(&format!("everything it printed: {}", log.display()));
+            let told = told.get(..TOLD).unwrap_or(told).join("\n");
+            progress.quote(&count, &told, &format!("everything it printed: {}", log.display()));
         }
         Ok(outcome)
     }
 
-    fn tell(&self, Outcome { passed, failed }: &Outcome, time: Duration, progress: &mut Progress) {
+    fn count(&self, Outcome { passed, failed }: &Outcome, time: Duration) -> String {
         let failed = if failed.is_empty() { String::new() } else { format!(", {} FAILED", failed.len()) };
-        progress.note(&format!("{}: {passed} passed{failed}, {:.1} s", self.name(), time.as_secs_f64()));
+        format!("{}: {passed} passed{failed}, {:.1} s", self.name(), time.as_secs_f64())
     }
 }
 

@@ -90,11 +90,15 @@ impl Place {
     ///
     /// # Errors
     /// Something of it is left.
-    pub fn end(self, keep: bool, progress: &mut Progress) -> Result<()> {
+    pub fn end(self, keep: bool, level: Level, progress: &mut Progress) -> Result<()> {
         let Self::Own(cluster) = self else { return Ok(()) };
         if keep {
             progress.note(&format!("the cluster stays up ({})", cluster.kubeconfig().display()));
-            progress.note("cargo xtask cluster run kubectl get pods -A; cargo xtask cluster down");
+            let (option, kind) =
+                if level == Level::Node { ("", "pods") } else { ("--control-plane-only ", "queues") };
+            progress.note(&format!(
+                "cargo xtask cluster run {option}kubectl get {kind} -A; cargo xtask cluster down"
+            ));
             cluster.keep();
             return Ok(());
         }

@@ -4,6 +4,7 @@ mod binary;
 mod clusters;
 mod collect;
 mod doc;
+mod lane;
 mod level;
 mod libtest;
 mod lint;
@@ -20,7 +21,6 @@ pub use libtest::{Line, Summary, line};
 
 use crate::interrupt;
 use crate::progress::Progress;
-use report::Report;
 use session::Session;
 
 /// The exit code of a program that Ctrl-C ended.
@@ -41,9 +41,12 @@ pub struct Args {
     /// Lists the tests instead of running them.
     #[arg(long)]
     list: bool,
-    /// Leaves the cluster up when a test in it failed.
+    /// Leaves a cluster up when a test in it failed.
     #[arg(long)]
     keep: bool,
+    /// Runs the levels that need a cluster one after the other: slower, for machines that cannot bear two clusters.
+    #[arg(long)]
+    one_at_a_time: bool,
     /// Runs only tests whose name contains this; levels without such a test, and the lints, are left out.
     filter: Option<String>,
 }
@@ -71,8 +74,7 @@ impl Args {
         if self.list {
             return self.print_list(&levels);
         }
-        let mut report = Report::new(&levels);
-        Session::new(self, levels, &mut report).run();
+        let mut report = Session::new(self, levels).run();
         report.close();
         println!("{}", report.text());
         Ok(match (interrupt::asked(), report.is_good()) {

@@ -7,15 +7,14 @@ use super::level::Level;
 use crate::compile::{self, Built};
 use crate::progress::Progress;
 
+/// The test programs of each level.
+pub type Programs = Vec<(Level, Program)>;
+
 /// Compiles everything for these levels; the test programs by level, in a steady order.
 ///
 /// # Errors
 /// The code does not compile.
-pub fn build(
-    levels: &[Level],
-    filter: Option<&str>,
-    progress: &mut Progress,
-) -> Result<Vec<(Level, Program)>> {
+pub fn build(levels: &[Level], filter: Option<&str>, progress: &mut Progress) -> Result<Programs> {
     let mut programs = Vec::new();
     for arguments in arguments(levels) {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -34,6 +34,13 @@ impl Report {
         count.time += time;
     }
 
+    /// Adds what came of levels that ran beside.
+    pub fn merge(&mut self, other: Self) {
+        for (level, count) in other.levels {
+            self.add(level, count.passed, count.failed, count.time);
+        }
+    }
+
     /// Adds a failure that is no test: a build, or a cluster that does not start.
     pub fn fail(&mut self, level: Level, what: &str) {
         self.add(level, 0, vec![what.to_owned()], Duration::ZERO);
@@ -112,6 +119,39 @@ mod tests {
         assert!(text.contains("pure               7       1      3.0"), "{text}");
         assert!(text.contains("FAILED pure: x::y"), "{text}");
         assert_eq!(text.lines().last(), Some("8 passed, 1 failed"));
+    }
+
+    #[test]
+    fn what_ran_beside_is_told_as_if_it_had_run_alone() {
+        let levels = [Level::Pure, Level::ApiServer, Level::Node];
+        let add = |report: &mut Report, level, passed, failed: &[&str]| {
+            let failed = failed.iter().map(|name| (*name).to_owned()).collect();
+            report.add(level, passed, failed, Duration::from_secs(2));
+        };
+        let (mut alone, mut merged) = (Report::new(&levels), Report::new(&levels));
+        let [mut api, mut node] = [Level::ApiServer, Level::Node].map(|level| Report::new(&[level]));
+        for (report, api) in [(&mut alone, None), (&mut merged, Some(&mut api))] {
+            add(report, Level::Pure, 1, &[]);
+            add(api.unwrap_or(report), Level::ApiServer, 2, &["a", "b"]);
+        }
+        add(&mut alone, Level::Node, 3, &["c"]);
+        add(&mut node, Level::Node, 3, &["c"]);
+        // The one that ends first is not always the same.
+        merged.merge(node);
+        merged.merge(api);
+        assert_eq!(merged.text(), alone.text());
+        assert_eq!(merged.text().lines().last(), Some("6 passed, 3 failed"));
+    }
+
+    #[test]
+    fn a_side_that_ran_nothing_fails() {
+        let mut report = Report::new(&[Level::ApiServer, Level::Node]);
+        let mut node = Report::new(&[Level::Node]);
+        node.add(Level::Node, 1, Vec::new(), Duration::ZERO);
+        report.merge(node);
+        report.merge(Report::new(&[Level::ApiServer]));
+        report.close();
+        assert!(report.text().contains("FAILED api-server: it ran no test"), "{}", report.text());
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! One run of the tests, step by step.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::Result;
 
 use super::binary::Program;
 use super::clusters::Place;
+use super::lane::Lane;
 use super::level::Level;
+use super::programs::{self, Programs};
 use super::report::Report;
-use super::{Args, Whose, doc, lint, programs};
+use super::{Args, Whose, doc, lint};
 use crate::progress::Progress;
 use crate::{cluster, images, interrupt, setup};
 
@@ -18,40 +19,41 @@ use crate::{cluster, images, interrupt, setup};
 pub struct Session<'a> {
     args: &'a Args,
     levels: Vec<Level>,
-    report: &'a mut Report,
-    progress: Progress,
+    lane: Lane<'a>,
 }
-
-/// The test programs of each level.
-type Programs = Vec<(Level, Program)>;
 
 impl<'a> Session<'a> {
     /// A run of these levels.
-    pub fn new(args: &'a Args, levels: Vec<Level>, report: &'a mut Report) -> Self {
+    pub fn new(args: &'a Args, levels: Vec<Level>) -> Self {
         let progress = Progress::new(steps(&levels, args.cluster.is_some()));
-        Self { args, levels, report, progress }
+        let lane = Lane::new(args, &levels, progress);
+        Self { args, levels, lane }
     }
 
     /// Goes through all steps. Whatever goes wrong is a failure in the report.
-    pub fn run(mut self) {
+    pub fn run(mut self) -> Report {
         let names: Vec<&str> = self.levels.iter().map(|level| level.name()).collect();
         println!("levels: {}", names.join(", "));
-        let existing = self.is_existing();
-        let problems = setup::problems(&self.levels, existing);
-        if !problems.is_empty() {
+        let problems = setup::problems(&self.levels, self.is_existing());
+        if problems.is_empty() {
+            self.go();
+        } else {
             println!("{}", setup::advice(&problems));
-            problems.keys().for_each(|level| self.report.fail(*level, "it cannot run here"));
-            return;
+            problems.keys().for_each(|level| self.lane.report.fail(*level, "it cannot run here"));
         }
-        self.progress.step("what the tests need");
-        let levels = self.levels.clone();
-        let install = |run: &mut Self| setup::install(&run.levels, existing, &mut run.progress);
-        if !self.try_levels(&levels, "what it needs could not be installed", install) {
+        self.lane.report
+    }
+
+    fn go(&mut self) {
+        self.lane.progress.step("what the tests need");
+        let existing = self.is_existing();
+        let install = |progress: &mut Progress| setup::install(&self.levels, existing, progress);
+        if !self.lane.try_levels(&self.levels, "what it needs could not be installed", install) {
             return;
         }
         if self.levels.contains(&Level::Lint) {
-            self.progress.step("format and lints");
-            self.attempt(Level::Lint, |run| lint::run(run.report, &mut run.progress));
+            self.lane.progress.step("format and lints");
+            self.lane.attempt(Level::Lint, |lane| lint::run(&mut lane.report, &mut lane.progress));
         }
         if let Some(programs) = self.build() {
             self.tests(&programs);
@@ -64,19 +66,19 @@ impl<'a> Session<'a> {
         if tested.is_empty() || interrupt::asked() {
             return None;
         }
-        self.progress.step("compiling programs and tests");
+        self.lane.progress.step("compiling programs and tests");
         let mut programs = None;
         let filter = self.args.filter.as_deref();
-        self.try_levels(&tested, "its programs did not build", |run| {
-            programs = Some(programs::build(&run.levels, filter, &mut run.progress)?);
+        self.lane.try_levels(&tested, "its programs did not build", |progress| {
+            programs = Some(programs::build(&self.levels, filter, progress)?);
             Ok(())
         });
         let mut programs = programs?;
         programs.retain(|(_, program)| !program.tests.is_empty());
         if filter.is_some() && !programs.is_empty() {
             self.levels.retain(|level| programs.iter().any(|(of, _)| of == level));
-            *self.report = Report::new(&self.levels);
-            self.progress.replan(steps(&self.levels, self.is_existing()));
+            self.lane.report = Report::new(&self.levels);
+            self.lane.progress.replan(steps(&self.levels, self.is_existing()));
         }
         Some(programs)
     }
@@ -84,12 +86,12 @@ impl<'a> Session<'a> {
     fn tests(&mut self, programs: &Programs) {
         for level in [Level::Pure, Level::Process] {
             if self.levels.contains(&level) && !interrupt::asked() {
-                self.begin(level, programs);
-                self.attempt(level, |run| run.programs(level, programs, |path| Command::new(path)));
+                self.lane.begin(level, programs);
+                self.lane.attempt(level, |lane| lane.programs(level, programs, |path| Command::new(path)));
             }
         }
         if self.levels.contains(&Level::Pure) && self.args.filter.is_none() && !interrupt::asked() {
-            self.attempt(Level::Pure, |run| doc::run(run.report, &mut run.progress));
+            self.lane.attempt(Level::Pure, |lane| doc::run(&mut lane.report, &mut lane.progress));
         }
     }
 
@@ -98,17 +100,18 @@ impl<'a> Session<'a> {
         let mut own: Vec<Level> = self.levels.iter().copied().filter(|level| level.has_cluster()).collect();
         own.retain(|level| !(existing && *level == Level::Node));
         if let Some((binaries, archives)) = self.cluster_needs(&own, programs) {
-            for level in own {
-                let archives = if level == Level::Node { archives.as_deref() } else { Some(&[][..]) };
-                // Images that did not build are a failure already.
-                if let Some(archives) = archives {
-                    let start = |run: &mut Self| Place::start(level, &binaries, archives, &mut run.progress);
-                    self.in_cluster(level, programs, start);
-                }
+            // Images that did not build are a failure already.
+            own.retain(|level| *level != Level::Node || archives.is_some());
+            let archives = archives.unwrap_or_default();
+            let start = |level, progress: &mut Progress| Place::start(level, &binaries, &archives, progress);
+            if own.len() > 1 && !self.args.one_at_a_time {
+                self.side_by_side(&own, programs, start);
+            } else {
+                own.into_iter().for_each(|level| self.alone(level, programs, |p| start(level, p)));
             }
         }
         if existing && self.levels.contains(&Level::Node) {
-            self.in_cluster(Level::Node, programs, |_| Place::existing());
+            self.alone(Level::Node, programs, |_| Place::existing());
         }
     }
 
@@ -122,25 +125,25 @@ impl<'a> Session<'a> {
             return None;
         }
         let (mut binaries, mut archives) = (None, None);
-        self.progress.step("Kubernetes");
-        let is_good = self.try_levels(own, "Kubernetes did not build", |run| {
-            binaries = Some(cluster::build(&mut |text| run.progress.note(text))?);
+        self.lane.progress.step("Kubernetes");
+        let is_good = self.lane.try_levels(own, "Kubernetes did not build", |progress| {
+            binaries = Some(cluster::build(&mut |text| progress.note(text))?);
             Ok(())
         });
         if is_good && own.contains(&Level::Node) {
-            self.progress.step("images");
-            self.try_levels(&[Level::Node], "the images did not build", |run| {
-                let mut all = images::build(&[], &mut run.progress)?;
-                match images::previous::build(&mut run.progress) {
+            self.lane.progress.step("images");
+            self.lane.try_levels(&[Level::Node], "the images did not build", |progress| {
+                let mut all = images::build(&[], progress)?;
+                match images::previous::build(progress) {
                     Ok(previous) => all.extend(previous),
                     // The test of upgrades then fails, and says so; the others need nothing of it.
-                    Err(error) => run.progress.note(&format!("the release before was not built: {error:#}")),
+                    Err(error) => progress.note(&format!("the release before was not built: {error:#}")),
                 }
                 if programs.iter().any(|(level, program)| *level == Level::Node && needs_keda(program)) {
-                    match images::keda::build(&mut run.progress) {
+                    match images::keda::build(progress) {
                         Ok(keda) => all.extend(keda),
                         // As above: one test fails of it.
-                        Err(error) => run.progress.note(&format!("KEDA was not built: {error:#}")),
+                        Err(error) => progress.note(&format!("KEDA was not built: {error:#}")),
                     }
                 }
                 archives = Some(all);
@@ -150,79 +153,48 @@ impl<'a> Session<'a> {
         Some((binaries?, archives))
     }
 
-    fn in_cluster(
+    fn alone(
         &mut self,
         level: Level,
         programs: &Programs,
-        start: impl FnOnce(&mut Self) -> Result<Place>,
+        start: impl FnOnce(&mut Progress) -> Result<Place>,
+    ) {
+        if !interrupt::asked() {
+            self.lane.begin(level, programs);
+            self.lane.in_cluster(level, programs, start);
+        }
+    }
+
+    /// Runs levels at the same time, since they wait more than they work. Whatever goes wrong in one leaves the other alone.
+    fn side_by_side(
+        &mut self,
+        levels: &[Level],
+        programs: &Programs,
+        start: impl Fn(Level, &mut Progress) -> Result<Place> + Sync,
     ) {
         if interrupt::asked() {
             return;
         }
-        self.begin(level, programs);
-        self.attempt(level, |run| {
-            let place = start(run)?;
-            let before = run.report.failed();
-            let result = run.programs(level, programs, |program| place.command(program));
-            let is_good = result.is_ok() && run.report.failed() == before;
-            if !is_good && !interrupt::asked() {
-                place.collect(level, &mut run.progress);
+        let (lane, start) = (&mut self.lane, &start);
+        let width = levels.iter().map(|level| level.name().len()).max().unwrap_or_default();
+        std::thread::scope(|scope| {
+            let sides = levels.iter().copied().map(|level| {
+                let mut side = lane.beside(level, width);
+                side.begin(level, programs);
+                let run = move || {
+                    side.in_cluster(level, programs, |progress| start(level, progress));
+                    side.report
+                };
+                (level, scope.spawn(run))
+            });
+            let sides: Vec<_> = sides.collect();
+            for (level, side) in sides {
+                match side.join() {
+                    Ok(report) => lane.report.merge(report),
+                    Err(_) => lane.report.fail(level, "the thread that ran it broke"),
+                }
             }
-            let keep = run.args.keep && !is_good && !interrupt::asked();
-            let ended = place.end(keep, &mut run.progress);
-            result.and(ended)
         });
-    }
-
-    fn begin(&mut self, level: Level, programs: &Programs) {
-        let of_level = programs.iter().filter(|(of, _)| *of == level);
-        let tests: usize = of_level.map(|(_, program)| program.tests.len()).sum();
-        self.progress.step(&format!("level {level}: {tests} tests"));
-    }
-
-    fn programs(
-        &mut self,
-        level: Level,
-        programs: &Programs,
-        command: impl Fn(&Path) -> Command,
-    ) -> Result<()> {
-        for (_, program) in programs.iter().filter(|(of, _)| *of == level) {
-            self.one(level, program, command(&program.built.path))?;
-        }
-        Ok(())
-    }
-
-    fn one(&mut self, level: Level, program: &Program, command: Command) -> Result<()> {
-        let start = Instant::now();
-        let outcome = program.run(command, self.args.filter.as_deref(), &mut self.progress)?;
-        let name = program.name();
-        let failed = outcome.failed.into_iter().map(|test| format!("{name}: {test}")).collect();
-        self.report.add(level, outcome.passed, failed, start.elapsed());
-        Ok(())
-    }
-
-    /// Does something for one level; an error is that level's failure.
-    fn attempt(&mut self, level: Level, work: impl FnOnce(&mut Self) -> Result<()>) {
-        if let Err(error) = work(self) {
-            println!("{error:#}");
-            let text = format!("{error}");
-            self.report.fail(level, text.lines().next().unwrap_or("an error without words"));
-        }
-    }
-
-    /// Does something that these levels need; an error is a failure of each.
-    fn try_levels(
-        &mut self,
-        levels: &[Level],
-        what: &str,
-        work: impl FnOnce(&mut Self) -> Result<()>,
-    ) -> bool {
-        let Err(error) = work(self) else { return true };
-        println!("{error:#}");
-        for level in levels {
-            self.report.fail(*level, what);
-        }
-        false
     }
 
     fn is_existing(&self) -> bool {

@@ -135,7 +135,13 @@ pub const RIGHTS: &[Right] = &[
         "whether somebody else sets the number of a target's pods",
     ),
     Right::new(Scope::Scaling, "keda.sh", &["scaledobjects"], &["list"], "the same, where KEDA is installed"),
-    Right::new(Scope::Work, "events.k8s.io", &["events"], &["create", "patch"], "changes of conditions"),
+    Right::new(
+        Scope::Work,
+        "events.k8s.io",
+        &["events"],
+        &["create", "patch"],
+        "changes of conditions, and of numbers of pods",
+    ),
     Right::new(
         Scope::Cluster,
         "apiextensions.k8s.io",

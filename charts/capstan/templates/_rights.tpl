@@ -37,7 +37,7 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
-# Changes of conditions
+# Changes of conditions, and of numbers of pods
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -141,7 +141,12 @@ impl Objects {
         };
         match object {
             Object::Queue(queue) => self.queues.push(*queue),
-            Object::Consumer(consumer) => self.consumers.push(*consumer),
+            Object::Consumer(consumer) => {
+                if consumer.spec.scaling.is_some() {
+                    self.ignored.push(format!("scaling of Consumer {}", key.name));
+                }
+                self.consumers.push(*consumer);
+            }
             Object::Broker(_) | Object::Other { .. } => self.ignored.push(format!("{kind} {}", key.name)),
         }
         let first = self.files.insert((kind, key.clone()), file.to_owned())?;

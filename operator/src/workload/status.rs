@@ -85,7 +85,7 @@ pub(super) fn push(
                     .set(SIDECARS_INJECTED, &injected)
                     .set(INJECTION_CONTESTED, &contested),
                 consumer,
-                &said.application,
+                (&said.application, target.workload),
             ),
             consumer,
             &resolved,
@@ -129,7 +129,11 @@ fn drain<'a>(conditions: Conditions<'a>, consumer: &Consumer, workload: Option<&
 }
 
 /// Adds whether the applications take batches. It is no part of being ready: they start and end with every rollout.
-fn reachable<'a>(conditions: Conditions<'a>, consumer: &Consumer, application: &Reachable) -> Conditions<'a> {
+fn reachable<'a>(
+    conditions: Conditions<'a>,
+    consumer: &Consumer,
+    (application, workload): (&Reachable, Option<&Workload>),
+) -> Conditions<'a> {
     let old = consumer.status.as_ref().and_then(|status| find(&status.conditions, APP_REACHABLE));
     let is_own = |said: &ApplicationState| said.consumer.as_str() == consumer.name_any();
     match application {
@@ -138,7 +142,11 @@ fn reachable<'a>(conditions: Conditions<'a>, consumer: &Consumer, application: &
         _ => conditions.set_unknown(
             APP_REACHABLE,
             reason::NOT_REPORTED,
-            "no sidecar says whether its application takes batches",
+            if workload.is_some_and(|workload| workload.replicas == 0) {
+                "there are no pods"
+            } else {
+                "no sidecar says whether its application takes batches"
+            },
         ),
     }
 }

@@ -26,7 +26,7 @@ async fn from_zero_to_the_most_and_back() {
         scene.say(json!({"ready": 1000}));
         scene.until_replicas(5).await;
         let text = message(&scene.scaling("True", "AtMaxReplicas").await, "ScalingActive");
-        assert!(text.contains("100 wanted, more than maxReplicas 5"), "{text}");
+        assert!(text.contains("100 wanted; maxReplicas is 5: raise it"), "{text}");
         scene.until_pods(5).await;
         scene.say(json!({"delayed": 900}));
         scene.until_replicas(1).await;

@@ -57,9 +57,10 @@ impl Engine {
                 self.forget_holders();
             }
             let holders = pods.iter().map(|pod| self.holders.number(owner, pod)).collect();
-            self.retiring.put(owner.clone(), holders, now.saturating_add(lasts));
-            // Some may retire no more.
-            self.awake.extend(self.waiters.queues());
+            if self.retiring.put(owner.clone(), holders, now.saturating_add(lasts)) {
+                // Those that retire no more may have something.
+                self.awake.extend(self.waiters.queues());
+            }
         }
         Ok(self.count_pods(owner))
     }

@@ -60,14 +60,15 @@ impl Retiring {
         if would_be > RETIRING_ALL_MAX { Err(TooManyRetire { would_be }) } else { Ok(()) }
     }
 
-    /// These pods of a workload retire until then, and no others. Each is there once.
-    pub(super) fn put(&mut self, owner: Owner, holders: Vec<Holder>, until: u64) {
-        self.remove(&owner);
+    /// These pods of a workload retire until then, and no others; says whether some do no more. Each is there once.
+    pub(super) fn put(&mut self, owner: Owner, holders: Vec<Holder>, until: u64) -> bool {
+        let before = self.remove(&owner);
         if !holders.is_empty() {
             self.holders.extend(&holders);
             self.lists.insert(owner, List { until, holders });
         }
         self.find_next_end();
+        before.iter().any(|holder| !self.holders.contains(holder))
     }
 
     /// Ends the lists whose time is over; says whether there was one.
@@ -83,10 +84,12 @@ impl Retiring {
         true
     }
 
-    fn remove(&mut self, owner: &Owner) {
-        for holder in self.lists.remove(owner).map(|list| list.holders).unwrap_or_default() {
-            self.holders.remove(&holder);
+    fn remove(&mut self, owner: &Owner) -> Vec<Holder> {
+        let holders = self.lists.remove(owner).map(|list| list.holders).unwrap_or_default();
+        for holder in &holders {
+            self.holders.remove(holder);
         }
+        holders
     }
 
     fn find_next_end(&mut self) {
@@ -103,16 +106,17 @@ mod tests {
     fn a_list_replaces_its_workloads_own_and_ends_by_time() {
         let mut retiring = Retiring::default();
         let [one, two, three] = [1, 2, 3].map(Holder);
-        retiring.put(owner("a"), vec![one, two], 10);
-        retiring.put(owner("b"), vec![three], 20);
-        retiring.put(owner("a"), vec![two], 30);
+        assert!(!retiring.put(owner("a"), vec![one, two], 10));
+        assert!(!retiring.put(owner("b"), vec![three], 20));
+        assert!(!retiring.put(owner("a"), vec![two, one], 25), "the same once more");
+        assert!(retiring.put(owner("a"), vec![two], 30), "one is free");
         let has = |retiring: &Retiring| [one, two, three].map(|holder| retiring.has(holder));
         assert_eq!(has(&retiring), [false, true, true]);
         assert!(!retiring.end(19));
         assert!(retiring.end(20));
         assert_eq!(has(&retiring), [false, true, false]);
         assert!(!retiring.end(29));
-        retiring.put(owner("a"), Vec::new(), 40);
+        assert!(retiring.put(owner("a"), Vec::new(), 40));
         assert_eq!(has(&retiring), [false; 3]);
         assert!(!retiring.end(u64::MAX - 1), "there is none");
         assert!(!retiring.has(Holder::UNKNOWN));

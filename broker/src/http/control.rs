@@ -91,7 +91,7 @@ pub(super) async fn changes(
         () = over => {}
         () = state.ending.cancelled() => {}
     }
-    let turn = state.states.turn().await?;
+    let turn = state.feeds.turn().await?;
     let Changed { version, whole, queues } = state.engine.changes(since).await?;
     turn.write_json(&connection, move || {
         let queues = states(&state, &queues);

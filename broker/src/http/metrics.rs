@@ -14,6 +14,7 @@ use prometheus::{
 };
 
 use super::AppState;
+use super::answer::Lists;
 use super::refused::Refused;
 use crate::broker::Ports;
 use crate::engine::{Commits, QueueSnapshot, Snapshot};
@@ -55,7 +56,8 @@ fn write(
     registry.register(Box::new(commits(snapshot.commits)?))?;
     registry.register(Box::new(clock_offset(snapshot.clock_offset_ms)?))?;
     let depths = state.engine.depths();
-    let unread = state.engine.unread() + state.lists.unread() + state.states.unread();
+    let listed = [&state.lists, &state.states, &state.feeds].map(Lists::unread);
+    let unread = state.engine.unread() + listed.iter().sum::<u64>();
     let unread = usize::try_from(unread).unwrap_or(usize::MAX);
     let (open, refused) = connections(&state.connections)?;
     registry.register(Box::new(open))?;

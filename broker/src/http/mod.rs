@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     lists: Lists,
     /// Of the admin port: queues, and all that is counted.
     states: Lists,
+    /// Of those who follow what changes, and which pods have something: scaling must not wait for who takes no states.
+    feeds: Lists,
     connections: Ports,
     stats: Arc<Stats>,
     /// Cancelled when the broker ends: whoever waits answers.
@@ -91,7 +93,7 @@ impl AppState {
         ending: CancellationToken,
     ) -> Self {
         let tokens = Tokens { incarnation: engine.directory().incarnation };
-        let (pulls, budgets, sidecars, reports, lists, states) = Default::default();
+        let (pulls, budgets, sidecars, reports, lists, states, feeds) = Default::default();
         Self(Arc::new(Parts {
             engine,
             tokens,
@@ -99,6 +101,7 @@ impl AppState {
             budgets,
             lists,
             states,
+            feeds,
             connections,
             stats,
             ending,

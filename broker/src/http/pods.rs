@@ -27,7 +27,7 @@ pub(super) async fn get(
     Extension(connection): Extension<Connection>,
 ) -> Result<Response, Refused> {
     let owner = owner(names)?;
-    let turn = state.states.turn().await?;
+    let turn = state.feeds.turn().await?;
     let pods = state.engine.pods(owner).await?;
     turn.write_json(&connection, move || serde_json::to_vec(&pods)).await
 }
@@ -46,7 +46,7 @@ pub(super) async fn put(
     // It may wait for its turn.
     drop(body);
     check(&pods, for_ms)?;
-    let turn = state.states.turn().await?;
+    let turn = state.feeds.turn().await?;
     let pods: BTreeSet<String> = pods.into_iter().collect();
     let retired = state.engine.retire(owner.clone(), pods, for_ms).await?;
     let pods = retired.map_err(|error| {

@@ -1,6 +1,8 @@
 //! Clients that ask and never read: what their answers hold of the broker's memory, that others are served, and that they
 //! are cut off.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use capstan_api::message::{Peek, SendBatch};
@@ -76,4 +78,40 @@ async fn answers_that_nobody_reads_are_bounded_and_cut_off() {
     assert!(all > 16 << 20, "answers were held: {all} bytes");
     assert!(slowest < OTHERS_MAX, "others waited {slowest:?}");
     drop(clients);
+}
+
+/// So many that their states are some mebibytes.
+const QUEUES: usize = 8_000;
+/// Clients at the admin port, of 64 that it takes: more than those whose states are 64 MiB.
+const STATES: usize = 40;
+/// How long they go on: longer than until the first are cut off.
+const LASTS: Duration = Duration::from_secs(8);
+
+/// As the operator does, which holds the number of pods when it hears nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_queues_hears_of_them_while_others_take_no_states() {
+    let queues: Vec<_> = (0..QUEUES).map(|number| queue(&format!("q{number}"), 3, json!({}))).collect();
+    let fixture = Fixture::new(&queues).await;
+    let url = fixture.broker.admin_url();
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    let mut since = fixture.control.changes("", Duration::ZERO).await.unwrap().version;
+    let (began, mut clients, mut refused) = (Instant::now(), Vec::new(), 0);
+    while began.elapsed() < LASTS {
+        if clients.len() > STATES {
+            clients.drain(..STATES / 4);
+        }
+        for _ in 0..STATES / 4 {
+            let mut client = TcpStream::connect(address).unwrap();
+            // The system takes the first answers.
+            client.write_all(&b"GET /control/v1/state HTTP/1.1\r\nhost: broker\r\n\r\n".repeat(8)).unwrap();
+            clients.push(client);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        refused += usize::from(fixture.control.state().await.is_err());
+        fixture.send("q7", json!({ "body": 1 })).await;
+        let changes = fixture.control.changes(&since, OTHERS_MAX).await.unwrap();
+        assert_eq!(changes.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(), ["q7"]);
+        since = changes.version;
+    }
+    assert!(refused > 0, "there was room for all states");
 }

@@ -176,7 +176,13 @@ impl Step<'_> {
         let Self { context, target, workload, claimants, all } = self;
         entry.set(total, None);
         match replicas::set(context, &target.1, workload, total).await {
-            Ok(version) => entry.set(total, version),
+            Ok(written) => {
+                entry.set(written.replicas, written.version);
+                if written.replicas != total {
+                    let text = format!("a policy or webhook makes {} pods of {total}", written.replicas);
+                    return Err(ApiError::Refused(text));
+                }
+            }
             // Whether it was taken is not known.
             Err(error @ ApiError::Unavailable(_)) => return Err(error),
             Err(error) => {

@@ -1,6 +1,7 @@
 //! Scaling by a data plane that says what a test wants: numbers of pods, conditions, Events.
 
 mod brokers;
+mod capped;
 mod demand;
 mod holds;
 mod late;

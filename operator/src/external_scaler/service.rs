@@ -18,7 +18,7 @@ use super::generated::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef,
 };
-use super::trigger::Trigger;
+use super::trigger::{SHOWN_CHARS, Trigger};
 use super::{Demands, Unseen};
 
 /// A Consumer whose messages come and go between two looks is active for so long after each: KEDA polls every half minute.
@@ -67,7 +67,8 @@ impl Scaler {
 
 /// `NOT_FOUND` for what does not exist, `FAILED_PRECONDITION` for what has to be mended, `UNAVAILABLE` for what will be known.
 fn status(consumer: &Key, unseen: &Unseen) -> Status {
-    let text = format!("Consumer {consumer}: {unseen}");
+    let shown: String = consumer.to_string().chars().take(SHOWN_CHARS).collect();
+    let text = format!("Consumer {shown}: {unseen}");
     match unseen {
         Unseen::NoConsumer => Status::not_found(text),
         Unseen::NotAccepted(_) => Status::failed_precondition(text),

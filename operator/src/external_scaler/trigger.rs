@@ -12,7 +12,7 @@ const BACKLOG: &str = "backlogPerReplica";
 const BACKLOG_DEFAULT: u32 = 100;
 const BACKLOG_MAX: u32 = 1_000_000;
 /// Most characters of a value that an answer repeats.
-const SHOWN_CHARS: usize = 100;
+pub(super) const SHOWN_CHARS: usize = 100;
 
 /// A Consumer, and how many of its messages one pod is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::pods::Pod;
 /// The `count` pods that are to go.
 ///
 /// A ReplicaSet removes pods that do not run or are not ready first, whatever they cost, so these are chosen before others; then those that
-/// were chosen already, by this operator or by one before; then those with the fewest messages, and of these the youngest. With
+/// were chosen already, by this operator or by one before; then by the cost that somebody else gave them; then those with the fewest messages, and of these the youngest. With
 /// `idle_first` one that was chosen and is still at work makes way for one that is idle. A StatefulSet always removes the highest ordinals.
 pub(super) fn choose(
     kind: WorkloadKind,
@@ -27,7 +27,7 @@ pub(super) fn choose(
             let messages = leased.get(&pod.name).copied().unwrap_or_default();
             let is_passed_over = idle_first && messages > 0;
             let rank = (pod.is_running, pod.is_ready, is_passed_over, !is_chosen);
-            (rank, messages, Reverse(pod.created), pod.name.clone())
+            (rank, pod.cost.unwrap_or_default(), messages, Reverse(pod.created), pod.name.clone())
         }),
     }
     pods.into_iter().take(count).map(|pod| pod.name.clone()).collect()
@@ -39,7 +39,8 @@ mod tests {
 
     fn pod(name: &str, created: i64) -> Pod {
         let ordinal = name.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
-        Pod { name: name.to_owned(), is_running: true, is_ready: true, is_marked: false, created, ordinal }
+        let name = name.to_owned();
+        Pod { name, is_running: true, is_ready: true, is_marked: false, cost: None, created, ordinal }
     }
 
     fn chosen(
@@ -89,6 +90,14 @@ mod tests {
         let pods = [unready, marked, pod("c", 3)];
         assert_eq!(chosen(WorkloadKind::Deployment, &pods, &[("a", 5), ("b", 5)], &[], 1), ["a"]);
         assert_eq!(chosen(WorkloadKind::Deployment, &pods, &[("a", 5), ("b", 5)], &[], 2), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_cost_of_somebodys_own_is_minded() {
+        let (dear, cheap) = (Pod { cost: Some(100), ..pod("a", 9) }, Pod { cost: Some(-1), ..pod("b", 1) });
+        let pods = [dear, cheap, pod("c", 5)];
+        let of = |count| chosen(WorkloadKind::Deployment, &pods, &[("b", 3)], &[], count).join(" ");
+        assert_eq!((of(1), of(2)), ("b".to_owned(), "b c".to_owned()));
     }
 
     #[test]

@@ -267,6 +267,13 @@ pub(super) fn refuse(all: &mut [Judgement], text: &str) {
     );
 }
 
+/// The broker does not say which pods are at work.
+pub(super) fn unsaid(all: &mut [Judgement], text: &str) {
+    let text =
+        format!("there are to be fewer pods, and the broker does not say which of them are at work: {text}");
+    say(all, &Verdict::no(reason::BROKER_UNAVAILABLE, text));
+}
+
 fn say(all: &mut [Judgement], verdict: &Verdict) {
     all.iter_mut().filter(|one| one.is_free).for_each(|one| one.verdict = Some(verdict.clone()));
 }

@@ -169,6 +169,8 @@ async fn follow(
     };
     if let Some(text) = &entry.refusal {
         judge::refuse(&mut all, text);
+    } else if let Some(text) = entry.unsaid() {
+        judge::unsaid(&mut all, text);
     }
     tell::show(context, target, entry, (&scene.claimants, &all), Some(total));
     Ok(sooner(outcome, again(&all)))

@@ -27,6 +27,8 @@ pub(super) struct Pod {
     pub(super) is_ready: bool,
     /// It was to go already, by the word of this operator or of one before.
     pub(super) is_marked: bool,
+    /// The deletion cost that somebody else gave it.
+    pub(super) cost: Option<i32>,
     /// Seconds since 1970.
     pub(super) created: i64,
     /// Of a StatefulSet.
@@ -47,13 +49,14 @@ fn read(pod: &core::Pod) -> Pod {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let name = pod.metadata.name.clone().unwrap_or_default();
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-    let notes = pod.metadata.annotations.as_ref();
+    let cost = pod.metadata.annotations.as_ref().and_then(|notes| notes.get(COST));
     let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     Pod {
         is_running: has_node && phase == Some("Running"),
         is_ready: conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True"),
-        is_marked: notes.and_then(|notes| notes.get(COST)).is_some_and(|cost| cost == LEAST),
+        is_marked: cost.is_some_and(|cost| cost == LEAST),
+        cost: cost.filter(|cost| *cost != LEAST).and_then(|cost| cost.parse().ok()),
         created: created.unwrap_or_default(),
         ordinal: name.rsplit_once('-').and_then(|(_, number)| number.parse().ok()),
         name,
@@ -69,11 +72,19 @@ pub(super) async fn mark(context: &Context, namespace: &str, names: &[String]) -
     Ok(())
 }
 
-/// Takes the mark from pods that stay.
-pub(super) async fn unmark(context: &Context, namespace: &str, names: &[String]) -> Result<(), ApiError> {
+/// Takes the mark from pods that stay, and gives them back the cost they had.
+pub(super) async fn unmark(
+    context: &Context,
+    namespace: &str,
+    pods: &[(String, Option<i32>)],
+) -> Result<(), ApiError> {
     let api: Api<core::Pod> = Api::namespaced(context.client.clone(), namespace);
-    for some in names.chunks(AT_ONCE) {
-        futures::future::try_join_all(some.iter().map(|name| set_cost(&api, name, None))).await?;
+    for some in pods.chunks(AT_ONCE) {
+        let give_back = some.iter().map(async |(name, cost)| {
+            let cost = cost.map(|cost| cost.to_string());
+            set_cost(&api, name, cost.as_deref()).await
+        });
+        futures::future::try_join_all(give_back).await?;
     }
     Ok(())
 }
@@ -83,6 +94,9 @@ async fn set_cost(api: &Api<core::Pod>, name: &str, cost: Option<&str>) -> Resul
     match bounded(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
         // One that is gone needs no mark.
         Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
+        Err(ApiError::Refused(text)) => {
+            Err(ApiError::Refused(format!("the annotation {COST} of pod {name}: {text}")))
+        }
         Err(error) => Err(error),
     }
 }

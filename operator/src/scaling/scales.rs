@@ -14,6 +14,12 @@ use super::Target;
 use super::shrink::Retirement;
 use crate::world::Workload;
 
+/// How long a number that was set counts although the watch does not show it: an API server that was put back to an earlier state
+/// never will.
+const COUNTS: Duration = Duration::from_secs(300);
+/// How long a broker may not say who is at work before that is said.
+const UNSAID: Duration = Duration::from_secs(20);
+
 /// Everything that is remembered.
 #[derive(Debug)]
 pub(crate) struct Scales {
@@ -88,7 +94,9 @@ pub(super) struct Entry {
     gone: BTreeMap<String, Duration>,
     set: Option<Set>,
     /// Its pods were looked through for marks of an operator before this one.
-    is_looked_through: bool,
+    pub(super) is_looked_through: bool,
+    /// Since when the broker does not say who is at work, and why.
+    unsaid: Option<(Instant, String)>,
     pub(super) retirement: Option<Retirement>,
     /// Since when a rollout has kept pods from going.
     pub(super) rolls_since: Option<Instant>,
@@ -104,6 +112,7 @@ struct Set {
     replicas: u32,
     /// The version of the workload that has it. None while there is no answer, and when that was lost.
     version: Option<u64>,
+    at: Instant,
 }
 
 impl Entry {
@@ -156,7 +165,7 @@ impl Entry {
 
     /// A number is set, or was, in this version of the workload.
     pub(super) fn set(&mut self, replicas: u32, version: Option<u64>) {
-        self.set = Some(Set { replicas, version });
+        self.set = Some(Set { replicas, version, at: Instant::now() });
     }
 
     /// The API server did not take the number.
@@ -167,13 +176,15 @@ impl Entry {
     /// The workload as it is known to be: what was set counts before the watch shows it.
     pub(super) fn known<'a>(&self, workload: &'a Workload) -> Cow<'a, Workload> {
         match self.set {
-            Some(set) if workload.version < set.version => Cow::Owned(Workload {
-                replicas: set.replicas,
-                version: set.version,
-                owns_replicas: true,
-                is_observed: false,
-                ..workload.clone()
-            }),
+            Some(set) if workload.version < set.version && set.at.elapsed() < COUNTS => {
+                Cow::Owned(Workload {
+                    replicas: set.replicas,
+                    version: set.version,
+                    owns_replicas: true,
+                    is_observed: false,
+                    ..workload.clone()
+                })
+            }
             _ => Cow::Borrowed(workload),
         }
     }
@@ -185,9 +196,18 @@ impl Entry {
         set.version.is_some() && !workload.owns_replicas && workload.replicas != wanted
     }
 
-    /// Whether there may be marks that an operator before this one has left.
-    pub(super) fn may_have_marks(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_looked_through, true)
+    /// The broker said who is at work, or why it did not.
+    pub(super) fn said(&mut self, why_not: Option<String>) {
+        self.unsaid = why_not.map(|text| {
+            let since = self.unsaid.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+            (since, text)
+        });
+    }
+
+    /// Why the broker has not said for long who is at work.
+    pub(super) fn unsaid(&self) -> Option<&str> {
+        let (since, text) = self.unsaid.as_ref()?;
+        (since.elapsed() >= UNSAID).then_some(text)
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Retirement {
     told: Instant,
     /// Some have a deletion cost.
     is_marked: bool,
+    /// The costs that pods had before, of somebody's own.
+    costs: BTreeMap<String, i32>,
     /// Since when the number of pods has fallen.
     fell: Option<Instant>,
 }
@@ -148,6 +150,7 @@ impl Step<'_> {
             && let Some(retirement) = &mut entry.retirement
         {
             retirement.is_marked = true;
+            retirement.costs.extend(there.iter().filter_map(|pod| Some((pod.name.clone(), pod.cost?))));
             pods::mark(context, &target.0, &unmarked(&there, &retirement.pods)).await?;
         }
         self.set(entry, total).await?;
@@ -162,12 +165,19 @@ impl Step<'_> {
         let Self { context, target, workload, .. } = self;
         let has_marked = entry.retirement.as_ref().is_some_and(|one| one.is_marked);
         let is_deployment = target.1.kind == WorkloadKind::Deployment;
-        if has_marked || (is_deployment && workload.replicas > 0 && entry.may_have_marks()) {
+        // Those that an operator before this one has left are looked for once.
+        if has_marked || (is_deployment && workload.replicas > 0 && !entry.is_looked_through) {
             let there = pods::list(context, &target.1, workload).await?;
-            let marked: Vec<String> =
-                there.into_iter().filter(|pod| pod.is_marked).map(|pod| pod.name).collect();
+            let costs = entry.retirement.as_ref().map(|one| &one.costs);
+            let before = |pod: Pod| {
+                let cost = costs.and_then(|costs| costs.get(&pod.name)).copied();
+                (pod.name, cost)
+            };
+            let marked: Vec<_> = there.into_iter().filter(|pod| pod.is_marked).map(before).collect();
             pods::unmark(context, &target.0, &marked).await?;
+            entry.is_looked_through = true;
         }
+        entry.said(None);
         give_up(context, target, entry);
         Ok(())
     }
@@ -201,7 +211,9 @@ impl Step<'_> {
         let before = entry.retirement.as_ref();
         let idle_first = before.is_some_and(|one| one.since.elapsed() >= CHOSEN_FIRMLY);
         let chosen = before.map(|one| one.pods.clone()).unwrap_or_default();
-        let known = match ask(context, &broker, target).await? {
+        let asked = ask(context, &broker, target).await;
+        entry.said(asked.as_ref().err().map(ToString::to_string));
+        let known = match asked? {
             Said::Pods(pods) => pods,
             Said::Nothing => return Ok(true),
         };
@@ -214,6 +226,7 @@ impl Step<'_> {
             begun: now,
             told: now,
             is_marked: false,
+            costs: BTreeMap::new(),
             fell: None,
         });
         // What is over, or was given up by the broker meanwhile, begins anew.

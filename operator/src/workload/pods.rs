@@ -16,8 +16,10 @@ use crate::api::{ApiError, bounded};
 use crate::context::Context;
 use crate::world::Workload;
 
-/// Pods of one workload that are looked at; the rest counts as the first ones do not.
+/// Pods that are asked for at once.
 const PODS_MAX: u32 = 1000;
+/// Pages that are looked at: pods that failed and were never removed are among them.
+const PAGES_MAX: usize = 10;
 /// For how long what was seen of pods is believed: the policy may have been away, or ignored, meanwhile.
 const LASTS: Duration = Duration::from_secs(540);
 
@@ -149,7 +151,7 @@ pub(super) async fn count(
     Ok(pods)
 }
 
-/// The pods of a workload, the first [`PODS_MAX`].
+/// The pods of a workload, the first [`PAGES_MAX`] times [`PODS_MAX`].
 pub(crate) async fn list(
     context: &Context,
     reference: &Reference,
@@ -157,10 +159,18 @@ pub(crate) async fn list(
 ) -> Result<Vec<Pod>, ApiError> {
     let selector =
         Selector::try_from(workload.selector.clone()).map_err(|e| ApiError::Refused(e.to_string()))?;
-    let params = ListParams::default().labels_from(&selector).limit(PODS_MAX);
+    let mut params = ListParams::default().labels_from(&selector).limit(PODS_MAX);
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &workload.key.namespace);
-    let listed = bounded(api.list(&params)).await?.items;
-    Ok(listed.into_iter().filter(|pod| is_of(pod, reference, workload)).collect())
+    let mut all = Vec::new();
+    for _ in 0..PAGES_MAX {
+        let page = bounded(api.list(&params)).await?;
+        all.extend(page.items.into_iter().filter(|pod| is_of(pod, reference, workload)));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => break,
+        }
+    }
+    Ok(all)
 }
 
 /// Every pod is as the template.

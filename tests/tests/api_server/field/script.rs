@@ -29,6 +29,8 @@ pub(crate) struct Script {
     leased_by: Option<Key>,
     /// The pods that were to be leased nothing more, each time that was said.
     retired: Vec<Vec<String>>,
+    /// Nothing is said of pods.
+    is_mute: bool,
     /// Since when nothing is answered but errors.
     silent: Option<Instant>,
     /// For how long that had been so when a poll was last not answered.
@@ -45,6 +47,7 @@ impl Default for Script {
             leased: BTreeMap::new(),
             leased_by: None,
             retired: Vec::new(),
+            is_mute: false,
             silent: None,
             unanswered: Duration::ZERO,
             version: watch::channel(1).0,
@@ -67,6 +70,11 @@ impl Script {
     /// Only this Broker knows what pods have.
     pub(crate) fn leased_by(&mut self, broker: Key) {
         self.leased_by = Some(broker);
+    }
+
+    /// Says nothing more of pods, or does again.
+    pub(crate) fn be_mute(&mut self, is_mute: bool) {
+        self.is_mute = is_mute;
     }
 
     /// Falls silent, or speaks again.
@@ -101,6 +109,11 @@ impl Script {
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         }
         Ok(())
+    }
+
+    fn check_pods(&mut self) -> Result<(), StatusCode> {
+        self.check()?;
+        if self.is_mute { Err(StatusCode::SERVICE_UNAVAILABLE) } else { Ok(()) }
     }
 
     /// A declaration, or another word of a test.
@@ -148,7 +161,7 @@ pub(super) async fn pods(
 ) -> Result<Json<Value>, StatusCode> {
     let broker = broker(&headers)?;
     let mut all = all.lock().unwrap();
-    all.script.check()?;
+    all.script.check_pods()?;
     Ok(Json(shown(&all.script, &broker, &[])))
 }
 
@@ -161,7 +174,7 @@ pub(super) async fn retire(
 ) -> Result<Json<Value>, StatusCode> {
     let broker = broker(&headers)?;
     let mut all = all.lock().unwrap();
-    all.script.check()?;
+    all.script.check_pods()?;
     let answer = shown(&all.script, &broker, &said.pods);
     all.script.retired.push(said.pods);
     Ok(Json(answer))

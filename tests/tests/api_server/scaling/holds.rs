@@ -35,6 +35,25 @@ async fn calls_that_fail_hold_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_say_who_is_at_work_holds_it() {
+    on_scene("mute", async |scene| {
+        scene.shop(SCALING).await;
+        scene.say(json!({"ready": 15}));
+        scene.until_replicas(2).await;
+        scene.until_pods(2).await;
+        scene.plane.script(|script| script.be_mute(true));
+        scene.say(json!({"ready": 5}));
+        let text = message(&scene.scaling("False", "BrokerUnavailable").await, "ScalingActive");
+        assert!(text.contains("which of them are at work"), "{text}");
+        assert_eq!(scene.replicas().await, 2);
+        scene.plane.script(|script| script.be_mute(false));
+        scene.until_replicas(1).await;
+        scene.scaling("True", "FollowsDemand").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn applications_that_take_nothing_hold_it() {
     on_scene("breaker", async |scene| {
         scene.shop(SCALING).await;

@@ -31,13 +31,16 @@ spec: {{policyName: {name}, validationActions: [Deny]}}
 "
         );
         self.namespace.apply(&policy).await;
-        let arguments =
-            ["-n", name.as_str(), "scale", "deployment", "orders", "--replicas=2", "--dry-run=server"];
-        until("the policy is in force", SHORT, async || {
-            match tool::execute("kubectl", &arguments, None).await {
-                Ok(_) => Err("not yet".to_owned()),
-                Err(_) => Ok(()),
-            }
+        self.until_scaling_is(false).await;
+    }
+
+    /// Policies come and go in the API server's own time.
+    async fn until_scaling_is(&self, allowed: bool) {
+        let name = self.namespace.name.as_str();
+        let arguments = ["-n", name, "scale", "deployment", "orders", "--replicas=2", "--dry-run=server"];
+        until(&format!("allowed to scale: {allowed}"), SHORT, async || {
+            let answer = tool::execute("kubectl", &arguments, None).await;
+            if answer.is_ok() == allowed { Ok(()) } else { Err(format!("{answer:?}")) }
         })
         .await;
     }
@@ -46,6 +49,7 @@ spec: {{policyName: {name}, validationActions: [Deny]}}
         for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
             tool::run("kubectl", &["delete", kind, &self.namespace.name]).await;
         }
+        self.until_scaling_is(true).await;
     }
 
     /// How many pods have a deletion cost.

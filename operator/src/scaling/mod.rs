@@ -158,14 +158,14 @@ async fn follow(
     };
     let outcome = if pause.is_some() {
         judge::contest(&mut all);
-        Outcome::Again(HELD)
+        Ok(Outcome::Again(HELD))
     } else if let Some(pause) = entry.rests(total) {
         // News comes many times a second; what is waited for does not.
-        Outcome::Again(pause)
+        Ok(Outcome::Again(pause))
     } else {
         let step = shrink::Step { context, target, workload, claimants: &scene.claimants, all: &all };
         let done = Box::pin(step.take(entry, total)).await;
-        rested(entry, total, done)?
+        rested(entry, total, done)
     };
     if let Some(text) = &entry.refusal {
         judge::refuse(&mut all, text);
@@ -173,7 +173,7 @@ async fn follow(
         judge::unsaid(&mut all, text);
     }
     tell::show(context, target, entry, (&scene.claimants, &all), Some(total));
-    Ok(sooner(outcome, again(&all)))
+    Ok(sooner(outcome?, again(&all)))
 }
 
 /// Remembers for how long there is nothing more to do.

@@ -86,6 +86,12 @@ impl<U: Clone + Ord + Hash> WorkQueue<U> {
         self.changed.notify_one();
     }
 
+    /// Whether something is to be looked at within so long anyway.
+    #[must_use]
+    pub fn comes_within(&self, unit: &U, pause: Duration) -> bool {
+        self.state().at.get(unit).is_some_and(|at| *at <= Instant::now() + pause)
+    }
+
     /// Lets everything that is due come in the order of the units, in whichever order it was added: for the start, when
     /// everything is added, and what others wait for should come first.
     pub fn sort(&self) {

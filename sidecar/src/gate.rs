@@ -140,12 +140,7 @@ impl Gate {
     }
 
     fn report(&self, reach: Reach, probe: bool) -> Option<Change> {
-        let mut change = None;
-        self.breaker.send_if_modified(|breaker| {
-            change = breaker.report(reach, probe, Instant::now());
-            change.is_some()
-        });
-        change
+        report(&self.breaker, reach, probe)
     }
 
     fn show(&self, endpoint: &Endpoint, change: Change, reach: Reach, reason: String) {
@@ -183,6 +178,16 @@ impl Gate {
         let may_start = !self.was_reached.load(Ordering::Relaxed) && self.scope.context.reach.is_early();
         if may_start && reach == Reach::Absent { Reach::Starting } else { reach }
     }
+}
+
+/// Takes what came of a call or a trial. Whoever waits for a trial to end is told that it did, also when that is no news.
+fn report(breaker: &watch::Sender<Breaker>, reach: Reach, probe: bool) -> Option<Change> {
+    let mut change = None;
+    breaker.send_if_modified(|breaker| {
+        change = breaker.report(reach, probe, Instant::now());
+        probe || change.is_some()
+    });
+    change
 }
 
 /// Why the application did not take a batch.
@@ -251,4 +256,22 @@ impl Drop for Permit {
 /// Sees whether the application listens, so that no message is leased for one that does not.
 async fn connect(scope: &Scope, port: u16) -> Result<(), Refusal> {
     scope.loopback.find(port, CONNECT_TIMEOUT).await.map_err(|error| Refusal::absent(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_trial_is_told_of_each() {
+        let breaker = watch::Sender::new(Breaker::default());
+        let mut waits = breaker.subscribe();
+        for is_news in [true, false, false] {
+            let later = Instant::now() + crate::breaker::WAIT_MAX;
+            breaker.send_modify(|breaker| assert_eq!(breaker.ask(later), Ask::Connect));
+            waits.mark_unchanged();
+            assert_eq!(report(&breaker, Reach::Starting, true).is_some(), is_news);
+            assert!(waits.has_changed().unwrap(), "else nobody tries when the one who did is taken away");
+        }
+    }
 }

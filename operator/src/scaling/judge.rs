@@ -198,7 +198,7 @@ fn takes_nothing(application: &ApplicationState, claimant: &Claimant) -> bool {
 
 fn following(decision: &Decision, (why, is_paused): (&str, bool)) -> Verdict {
     let pause = if is_paused { " (delivery is paused)" } else { "" };
-    if decision.limit == Some(Limit::Max) {
+    if decision.limit == Some(Limit::Max) && decision.desired >= decision.wanted {
         let text = format!("{why}: raise it if messages wait for too long");
         return Verdict::yes(reason::AT_MAX_REPLICAS, text);
     }
@@ -215,9 +215,9 @@ fn reckoning(decision: &Decision, rule: &Rule) -> String {
     };
     let bound = match limit {
         _ if desired < wanted => format!("; {desired} until a call succeeds"),
+        _ if desired > wanted => "; more were wanted within scaleDownStabilization".to_owned(),
         Some(Limit::Min) => format!("; minReplicas is {}", rule.min),
         Some(Limit::Max) => format!("; maxReplicas is {}", rule.max),
-        None if desired > wanted => "; more were wanted within scaleDownStabilization".to_owned(),
         None if *pods == 0 && *desired > 0 => "; the last pod stays for idlePeriod".to_owned(),
         None => String::new(),
     };
@@ -428,6 +428,8 @@ mod tests {
         assert!(why(0).ends_with("0 wanted; minReplicas is 2"), "{}", why(0));
         assert!(why(60).ends_with("6 wanted; maxReplicas is 5"), "{}", why(60));
         assert!(why(30).ends_with(": 3 wanted"), "{}", why(30));
+        let late = of(&claimant("{minReplicas: 1, maxReplicas: 5}"), 4, said_ready(0), None).why;
+        assert!(late.ends_with("0 wanted; more were wanted within scaleDownStabilization"), "{late}");
     }
 
     #[test]

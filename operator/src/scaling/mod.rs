@@ -76,12 +76,12 @@ async fn bring_about(context: &Context, target: &Target) -> Result<Outcome, ApiE
     let entry = context.scales.entry(target);
     let mut entry = entry.lock().await;
     let Some(workload) = scene.workload.as_deref().filter(|_| is_scaled) else {
-        shrink::give_up(context, target, &mut entry);
+        shrink::leave(context, target, scene.workload.as_deref(), &mut entry).await?;
         context.scales.forget(target);
         tell::forget(context, target, &mut entry);
         return Ok(Outcome::Done);
     };
-    if entry.begin(&workload.uid) {
+    if entry.begin(workload) {
         adopt(context, target, &scene.claimants);
     }
     let workload = &*entry.known(workload);
@@ -106,7 +106,9 @@ fn adopt(context: &Context, target: &Target, claimants: &[Claimant]) {
     let since = claimants.iter().filter_map(|claimant| {
         let status = claimant.consumer.status.as_ref()?;
         let found = find(&status.conditions, SCALING_ACTIVE)?;
-        (found.reason == reason::REPLICAS_CONTESTED).then_some(found.last_transition_time.0)
+        // Of this target, and not of the one that it had before.
+        let is_of_this = found.observed_generation == claimant.consumer.metadata.generation;
+        (is_of_this && found.reason == reason::REPLICAS_CONTESTED).then_some(found.last_transition_time.0)
     });
     if let Some(since) = since.max() {
         let ago = Duration::try_from(crate::status::now().0.duration_since(since)).unwrap_or_default();
@@ -145,7 +147,7 @@ async fn follow(
 ) -> Result<Outcome, ApiError> {
     let votes: Vec<Vote> = all.iter().filter_map(|one| one.vote).collect();
     let Some(total) = combine(&votes, workload.replicas).filter(|_| all.iter().any(|one| one.is_free)) else {
-        shrink::give_up(context, target, entry);
+        shrink::leave(context, target, Some(workload), entry).await?;
         tell::show(context, target, entry, (&scene.claimants, &all), None);
         return Ok(again(&all));
     };
@@ -157,9 +159,11 @@ async fn follow(
         context.resets.pause(&target.0, &target.1)
     };
     let outcome = if pause.is_some() {
+        entry.refusal = None;
+        shrink::leave(context, target, Some(workload), entry).await?;
         judge::contest(&mut all);
         Ok(Outcome::Again(HELD))
-    } else if let Some(pause) = entry.rests(total) {
+    } else if let Some(pause) = entry.rests(total, workload.replicas) {
         // News comes many times a second; what is waited for does not.
         Ok(Outcome::Again(pause))
     } else {
@@ -180,7 +184,10 @@ async fn follow(
 fn rested(entry: &mut Entry, total: u32, done: Result<Outcome, ApiError>) -> Result<Outcome, ApiError> {
     let pause = match &done {
         Ok(Outcome::Again(pause)) => *pause,
-        Ok(_) => return done,
+        Ok(_) => {
+            entry.refusal = None;
+            return done;
+        }
         Err(ApiError::Refused(_)) => REFUSED,
         Err(_) => FAILED,
     };
@@ -196,7 +203,7 @@ fn rested(entry: &mut Entry, total: u32, done: Result<Outcome, ApiError>) -> Res
 
 fn again(all: &[Judgement]) -> Outcome {
     let again = all.iter().filter_map(|one| one.again).min().unwrap_or(RESYNC);
-    // Jitter makes it up to a fifth earlier.
+    // Jitter makes it up to a fifth earlier, or later.
     Outcome::Again(again.mul_f64(1.25).clamp(Duration::from_millis(100), RESYNC))
 }
 
@@ -226,7 +233,10 @@ pub(crate) fn news(context: &Context, broker: &Key, queues: &[Key]) {
                 continue;
             }
             let target = (namespace.to_owned(), target.workload());
-            if let Some(pause) = workload::when_calls_are_news(context, &consumer, broker, &queue) {
+            if let Some(pause) = workload::when_calls_are_news(context, &consumer, broker, &queue)
+                && !context.queue.comes_within(&unit(&target), pause)
+                && context.count_writes.try_take()
+            {
                 context.queue.add_after(unit(&target), pause);
             }
             if scales(&consumer) {

@@ -117,10 +117,15 @@ struct Set {
 
 impl Entry {
     /// Forgets what is of another workload of the same name; whether this one is looked at for the first time.
-    pub(super) fn begin(&mut self, uid: &str) -> bool {
-        let is_new = self.uid != uid;
+    pub(super) fn begin(&mut self, workload: &Workload) -> bool {
+        let is_new = self.uid != workload.uid;
         if is_new {
-            *self = Self { uid: uid.to_owned(), shown: std::mem::take(&mut self.shown), ..Self::default() };
+            let (uid, shown) = (workload.uid.clone(), std::mem::take(&mut self.shown));
+            *self = Self { uid, shown, ..Self::default() };
+            // Whoever sets back what an operator before this one set does so to this one.
+            if workload.owns_replicas {
+                self.set(workload.replicas, workload.version);
+            }
         }
         is_new
     }
@@ -148,13 +153,20 @@ impl Entry {
         self.rests = Some((total, Instant::now() + pause));
     }
 
-    /// How long nothing is to be done for `total` pods.
-    pub(super) fn rests(&mut self, total: u32) -> Option<Duration> {
-        let now = Instant::now();
-        if self.rests.is_some_and(|(of, until)| of != total || until <= now) {
-            (self.rests, self.refusal) = (None, None);
+    /// How long nothing is to be done for `total` pods, of which there are `current`.
+    pub(super) fn rests(&mut self, total: u32, current: u32) -> Option<Duration> {
+        let (of, until) = self.rests?;
+        // What refused one number is asked no sooner for another one in the same direction.
+        let is_alike = self.refusal.is_some() && total != current && (total > current) == (of > current);
+        if of != total && !is_alike {
+            self.refusal = None;
         }
-        self.rests.map(|(_, until)| until - now)
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || (of != total && !is_alike) {
+            self.rests = None;
+            return None;
+        }
+        Some(left)
     }
 
     /// Keeps what is remembered of these Consumers alone.
@@ -240,6 +252,30 @@ mod tests {
         assert!(!entry.was_reset(&workload(1, 12, false), 4), "told once");
         entry.set(4, Some(20));
         assert!(!entry.was_reset(&workload(5, 21, false), 5), "whoever writes what is wanted is no rival");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_refused_is_tried_each_minute_however_much_more_is_needed() {
+        let mut entry = Entry::default();
+        entry.rest(5, Duration::from_secs(60));
+        entry.refusal = Some("no".to_owned());
+        assert!(entry.rests(5, 2).is_some() && entry.rests(9, 2).is_some());
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!((entry.rests(9, 2), entry.refusal.is_some()), (None, true), "said until it is taken");
+        entry.rest(9, Duration::from_secs(60));
+        assert_eq!((entry.rests(1, 2), entry.refusal.is_some()), (None, false), "another matter");
+        entry.rest(5, Duration::from_secs(60));
+        assert_eq!(entry.rests(6, 2), None, "what rests for other reasons is of one number");
+    }
+
+    #[test]
+    fn a_number_of_an_operator_before_is_known() {
+        let mut entry = Entry::default();
+        assert!(entry.begin(&Workload { uid: "a".to_owned(), ..workload(4, 10, true) }));
+        assert!(entry.was_reset(&workload(1, 12, false), 4));
+        let mut entry = Entry::default();
+        entry.begin(&Workload { uid: "a".to_owned(), ..workload(4, 10, false) });
+        assert!(!entry.was_reset(&workload(1, 12, false), 4), "that was nobody's of us");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use capstan_api::ClientError;
-use capstan_api::control::{Pods, Retiring};
+use capstan_api::control::{Pods, RETIRING_PODS_MAX, Retiring};
 use capstan_api::workload::WorkloadKind;
 use capstan_crds::Key;
 use capstan_inject::Claimant;
@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOOK_LATER: Duration = Duration::from_secs(5);
 /// How long the broker keeps to it when nobody says it again.
 const RETIRES: Duration = Duration::from_secs(20);
+/// Pods that go at once.
+const AT_ONCE: u32 = RETIRING_PODS_MAX as u32;
 /// How long a Deployment's controller may take to remove pods.
 const REMOVES: Duration = Duration::from_secs(15);
 /// How long the broker may take to answer.
@@ -108,11 +110,11 @@ impl Step<'_> {
                 return Ok(Outcome::Again(ROLLOUT_LOOK));
             }
             // A broker that hangs must not hold up those that are needed.
-            if total > workload.replicas {
-                self.set(entry, total).await?;
+            let done = if total > workload.replicas { self.set(entry, total).await } else { Ok(()) };
+            if matches!(done, Ok(()) | Err(ApiError::Refused(_))) {
+                self.settle(entry).await?;
             }
-            self.settle(entry).await?;
-            return Ok(Outcome::Done);
+            return done.map(|()| Outcome::Done);
         }
         self.shrink(entry, total).await
     }
@@ -129,6 +131,8 @@ impl Step<'_> {
             return Ok(Outcome::Again(ROLLOUT_LOOK));
         }
         let there = pods::list(context, &target.1, workload).await?;
+        // The broker takes no more at once: the rest goes after them.
+        let total = total.max(workload.replicas.saturating_sub(AT_ONCE));
         let count = match target.1.kind {
             WorkloadKind::Deployment => {
                 there.len().saturating_sub(usize::try_from(total).unwrap_or(usize::MAX))
@@ -139,6 +143,7 @@ impl Step<'_> {
                 there.iter().filter(|pod| pod.ordinal.is_some_and(|ordinal| ordinal >= end)).count()
             }
         };
+        let count = count.min(RETIRING_PODS_MAX);
         if count > 0 && !self.retire(entry, &there, count).await? {
             let since = entry.retirement.as_ref().map_or(Duration::ZERO, |one| one.begun.elapsed());
             return Ok(Outcome::Again(if since < PATIENCE_LEAST { LOOK } else { LOOK_LATER }));
@@ -153,33 +158,28 @@ impl Step<'_> {
             retirement.costs.extend(there.iter().filter_map(|pod| Some((pod.name.clone(), pod.cost?))));
             pods::mark(context, &target.0, &unmarked(&there, &retirement.pods)).await?;
         }
-        self.set(entry, total).await?;
+        let done = self.set(entry, total).await;
+        if let Err(error @ ApiError::Refused(_)) = done {
+            // They stay, and are to work.
+            self.settle(entry).await?;
+            return Err(error);
+        }
+        done?;
         if let Some(retirement) = &mut entry.retirement {
             retirement.fell = Some(Instant::now());
         }
         Ok(Outcome::Again(ROLLOUT_LOOK))
     }
 
-    /// Nobody is to go any more. Whoever was marked and stayed, as Kubernetes took another one, is not to go first the next time.
+    /// Nobody is to go any more.
     async fn settle(&self, entry: &mut Entry) -> Result<(), ApiError> {
         let Self { context, target, workload, .. } = self;
-        let has_marked = entry.retirement.as_ref().is_some_and(|one| one.is_marked);
-        let is_deployment = target.1.kind == WorkloadKind::Deployment;
-        // Those that an operator before this one has left are looked for once.
-        if has_marked || (is_deployment && workload.replicas > 0 && !entry.is_looked_through) {
-            let there = pods::list(context, &target.1, workload).await?;
-            let costs = entry.retirement.as_ref().map(|one| &one.costs);
-            let before = |pod: Pod| {
-                let cost = costs.and_then(|costs| costs.get(&pod.name)).copied();
-                (pod.name, cost)
-            };
-            let marked: Vec<_> = there.into_iter().filter(|pod| pod.is_marked).map(before).collect();
-            pods::unmark(context, &target.0, &marked).await?;
+        // Marks that an operator before this one has left are looked for once.
+        if target.1.kind == WorkloadKind::Deployment && workload.replicas > 0 && !entry.is_looked_through {
+            unmark(context, target, workload, entry).await?;
             entry.is_looked_through = true;
         }
-        entry.said(None);
-        give_up(context, target, entry);
-        Ok(())
+        leave(context, target, Some(workload), entry).await
     }
 
     async fn set(&self, entry: &mut Entry, total: u32) -> Result<(), ApiError> {
@@ -188,10 +188,14 @@ impl Step<'_> {
         match replicas::set(context, &target.1, workload, total).await {
             Ok(written) => {
                 entry.set(written.replicas, written.version);
+                if written.replicas != workload.replicas {
+                    tell::decided(context, target, claimants, all, (workload.replicas, written.replicas));
+                }
                 if written.replicas != total {
                     let text = format!("a policy or webhook makes {} pods of {total}", written.replicas);
                     return Err(ApiError::Refused(text));
                 }
+                entry.refusal = None;
             }
             // Whether it was taken is not known.
             Err(error @ ApiError::Unavailable(_)) => return Err(error),
@@ -200,7 +204,6 @@ impl Step<'_> {
                 return Err(error);
             }
         }
-        tell::decided(context, target, claimants, all, (workload.replicas, total));
         Ok(())
     }
 
@@ -212,7 +215,9 @@ impl Step<'_> {
         let idle_first = before.is_some_and(|one| one.since.elapsed() >= CHOSEN_FIRMLY);
         let chosen = before.map(|one| one.pods.clone()).unwrap_or_default();
         let asked = ask(context, &broker, target).await;
-        entry.said(asked.as_ref().err().map(ToString::to_string));
+        if let Err(error) = &asked {
+            entry.said(Some(error.to_string()));
+        }
         let known = match asked? {
             Said::Pods(pods) => pods,
             Said::Nothing => return Ok(true),
@@ -239,7 +244,10 @@ impl Step<'_> {
             retirement.pods.clone_from(&pods);
         }
         retirement.told = Instant::now();
-        let said = match tell_broker(context, &broker, target, pods.iter().cloned().collect()).await? {
+        let told = tell_broker(context, &broker, target, pods.iter().cloned().collect()).await;
+        let (since, begun) = (retirement.since, retirement.begun);
+        entry.said(told.as_ref().err().map(ToString::to_string));
+        let said = match told? {
             Said::Pods(pods) => pods,
             Said::Nothing => return Ok(true),
         };
@@ -248,8 +256,7 @@ impl Step<'_> {
         // Whose those are is not known: perhaps theirs.
         let is_idle = busy == 0 && said.leased_elsewhere == 0;
         let patience = patience(self.claimants);
-        let has_waited =
-            retirement.since.elapsed() >= patience || retirement.begun.elapsed() >= patience * PATIENCES_MOST;
+        let has_waited = since.elapsed() >= patience || begun.elapsed() >= patience * PATIENCES_MOST;
         Ok(is_idle || has_waited)
     }
 }
@@ -299,8 +306,44 @@ fn unheard(error: impl std::fmt::Display) -> ApiError {
     ApiError::Unavailable(format!("the broker: {error}"))
 }
 
-/// Nobody is to go any more: the broker leases to all pods again. It is not waited for; if it does not hear it, it forgets soon.
-pub(super) fn give_up(context: &Context, (namespace, workload): &Target, entry: &mut Entry) {
+/// Nobody is to go any more: pods have the deletion cost that they had before, and the broker leases to all of them again.
+///
+/// # Errors
+/// The API server does not take the costs back.
+pub(super) async fn leave(
+    context: &Context,
+    target: &Target,
+    workload: Option<&Workload>,
+    entry: &mut Entry,
+) -> Result<(), ApiError> {
+    let has_marked = entry.retirement.as_ref().is_some_and(|one| one.is_marked);
+    if let Some(workload) = workload.filter(|_| has_marked) {
+        unmark(context, target, workload, entry).await?;
+    }
+    entry.said(None);
+    give_up(context, target, entry);
+    Ok(())
+}
+
+/// Whoever was marked and stayed, as Kubernetes took another one, is not to go first the next time.
+async fn unmark(
+    context: &Context,
+    target: &Target,
+    workload: &Workload,
+    entry: &Entry,
+) -> Result<(), ApiError> {
+    let there = pods::list(context, &target.1, workload).await?;
+    let costs = entry.retirement.as_ref().map(|one| &one.costs);
+    let before = |pod: Pod| {
+        let cost = costs.and_then(|costs| costs.get(&pod.name)).copied();
+        (pod.name, cost)
+    };
+    let marked: Vec<_> = there.into_iter().filter(|pod| pod.is_marked).map(before).collect();
+    pods::unmark(context, &target.0, &marked).await
+}
+
+/// The broker leases to all pods again. It is not waited for; if it does not hear it, it forgets soon.
+fn give_up(context: &Context, (namespace, workload): &Target, entry: &mut Entry) {
     let Some(retirement) = entry.retirement.take() else { return };
     let Ok(client) = context.control(&retirement.broker) else { return };
     let (namespace, workload) = (namespace.clone(), workload.clone());

@@ -45,6 +45,11 @@ fn are_failing(calls: &Calls) -> Option<bool> {
     calls.error_ratio.as_ref().map(|ratio| ratio.parse::<f64>().is_ok_and(|ratio| ratio > 0.5))
 }
 
+/// When the calls that a status shows are to be written anew, if that is soon. Small changes are seen in time.
+pub(super) fn due(shown: Option<&Calls>, numbers: Option<&Numbers>, now: &Time) -> Option<Duration> {
+    pause(shown?, &observed(numbers?, now), now).filter(|pause| *pause <= JUMPS)
+}
+
 /// When the calls of a Consumer are worth a write of their own, if they are.
 pub(crate) fn when_calls_are_news(
     context: &Context,
@@ -54,12 +59,8 @@ pub(crate) fn when_calls_are_news(
 ) -> Option<Duration> {
     let Heard::Seen(numbers) = context.demands.queue(broker, queue) else { return None };
     // The first ones come with the next status.
-    let old = consumer.status.as_ref()?.calls.as_ref()?;
-    let now = crate::status::now();
-    let new = observed(&numbers, &now);
-    // Small changes are seen in time.
-    let pause = pause(old, &new, &now).filter(|pause| *pause <= JUMPS)?;
-    context.count_writes.try_take().then_some(pause)
+    let shown = consumer.status.as_ref()?.calls.as_ref();
+    due(shown, Some(&numbers), &crate::status::now())
 }
 
 #[cfg(test)]

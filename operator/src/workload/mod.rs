@@ -110,7 +110,7 @@ async fn bring_all_about(
         parameters: parameters.as_ref(),
     };
     let now = crate::status::now();
-    let mut shows_calls = false;
+    let (mut shows_calls, mut calls_due) = (false, None::<Duration>);
     // What scales is looked at by itself.
     if claimants.iter().any(|claimant| crate::scaling::scales(&claimant.consumer))
         || context.scales.has(&(namespace.to_owned(), reference.clone()))
@@ -130,6 +130,8 @@ async fn bring_all_about(
         });
         let said = Said { application, scale, numbers };
         let new = status::push(claimant, &target, queue.as_deref(), &said, &now);
+        let due = calls::due(new.calls.as_ref(), said.numbers.as_ref(), &now);
+        calls_due = calls_due.into_iter().chain(due).min();
         shows_calls |=
             new.calls.as_ref().is_some_and(|calls| calls.in_flight > 0 || calls.error_ratio.is_some());
         write(context, &claimant.consumer, new).await?;
@@ -138,7 +140,8 @@ async fn bring_all_about(
         context.told.now(namespace, reference);
     }
     let outcome = outcome(context, namespace, reference, &claimants, injection.as_ref());
-    Ok(if shows_calls { sooner(outcome, CALLS) } else { outcome })
+    let outcome = if shows_calls { sooner(outcome, CALLS) } else { outcome };
+    Ok(calls_due.map_or(outcome, |due| sooner(outcome, due.max(STALE))))
 }
 
 /// What the admission policy is to be told: nothing where there is none.

@@ -15,14 +15,21 @@ pub(super) fn target_of(consumer: &Consumer, said: &Said) -> Option<u32> {
 }
 
 /// Why `scaling` is not in force, because of somebody else. What only holds it, and passes, is no part of being ready.
-pub(super) fn not_scaled(scale: &Shown) -> Option<&Verdict> {
+/// Before anybody has looked, as the status shows.
+pub(super) fn not_scaled(consumer: &Consumer, scale: Option<&Shown>) -> Option<Verdict> {
     const WHY: [&str; 4] = [
         reason::OTHER_AUTOSCALER,
         reason::REPLICAS_CONTESTED,
         reason::SCALING_DISABLED,
         reason::SCALING_REFUSED,
     ];
-    Some(&scale.verdict).filter(|verdict| !verdict.holds && WHY.contains(&verdict.reason))
+    consumer.spec.scaling.as_ref()?;
+    if let Some(scale) = scale {
+        return Some(&scale.verdict).filter(|one| !one.holds && WHY.contains(&one.reason)).cloned();
+    }
+    let old = find(&consumer.status.as_ref()?.conditions, SCALING_ACTIVE)?;
+    let why = WHY.into_iter().find(|why| old.status == "False" && old.reason == *why)?;
+    Some(Verdict::no(why, old.message.clone()))
 }
 
 /// Adds whether the number of pods follows the demand.
@@ -43,5 +50,39 @@ pub(super) fn scaling<'a>(
         Some(scale) => conditions.set(SCALING_ACTIVE, &scale.verdict),
         None if old.is_some() => conditions.keep(old),
         None => conditions.set_unknown(SCALING_ACTIVE, reason::PENDING, "nothing was decided yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consumer(scaling: &str, reason: &str) -> Consumer {
+        serde_yaml::from_str(&format!(
+            "{{apiVersion: capstan.dev/v1alpha1, kind: Consumer, metadata: {{name: a}}, spec: {{queueRef: {{name: a}}{scaling}}}, status: {{conditions: \
+             [{{type: ScalingActive, status: 'False', reason: {reason}, message: because, lastTransitionTime: '2026-01-01T00:00:00Z'}}]}}}}"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn who_else_scales_keeps_it_from_being_ready_and_what_passes_does_not() {
+        const SCALING: &str = ", scaling: {maxReplicas: 2}";
+        let contested = consumer(SCALING, reason::REPLICAS_CONTESTED);
+        let before = not_scaled(&contested, None).unwrap();
+        assert_eq!(
+            (before.holds, before.reason),
+            (false, reason::REPLICAS_CONTESTED),
+            "until somebody looks"
+        );
+        let shown = |verdict| Shown { verdict, target: None };
+        let follows = shown(Verdict::yes(reason::FOLLOWS_DEMAND, ""));
+        assert_eq!(not_scaled(&contested, Some(&follows)), None);
+        let held = shown(Verdict::no(reason::BROKER_UNAVAILABLE, ""));
+        assert_eq!(not_scaled(&contested, Some(&held)), None);
+        let other = shown(Verdict::no(reason::OTHER_AUTOSCALER, ""));
+        assert_eq!(not_scaled(&contested, Some(&other)).unwrap().reason, reason::OTHER_AUTOSCALER);
+        assert_eq!(not_scaled(&consumer(SCALING, reason::CALLS_FAILING), None), None);
+        assert_eq!(not_scaled(&consumer("", reason::REPLICAS_CONTESTED), None), None);
     }
 }

@@ -59,8 +59,8 @@ pub(super) fn push(
     let resolved = target_resolved(&claimant.resolved, target.plan);
     let injected = injected(target);
     let contested = target.injection.map_or_else(uncontested, |injection| injection.contested.clone());
-    let not_scaled = said.scale.as_ref().and_then(not_scaled);
-    let verdicts: Vec<&Verdict> = [&accepted, &resolved, &injected].into_iter().chain(not_scaled).collect();
+    let not_scaled = not_scaled(consumer, said.scale.as_ref());
+    let verdicts: Vec<&Verdict> = [&accepted, &resolved, &injected].into_iter().chain(&not_scaled).collect();
     let ready = ready(&verdicts, queue);
     ConsumerStatus {
         observed_generation: consumer.metadata.generation,

@@ -56,7 +56,7 @@ async fn a_number_that_a_policy_changes_is_not_set_again_and_again() {
         let before = field.proxy.count().of(is_scale);
         for at in 0..100_u64 {
             let queue = Key::new(&namespace.name, "orders");
-            field.plane.script(|script| script.say(queue, json!({"ready": 45 + at % 5})));
+            field.plane.script(|script| script.say(queue, json!({"ready": 45 + at % 50})));
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let deployment = field.api::<Deployment>(&namespace.name).get("orders").await.unwrap();

@@ -40,6 +40,18 @@ async fn until_replicas(field: &Field, wanted: i32, within: Duration) {
     .await;
 }
 
+/// Waits until the operator's watch has shown it.
+async fn until_shown(field: &Field, wanted: i32) {
+    let check = |consumer: &Consumer| {
+        let shown = consumer.status.as_ref().and_then(|status| status.replicas.as_ref());
+        match shown.map(|replicas| replicas.desired) {
+            Some(found) if i32::try_from(found) == Ok(wanted) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    field.namespace().wait_for::<Consumer>("orders", "shows its number", SHORT, check).await;
+}
+
 fn is_scale(call: &Call) -> bool {
     call.verb == "patch" && call.resource == "deployments/scale"
 }
@@ -53,8 +65,7 @@ async fn numbers_whose_answers_are_lost_are_no_contest() {
         for _ in 0..2 {
             say(field, ready);
             until_replicas(field, i32::try_from(ready.div_ceil(10)).unwrap(), SHORT).await;
-            // The watch is to have shown it.
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            until_shown(field, i32::try_from(ready.div_ceil(10)).unwrap()).await;
             let met = field.proxy.fail(Fault::LostLate(Duration::from_secs(3)), 1, is_scale);
             let start = Instant::now();
             // A burst: by the time that the answer is lost, still more pods are needed.
@@ -81,7 +92,7 @@ async fn what_was_set_counts_before_the_watch_shows_it() {
         let _operator = shop(field, scaling).await;
         say(field, 5);
         until_replicas(field, 1, SHORT).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        until_shown(field, 1).await;
         let is_watch = |call: &Call| call.verb == "watch" && call.resource == "deployments";
         field.proxy.fail(Fault::Hang, usize::MAX, is_watch);
         field.proxy.cut_watches();

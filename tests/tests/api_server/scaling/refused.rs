@@ -4,7 +4,7 @@ use capstan_crds::Consumer;
 use e2e::cluster::{SHORT, tool, until};
 use serde_json::json;
 
-use super::{Scene, on_scene};
+use super::{COST, Scene, on_scene};
 use crate::fixture::message;
 
 const SCALING: &str = "{maxReplicas: 5, backlogPerReplica: 10, scaleDownStabilization: 0s}";
@@ -52,6 +52,14 @@ spec: {{policyName: {name}, validationActions: [Deny]}}
         self.until_scaling_is(true).await;
     }
 
+    async fn until_nobody_is_marked(&self) {
+        until("no pod is marked", SHORT, async || match self.marked().await {
+            0 => Ok(()),
+            marked => Err(format!("{marked} are")),
+        })
+        .await;
+    }
+
     /// How many pods have a deletion cost.
     async fn marked(&self) -> usize {
         self.costs().await.values().flatten().count()
@@ -73,7 +81,7 @@ async fn a_refusal_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_that_were_marked_for_a_refused_number_lose_their_mark_when_they_are_needed() {
+async fn pods_that_were_marked_for_a_refused_number_stay_and_work() {
     on_scene("marked", async |scene| {
         scene.shop(SCALING).await;
         scene.say(json!({"ready": 25}));
@@ -82,14 +90,11 @@ async fn pods_that_were_marked_for_a_refused_number_lose_their_mark_when_they_ar
         scene.forbid().await;
         scene.say(json!({}));
         scene.scaling("False", "ScalingRefused").await;
-        assert_eq!((scene.marked().await, scene.replicas().await), (2, 3));
-        scene.say(json!({"ready": 25}));
-        until("no pod is marked", SHORT, async || match scene.marked().await {
-            0 => Ok(()),
-            marked => Err(format!("{marked} are")),
-        })
-        .await;
+        assert!(scene.plane.script(|script| script.retired().iter().any(|pods| pods.len() == 2)));
+        scene.until_nobody_is_marked().await;
+        scene.until_nobody_retires().await;
         assert_eq!(scene.replicas().await, 3);
+        scene.say(json!({"ready": 25}));
         scene.scaling("True", "FollowsDemand").await;
         scene.allow().await;
     })
@@ -103,23 +108,18 @@ async fn the_next_operator_takes_marks_away_when_their_pods_are_needed() {
         scene.shop(SCALING).await;
         scene.say(json!({"ready": 25}));
         scene.until_replicas(3).await;
-        scene.until_pods(3).await;
-        scene.forbid().await;
-        scene.say(json!({}));
-        scene.scaling("False", "ScalingRefused").await;
-        assert_eq!((scene.marked().await, scene.replicas().await), (2, 3));
+        let pods = scene.until_pods(3).await;
         scene.stage.operator.kill();
-        scene.allow().await;
+        for pod in &pods[..2] {
+            scene.namespace.kubectl(&["annotate", "pod", pod, &format!("{COST}=-2147483648")]).await;
+        }
+        assert_eq!(scene.marked().await, 2);
         scene.say(json!({"ready": 45}));
         let url = scene.plane.url();
         let next = scene.stage.another_operator(&[("CAPSTAN_BROKER_CONTROL_URL", &url)]).await;
         scene.stage.operator = next;
         scene.until_replicas(5).await;
-        until("no pod is marked", SHORT, async || match scene.marked().await {
-            0 => Ok(()),
-            marked => Err(format!("{marked} are")),
-        })
-        .await;
+        scene.until_nobody_is_marked().await;
     })
     .await;
 }

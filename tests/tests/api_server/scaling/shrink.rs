@@ -24,7 +24,7 @@ impl Scene<'_> {
     }
 
     /// Waits until the broker was told that nobody is to go any more.
-    async fn until_nobody_retires(&self) {
+    pub(super) async fn until_nobody_retires(&self) {
         until("all pods are leased messages again", SHORT, async || {
             let last = self.plane.script(|script| script.retired().last().cloned());
             if last.as_ref().is_some_and(Vec::is_empty) { Ok(()) } else { Err(format!("{last:?}")) }

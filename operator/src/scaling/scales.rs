@@ -25,7 +25,8 @@ const UNSAID: Duration = Duration::from_secs(20);
 pub(crate) struct Scales {
     start: Instant,
     entries: Mutex<HashMap<Target, Arc<tokio::sync::Mutex<Entry>>>>,
-    shown: Mutex<HashMap<Key, Shown>>,
+    /// By Consumer; of which workload it is shown.
+    shown: Mutex<HashMap<Key, (Target, Shown)>>,
 }
 
 impl Default for Scales {
@@ -69,16 +70,20 @@ impl Scales {
 
     /// What is shown of a Consumer.
     pub(crate) fn shown(&self, consumer: &Key) -> Option<Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).get(consumer).cloned()
+        let all = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(consumer).map(|(_, shown)| shown.clone())
     }
 
-    /// Shows something of a Consumer; what was shown before.
-    pub(super) fn show(&self, consumer: Key, shown: Option<Shown>) -> Option<Shown> {
+    /// Shows something of a Consumer of a workload, or nothing more; what was shown before. What is shown of the workload that the
+    /// Consumer names by now stays.
+    pub(super) fn show(&self, consumer: Key, target: &Target, shown: Option<Shown>) -> Option<Shown> {
         let mut all = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        match shown {
-            Some(shown) => all.insert(consumer, shown),
-            None => all.remove(&consumer),
-        }
+        let before = match shown {
+            Some(shown) => all.insert(consumer, (target.clone(), shown)),
+            None if all.get(&consumer).is_some_and(|(of, _)| of == target) => all.remove(&consumer),
+            None => None,
+        };
+        before.map(|(_, shown)| shown)
     }
 }
 
@@ -226,6 +231,22 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_workload_that_a_consumer_has_left_takes_nothing_along() {
+        let (scales, consumer) = (Scales::default(), Key::new("shop", "a"));
+        let target = |name: &str| ("shop".to_owned(), format!("Deployment/{name}").parse().unwrap());
+        let shown = |target| {
+            let verdict = Verdict::no(capstan_crds::condition::reason::CALLS_FAILING, "");
+            Some(Shown { verdict, target: Some(target) })
+        };
+        scales.show(consumer.clone(), &target("old"), shown(1));
+        assert_eq!(scales.show(consumer.clone(), &target("new"), shown(2)), shown(1));
+        assert_eq!(scales.show(consumer.clone(), &target("old"), None), None);
+        assert_eq!(scales.shown(&consumer), shown(2));
+        scales.show(consumer.clone(), &target("new"), None);
+        assert_eq!(scales.shown(&consumer), None);
+    }
 
     fn workload(replicas: u32, version: u64, owns_replicas: bool) -> Workload {
         Workload { replicas, version: Some(version), owns_replicas, is_observed: true, ..Workload::default() }

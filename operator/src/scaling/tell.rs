@@ -21,7 +21,7 @@ pub(super) fn show(
 ) {
     let keys = claimants.iter().map(|claimant| Key::of(claimant.consumer.meta())).collect();
     let before = std::mem::replace(&mut entry.shown, keys);
-    before.difference(&entry.shown).for_each(|gone| drop(context.scales.show(gone.clone(), None)));
+    before.difference(&entry.shown).for_each(|gone| drop(context.scales.show(gone.clone(), target, None)));
     let mut is_news = false;
     for (claimant, judgement) in claimants.iter().zip(all) {
         let consumer = Key::of(claimant.consumer.meta());
@@ -29,7 +29,7 @@ pub(super) fn show(
             .verdict
             .clone()
             .map(|verdict| Shown { verdict, target: total.filter(|_| judgement.is_free) });
-        let (old, new) = (context.scales.show(consumer, shown.clone()), shown);
+        let (old, new) = (context.scales.show(consumer, target, shown.clone()), shown);
         is_news |= essence(old.as_ref()) != essence(new.as_ref());
     }
     if is_news {
@@ -46,7 +46,7 @@ fn essence(shown: Option<&Shown>) -> Option<(&'static str, Option<u32>)> {
 pub(super) fn forget(context: &Context, target: &Target, entry: &mut Entry) {
     let mut is_news = false;
     for consumer in std::mem::take(&mut entry.shown) {
-        is_news |= context.scales.show(consumer, None).is_some();
+        is_news |= context.scales.show(consumer, target, None).is_some();
     }
     if is_news {
         context.queue.add(unit(target));

@@ -4,6 +4,7 @@
 //! an operator works on the whole cluster.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod absent;
 mod admission;
 mod answers;
 mod brokers;

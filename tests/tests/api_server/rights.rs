@@ -205,7 +205,9 @@ async fn an_operator_that_may_not_scale_needs_no_right_for_it_and_says_so() {
         let consumer: Consumer = until_condition(namespace, "orders", off).await;
         let text = message(&consumer, "ScalingActive");
         assert!(text.contains("scaling.enabled: false") && text.contains("remove scaling"), "{text}");
-        until_condition::<Consumer>(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
+        until_condition::<Consumer>(namespace, "orders", ("Ready", "False", "ScalingDisabled")).await;
+        let delivers = ("SidecarsInjected", "True", "Injected");
+        until_condition::<Consumer>(namespace, "orders", delivers).await;
         let replicas =
             namespace.kubectl(&["get", "deployment", "orders", "-o", "jsonpath={.spec.replicas}"]).await;
         assert_eq!(replicas.trim(), "0");

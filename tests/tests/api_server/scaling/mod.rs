@@ -5,7 +5,6 @@ mod capped;
 mod demand;
 mod holds;
 mod late;
-mod outage;
 mod refused;
 mod rivals;
 mod shrink;
@@ -51,7 +50,7 @@ async fn on_scene(prefix: &str, test: impl AsyncFnOnce(&mut Scene<'_>)) {
 }
 
 /// The Consumer with `scaling`.
-fn consumer(scaling: &str) -> String {
+pub(crate) fn consumer(scaling: &str) -> String {
     format!("{CONSUMER}  scaling: {scaling}\n")
 }
 

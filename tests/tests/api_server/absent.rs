@@ -7,9 +7,9 @@ use e2e::cluster::{Namespace, SHORT, tool, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
-use super::consumer;
 use crate::field::beside_others;
 use crate::fixture::{APPLICATION, QUEUE, message, until_condition};
+use crate::scaling::consumer;
 
 /// Without an outage pods would go within seconds.
 const SCALING: &str =

@@ -147,9 +147,12 @@ async fn follow(
 ) -> Result<Outcome, ApiError> {
     let votes: Vec<Vote> = all.iter().filter_map(|one| one.vote).collect();
     let Some(total) = combine(&votes, workload.replicas).filter(|_| all.iter().any(|one| one.is_free)) else {
-        shrink::leave(context, target, Some(workload), entry).await?;
+        // It is somebody else's now, or nobody's.
+        entry.refusal = None;
+        entry.unset();
+        let left = shrink::leave(context, target, Some(workload), entry).await;
         tell::show(context, target, entry, (&scene.claimants, &all), None);
-        return Ok(again(&all));
+        return left.map(|()| again(&all));
     };
     let names: Vec<String> = scene.claimants.iter().map(|one| one.consumer.name_any()).collect();
     judge::compare(&mut all, &names, (workload.replicas, total));
@@ -160,9 +163,9 @@ async fn follow(
     };
     let outcome = if pause.is_some() {
         entry.refusal = None;
-        shrink::leave(context, target, Some(workload), entry).await?;
+        let left = shrink::leave(context, target, Some(workload), entry).await;
         judge::contest(&mut all);
-        Ok(Outcome::Again(HELD))
+        left.map(|()| Outcome::Again(HELD))
     } else if let Some(pause) = entry.rests(total, workload.replicas) {
         // News comes many times a second; what is waited for does not.
         Ok(Outcome::Again(pause))
@@ -171,10 +174,10 @@ async fn follow(
         let done = Box::pin(step.take(entry, total)).await;
         rested(entry, total, done)
     };
-    if let Some(text) = &entry.refusal {
-        judge::refuse(&mut all, text);
-    } else if let Some(text) = entry.unsaid() {
+    if let Some(text) = entry.unsaid() {
         judge::unsaid(&mut all, text);
+    } else if let Some(text) = &entry.refusal {
+        judge::refuse(&mut all, text);
     }
     tell::show(context, target, entry, (&scene.claimants, &all), Some(total));
     Ok(sooner(outcome?, again(&all)))

@@ -68,10 +68,10 @@ impl Scales {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).contains_key(target)
     }
 
-    /// What is shown of a Consumer.
-    pub(crate) fn shown(&self, consumer: &Key) -> Option<Shown> {
+    /// What is shown of a Consumer of a workload.
+    pub(crate) fn shown(&self, consumer: &Key, target: &Target) -> Option<Shown> {
         let all = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(consumer).map(|(_, shown)| shown.clone())
+        all.get(consumer).filter(|(of, _)| of == target).map(|(_, shown)| shown.clone())
     }
 
     /// Shows something of a Consumer of a workload, or nothing more; what was shown before. What is shown of the workload that the
@@ -83,7 +83,7 @@ impl Scales {
             None if all.get(&consumer).is_some_and(|(of, _)| of == target) => all.remove(&consumer),
             None => None,
         };
-        before.map(|(_, shown)| shown)
+        before.filter(|(of, _)| of == target).map(|(_, shown)| shown)
     }
 }
 
@@ -162,7 +162,8 @@ impl Entry {
     pub(super) fn rests(&mut self, total: u32, current: u32) -> Option<Duration> {
         let (of, until) = self.rests?;
         // What refused one number is asked no sooner for another one in the same direction.
-        let is_alike = self.refusal.is_some() && total != current && (total > current) == (of > current);
+        // Nor is it forgotten because the demand falls for a moment to what there is.
+        let is_alike = self.refusal.is_some() && (total == current || (total > current) == (of > current));
         if of != total && !is_alike {
             self.refusal = None;
         }
@@ -185,7 +186,12 @@ impl Entry {
         self.set = Some(Set { replicas, version, at: Instant::now() });
     }
 
-    /// The API server did not take the number.
+    /// The number that was set last.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.set.map(|set| set.replicas)
+    }
+
+    /// The API server did not take the number, or somebody else sets it.
     pub(super) fn unset(&mut self) {
         self.set = None;
     }
@@ -241,11 +247,12 @@ mod tests {
             Some(Shown { verdict, target: Some(target) })
         };
         scales.show(consumer.clone(), &target("old"), shown(1));
-        assert_eq!(scales.show(consumer.clone(), &target("new"), shown(2)), shown(1));
+        assert_eq!(scales.shown(&consumer, &target("new")), None);
+        assert_eq!(scales.show(consumer.clone(), &target("new"), shown(2)), None, "all of it is news");
         assert_eq!(scales.show(consumer.clone(), &target("old"), None), None);
-        assert_eq!(scales.shown(&consumer), shown(2));
+        assert_eq!(scales.shown(&consumer, &target("new")), shown(2));
         scales.show(consumer.clone(), &target("new"), None);
-        assert_eq!(scales.shown(&consumer), None);
+        assert_eq!(scales.shown(&consumer, &target("new")), None);
     }
 
     fn workload(replicas: u32, version: u64, owns_replicas: bool) -> Workload {

@@ -11,7 +11,7 @@ use capstan_crds::Key;
 use capstan_inject::Claimant;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::choose::choose;
 use super::judge::Judgement;
@@ -100,19 +100,17 @@ impl Step<'_> {
         if total >= workload.replicas {
             entry.rolls_since = None;
             let is_going = entry.retirement.as_ref().is_some_and(|one| one.is_going(target.1.kind));
-            if is_going && total == workload.replicas && workload.current > total {
-                // They are on their way out, and of a StatefulSet the next ones have their names.
-                if let Some(retirement) = &mut entry.retirement {
-                    retirement.told = Instant::now();
-                    let pods = retirement.pods.iter().cloned().collect();
-                    tell_broker(context, &retirement.broker, target, pods).await?;
-                }
-                return Ok(Outcome::Again(ROLLOUT_LOOK));
+            let is_going = is_going && workload.current > workload.replicas;
+            if is_going && total == workload.replicas {
+                return tell_again(context, target, entry).await;
             }
             // A broker that hangs must not hold up those that are needed.
             let done = if total > workload.replicas { self.set(entry, total).await } else { Ok(()) };
-            if matches!(done, Ok(()) | Err(ApiError::Refused(_))) {
-                self.settle(entry).await?;
+            match done {
+                Ok(()) => self.settle(entry).await?,
+                // They may go on working, unless they are on their way out.
+                Err(ApiError::Refused(_)) if !is_going => self.settle_anyway(entry).await,
+                Err(_) => {}
             }
             return done.map(|()| Outcome::Done);
         }
@@ -131,8 +129,12 @@ impl Step<'_> {
             return Ok(Outcome::Again(ROLLOUT_LOOK));
         }
         let there = pods::list(context, &target.1, workload).await?;
-        // The broker takes no more at once: the rest goes after them.
-        let total = total.max(workload.replicas.saturating_sub(AT_ONCE));
+        // The broker takes no more at once: the rest goes when these are gone.
+        let there_are = u32::try_from(there.len()).unwrap_or(u32::MAX).max(workload.replicas);
+        let total = total.max(there_are.saturating_sub(AT_ONCE));
+        if total >= workload.replicas {
+            return tell_again(context, target, entry).await;
+        }
         let count = match target.1.kind {
             WorkloadKind::Deployment => {
                 there.len().saturating_sub(usize::try_from(total).unwrap_or(usize::MAX))
@@ -149,26 +151,38 @@ impl Step<'_> {
             return Ok(Outcome::Again(if since < PATIENCE_LEAST { LOOK } else { LOOK_LATER }));
         }
         // All that there are need no order.
-        if target.1.kind == WorkloadKind::Deployment
-            && total > 0
-            && count > 0
-            && let Some(retirement) = &mut entry.retirement
-        {
-            retirement.is_marked = true;
-            retirement.costs.extend(there.iter().filter_map(|pod| Some((pod.name.clone(), pod.cost?))));
-            pods::mark(context, &target.0, &unmarked(&there, &retirement.pods)).await?;
+        let is_ordered = target.1.kind == WorkloadKind::Deployment && total > 0 && count > 0;
+        let done = match if is_ordered { self.mark(entry, &there).await } else { Ok(()) } {
+            Ok(()) => self.set(entry, total).await,
+            refused => refused,
+        };
+        // A policy may have let a part of them go.
+        let has_fallen = entry.number().is_some_and(|number| number < workload.replicas);
+        match done {
+            Err(ApiError::Refused(_)) if !has_fallen => self.settle_anyway(entry).await,
+            Ok(()) | Err(ApiError::Refused(_)) => {
+                if let Some(retirement) = &mut entry.retirement {
+                    retirement.fell = Some(Instant::now());
+                }
+            }
+            Err(_) => {}
         }
-        let done = self.set(entry, total).await;
-        if let Err(error @ ApiError::Refused(_)) = done {
-            // They stay, and are to work.
-            self.settle(entry).await?;
-            return Err(error);
+        done.map(|()| Outcome::Again(ROLLOUT_LOOK))
+    }
+
+    /// Marks those that are chosen, for a ReplicaSet to take them first.
+    async fn mark(&self, entry: &mut Entry, there: &[Pod]) -> Result<(), ApiError> {
+        let Some(retirement) = &mut entry.retirement else { return Ok(()) };
+        retirement.is_marked = true;
+        retirement.costs.extend(there.iter().filter_map(|pod| Some((pod.name.clone(), pod.cost?))));
+        pods::mark(self.context, &self.target.0, &unmarked(there, &retirement.pods)).await
+    }
+
+    /// The same after a refusal, which is what is to be told.
+    async fn settle_anyway(&self, entry: &mut Entry) {
+        if let Err(error) = self.settle(entry).await {
+            warn!(namespace = self.target.0, workload = %self.target.1, %error, "marks of pods that stay were not taken back");
         }
-        done?;
-        if let Some(retirement) = &mut entry.retirement {
-            retirement.fell = Some(Instant::now());
-        }
-        Ok(Outcome::Again(ROLLOUT_LOOK))
     }
 
     /// Nobody is to go any more.
@@ -318,7 +332,13 @@ pub(super) async fn leave(
 ) -> Result<(), ApiError> {
     let has_marked = entry.retirement.as_ref().is_some_and(|one| one.is_marked);
     if let Some(workload) = workload.filter(|_| has_marked) {
-        unmark(context, target, workload, entry).await?;
+        match unmark(context, target, workload, entry).await {
+            // To ask again would help nobody.
+            Err(ApiError::Refused(text)) => {
+                warn!(namespace = target.0, workload = %target.1, text, "marks of pods that stay were not taken back");
+            }
+            other => other?,
+        }
     }
     entry.said(None);
     give_up(context, target, entry);
@@ -340,6 +360,16 @@ async fn unmark(
     };
     let marked: Vec<_> = there.into_iter().filter(|pod| pod.is_marked).map(before).collect();
     pods::unmark(context, &target.0, &marked).await
+}
+
+/// Those that are on their way out go on retiring: of a StatefulSet the next ones have their names.
+async fn tell_again(context: &Context, target: &Target, entry: &mut Entry) -> Result<Outcome, ApiError> {
+    if let Some(retirement) = &mut entry.retirement {
+        retirement.told = Instant::now();
+        let pods = retirement.pods.iter().cloned().collect();
+        tell_broker(context, &retirement.broker, target, pods).await?;
+    }
+    Ok(Outcome::Again(ROLLOUT_LOOK))
 }
 
 /// The broker leases to all pods again. It is not waited for; if it does not hear it, it forgets soon.

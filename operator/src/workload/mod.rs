@@ -111,17 +111,18 @@ async fn bring_all_about(
     };
     let now = crate::status::now();
     let (mut shows_calls, mut calls_due) = (false, None::<Duration>);
+    let target_key = (namespace.to_owned(), reference.clone());
     // What scales is looked at by itself.
     if claimants.iter().any(|claimant| crate::scaling::scales(&claimant.consumer))
-        || context.scales.has(&(namespace.to_owned(), reference.clone()))
+        || context.scales.has(&target_key)
     {
-        context.scaling.add((namespace.to_owned(), reference.clone()));
+        context.scaling.add(target_key.clone());
     }
     for claimant in &claimants {
         claimant.resolved.broker.iter().for_each(|broker| context.demands.want(broker));
         let queue = context.world.read().queues.get(&claimant.resolved.queue);
         let application = reachable(context, claimant, reference, workload.as_deref());
-        let scale = context.scales.shown(&Key::of(claimant.consumer.meta()));
+        let scale = context.scales.shown(&Key::of(claimant.consumer.meta()), &target_key);
         let numbers = claimant.resolved.broker.as_ref().and_then(|broker| {
             match context.demands.queue(broker, &claimant.resolved.queue) {
                 Heard::Seen(numbers) => Some(numbers),

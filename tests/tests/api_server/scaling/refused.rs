@@ -1,7 +1,8 @@
 //! Numbers that the API server refuses: it is said, and nobody is marked for nothing.
 
 use capstan_crds::Consumer;
-use e2e::cluster::{SHORT, tool, until};
+use e2e::cluster::{LONG, SHORT, tool, until};
+use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use super::{COST, Scene, on_scene};
@@ -94,9 +95,14 @@ async fn pods_that_were_marked_for_a_refused_number_stay_and_work() {
         scene.until_nobody_is_marked().await;
         scene.until_nobody_retires().await;
         assert_eq!(scene.replicas().await, 3);
-        scene.say(json!({"ready": 25}));
-        scene.scaling("True", "FollowsDemand").await;
         scene.allow().await;
+        // It is tried again after a minute.
+        let is_taken = |deployment: &Deployment| match deployment.spec.replicas {
+            Some(1) => Ok(()),
+            other => Err(format!("{other:?} replicas")),
+        };
+        scene.namespace.wait_for::<Deployment>("orders", "has one pod", LONG, is_taken).await;
+        scene.scaling("True", "FollowsDemand").await;
     })
     .await;
 }

@@ -178,13 +178,6 @@ impl Step<'_> {
         pods::mark(self.context, &self.target.0, &unmarked(there, &retirement.pods)).await
     }
 
-    /// The same after a refusal, which is what is to be told.
-    async fn settle_anyway(&self, entry: &mut Entry) {
-        if let Err(error) = self.settle(entry).await {
-            warn!(namespace = self.target.0, workload = %self.target.1, %error, "marks of pods that stay were not taken back");
-        }
-    }
-
     /// Nobody is to go any more.
     async fn settle(&self, entry: &mut Entry) -> Result<(), ApiError> {
         let Self { context, target, workload, .. } = self;
@@ -194,6 +187,13 @@ impl Step<'_> {
             entry.is_looked_through = true;
         }
         leave(context, target, Some(workload), entry).await
+    }
+
+    /// The same after a refusal, which is what is to be told.
+    async fn settle_anyway(&self, entry: &mut Entry) {
+        if let Err(error) = self.settle(entry).await {
+            warn!(namespace = self.target.0, workload = %self.target.1, %error, "marks of pods that stay were not taken back");
+        }
     }
 
     async fn set(&self, entry: &mut Entry, total: u32) -> Result<(), ApiError> {

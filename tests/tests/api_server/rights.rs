@@ -140,25 +140,34 @@ async fn without(stage: &Stage, right: Right) {
     tool::run("kubectl", &delete).await;
 }
 
+/// The roles that the chart makes with a value, and an operator of one namespace that has these alone, and a setting.
+async fn of_chart(
+    stage: &mut Stage,
+    namespace: &Namespace,
+    (value, setting): (&str, (&str, &str)),
+) -> (String, Operator) {
+    stage.operator.stop();
+    let name = &namespace.name;
+    let values = format!("--set=watchNamespaces={{{name}}},{value}");
+    let roles = render(name, name, &["--show-only=templates/rbac.yaml", &values]).await;
+    namespace.apply(&roles).await;
+    let account = format!("system:serviceaccount:{name}:{name}-capstan");
+    let settings = [
+        ("KUBECONFIG", &*stage.kubeconfig_as(&account).await),
+        ("CAPSTAN_WATCH_NAMESPACES", name),
+        ("CAPSTAN_LEASE_NAMESPACE", name),
+        ("CAPSTAN_POD", "only"),
+        setting,
+    ];
+    let operator = stage.another_operator(&settings).await;
+    (roles, operator)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_operator_does_without_is_said_but_is_no_alarm() {
     on_stage("dispensable", async |stage, namespace| {
-        stage.operator.stop();
-        let name = &namespace.name;
-        let watch = format!("--set=watchNamespaces={{{name}}},rbac.clusterScoped=false");
-        let roles = render(name, name, &["--show-only=templates/rbac.yaml", &watch]).await;
-        namespace.apply(&roles).await;
-        let account = format!("system:serviceaccount:{name}:{name}-capstan");
-        let mut operator = stage
-            .another_operator(&[
-                ("KUBECONFIG", &stage.kubeconfig_as(&account).await),
-                ("CAPSTAN_WATCH_NAMESPACES", name),
-                ("CAPSTAN_LEASE_NAMESPACE", name),
-                ("CAPSTAN_POD", "only"),
-                // As of a chart before.
-                BY_ADMISSION,
-            ])
-            .await;
+        // By a policy that it may not look at, as of a chart before.
+        let (_, mut operator) = of_chart(stage, namespace, ("rbac.clusterScoped=false", BY_ADMISSION)).await;
         namespace.apply(&[QUEUE, CONSUMER, APPLICATION].join("---")).await;
         until_condition::<Consumer>(namespace, "orders", ("Ready", "True", "AsDeclared")).await;
         let said = operator.log_of("the operator does without a right that it was not granted");
@@ -182,22 +191,9 @@ async fn what_an_operator_does_without_is_said_but_is_no_alarm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_may_not_scale_needs_no_right_for_it_and_says_so() {
     on_stage("no-scaling", async |stage, namespace| {
-        stage.operator.stop();
-        let name = &namespace.name;
-        let values = format!("--set=watchNamespaces={{{name}}},scaling.enabled=false");
-        let roles = render(name, name, &["--show-only=templates/rbac.yaml", &values]).await;
+        let without = ("scaling.enabled=false", ("CAPSTAN_SCALING", "false"));
+        let (roles, mut operator) = of_chart(stage, namespace, without).await;
         assert!(!roles.contains("/scale") && !roles.contains("horizontalpodautoscalers"), "{roles}");
-        namespace.apply(&roles).await;
-        let account = format!("system:serviceaccount:{name}:{name}-capstan");
-        let mut operator = stage
-            .another_operator(&[
-                ("KUBECONFIG", &stage.kubeconfig_as(&account).await),
-                ("CAPSTAN_WATCH_NAMESPACES", name),
-                ("CAPSTAN_LEASE_NAMESPACE", name),
-                ("CAPSTAN_POD", "only"),
-                ("CAPSTAN_SCALING", "false"),
-            ])
-            .await;
         // Otherwise there would be a pod at once.
         let consumer = format!("{CONSUMER}  scaling: {{minReplicas: 1, maxReplicas: 2}}\n");
         namespace.apply(&[QUEUE, &consumer, APPLICATION].join("---")).await;

@@ -54,9 +54,7 @@ spec: {queueRef: {name: other}}
         tokio::time::sleep(OLDER).await;
         scene.namespace.apply(&consumer(SCALING)).await;
         scene.scaling("True", "FollowsDemand").await;
-        scene.say(json!({"ready": 45}));
-        scene.until_replicas(5).await;
-        let pods = scene.until_pods(5).await;
+        let pods = scene.grown(45, 5).await;
         let all: Vec<(&str, u64)> = pods.iter().map(|pod| (pod.as_str(), 2)).collect();
         scene.plane.script(|script| {
             script.lease(&all);

@@ -38,9 +38,7 @@ async fn calls_that_fail_hold_it() {
 async fn a_broker_that_does_not_say_who_is_at_work_holds_it() {
     on_scene("mute", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 15}));
-        scene.until_replicas(2).await;
-        scene.until_pods(2).await;
+        scene.grown(15, 2).await;
         scene.plane.script(|script| script.be_mute(true));
         scene.say(json!({"ready": 5}));
         let text = message(&scene.scaling("False", "BrokerUnavailable").await, "ScalingActive");

@@ -101,6 +101,13 @@ impl Scene<'_> {
         println!("{wanted} replicas after {:.2} s", start.elapsed().as_secs_f64());
     }
 
+    /// Has so many messages ready, which ask for so many pods, and waits until these are ready; their names.
+    async fn grown(&self, ready: u64, pods: u16) -> Vec<String> {
+        self.say(json!({"ready": ready}));
+        self.until_replicas(i32::from(pods)).await;
+        self.until_pods(usize::from(pods)).await
+    }
+
     /// Waits until there are so many pods that are made from the newest template, and lets all be ready; their names.
     async fn until_pods(&self, count: usize) -> Vec<String> {
         let pods = self.namespace.api::<Pod>();

@@ -85,9 +85,7 @@ async fn a_refusal_is_said() {
 async fn pods_that_were_marked_for_a_refused_number_stay_and_work() {
     on_scene("marked", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 25}));
-        scene.until_replicas(3).await;
-        scene.until_pods(3).await;
+        scene.grown(25, 3).await;
         scene.forbid().await;
         scene.say(json!({}));
         scene.scaling("False", "ScalingRefused").await;
@@ -112,9 +110,7 @@ async fn pods_that_were_marked_for_a_refused_number_stay_and_work() {
 async fn the_next_operator_takes_marks_away_when_their_pods_are_needed() {
     on_scene("leftover", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 25}));
-        scene.until_replicas(3).await;
-        let pods = scene.until_pods(3).await;
+        let pods = scene.grown(25, 3).await;
         scene.stage.operator.kill();
         for pod in &pods[..2] {
             scene.namespace.kubectl(&["annotate", "pod", pod, &format!("{COST}=-2147483648")]).await;

@@ -37,9 +37,7 @@ impl Scene<'_> {
 async fn the_busy_pod_stays() {
     on_scene("idle", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 45}));
-        scene.until_replicas(5).await;
-        let pods = scene.until_pods(5).await;
+        let pods = scene.grown(45, 5).await;
         // The one that Kubernetes would take first: it chooses among pods of the same age by nothing that is promised.
         let busy = pods[2].clone();
         scene.plane.script(|script| script.lease(&[(&busy, 3)]));
@@ -59,9 +57,7 @@ async fn the_busy_pod_stays() {
 async fn those_that_go_may_end_their_calls_and_a_new_message_lets_them_stay() {
     on_scene("patience", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 25}));
-        scene.until_replicas(3).await;
-        let pods = scene.until_pods(3).await;
+        let pods = scene.grown(25, 3).await;
         let all: Vec<(&str, u64)> = pods.iter().map(|pod| (pod.as_str(), 2)).collect();
         scene.plane.script(|script| script.lease(&all));
         scene.say(json!({"leased": 6}));
@@ -86,9 +82,7 @@ async fn those_that_go_may_end_their_calls_and_a_new_message_lets_them_stay() {
 async fn one_that_works_on_makes_way_for_one_that_is_idle_by_then() {
     on_scene("makes-way", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 15}));
-        scene.until_replicas(2).await;
-        let pods = scene.until_pods(2).await;
+        let pods = scene.grown(15, 2).await;
         scene.plane.script(|script| script.lease(&[(&pods[0], 1), (&pods[1], 1)]));
         scene.say(json!({"leased": 2}));
         let works_on = scene.until_retired(1).await.into_iter().next().unwrap();
@@ -105,9 +99,7 @@ async fn one_that_works_on_makes_way_for_one_that_is_idle_by_then() {
 async fn an_operator_that_ends_in_the_middle_leaves_it_to_the_next() {
     on_scene("handover", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 35}));
-        scene.until_replicas(4).await;
-        let pods = scene.until_pods(4).await;
+        let pods = scene.grown(35, 4).await;
         let all: Vec<(&str, u64)> = pods.iter().map(|pod| (pod.as_str(), 1)).collect();
         scene.plane.script(|script| script.lease(&all));
         scene.say(json!({"leased": 4}));

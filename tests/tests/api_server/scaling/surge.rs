@@ -18,9 +18,7 @@ const LASTS: Duration = Duration::from_secs(30);
 async fn pods_beyond_the_number_work_on_while_a_rollout_is_paused() {
     on_scene("surge", async |scene| {
         scene.shop(SCALING).await;
-        scene.say(json!({"ready": 45}));
-        scene.until_replicas(5).await;
-        scene.until_pods(5).await;
+        scene.grown(45, 5).await;
         let surge = r#"{"spec":{"strategy":{"rollingUpdate":{"maxSurge":2,"maxUnavailable":0}}}}"#;
         scene.namespace.kubectl(&["patch", "deployment", "orders", "-p", surge]).await;
         scene.namespace.kubectl(&["set", "image", "deployment/orders", "app=example.com/app:2"]).await;

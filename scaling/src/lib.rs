@@ -5,6 +5,7 @@
 mod calls;
 mod combine;
 mod memory;
+pub mod patience;
 mod rule;
 
 pub use calls::{Calls, Outcomes, WINDOW};

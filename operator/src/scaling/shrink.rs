@@ -9,6 +9,7 @@ use capstan_api::control::{Pods, RETIRING_PODS_MAX, Retiring};
 use capstan_api::workload::WorkloadKind;
 use capstan_crds::Key;
 use capstan_inject::Claimant;
+use capstan_scaling::patience;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use tracing::{debug, info, warn};
@@ -23,14 +24,6 @@ use crate::context::Context;
 use crate::work::Outcome;
 use crate::world::Workload;
 
-/// Pods that are to go may go on with what they have for as long as a call may take, within these bounds, before their number
-/// falls. After that they end as in any shutdown, which cuts no call that the grace period allows.
-const PATIENCE_LEAST: Duration = Duration::from_secs(30);
-const PATIENCE_MOST: Duration = Duration::from_secs(600);
-/// Others may be chosen meanwhile, which have the same time; after so many times of it the number falls whoever is at work.
-const PATIENCES_MOST: u32 = 2;
-/// Pods that are still at work after so long make way for those that are idle by then.
-const CHOSEN_FIRMLY: Duration = Duration::from_secs(5);
 /// How often is looked whether they are idle: at first, and when that takes long.
 const LOOK: Duration = Duration::from_millis(500);
 const LOOK_LATER: Duration = Duration::from_secs(5);
@@ -148,7 +141,7 @@ impl Step<'_> {
         let count = count.min(RETIRING_PODS_MAX);
         if count > 0 && !self.retire(entry, &there, count).await? {
             let since = entry.retirement.as_ref().map_or(Duration::ZERO, |one| one.begun.elapsed());
-            return Ok(Outcome::Again(if since < PATIENCE_LEAST { LOOK } else { LOOK_LATER }));
+            return Ok(Outcome::Again(if since < patience::LEAST { LOOK } else { LOOK_LATER }));
         }
         // All that there are need no order.
         let is_ordered = target.1.kind == WorkloadKind::Deployment && total > 0 && count > 0;
@@ -226,7 +219,7 @@ impl Step<'_> {
         let Self { context, target, .. } = self;
         let Some(broker) = capstan_inject::broker(self.claimants).cloned() else { return Ok(true) };
         let before = entry.retirement.as_ref();
-        let idle_first = before.is_some_and(|one| one.since.elapsed() >= CHOSEN_FIRMLY);
+        let idle_first = before.is_some_and(|one| one.since.elapsed() >= patience::CHOSEN_FIRMLY);
         let chosen = before.map(|one| one.pods.clone()).unwrap_or_default();
         let asked = ask(context, &broker, target).await;
         if let Err(error) = &asked {
@@ -269,17 +262,15 @@ impl Step<'_> {
         let busy = pods.iter().filter(|pod| leased.get(*pod).is_some_and(|messages| *messages > 0)).count();
         // Whose those are is not known: perhaps theirs.
         let is_idle = busy == 0 && said.leased_elsewhere == 0;
-        let patience = patience(self.claimants);
-        let has_waited = since.elapsed() >= patience || begun.elapsed() >= patience * PATIENCES_MOST;
+        let has_waited = patience::is_over(longest_call(self.claimants), since.elapsed(), begun.elapsed());
         Ok(is_idle || has_waited)
     }
 }
 
 /// How long the calls of the workload's Consumers may take.
-fn patience(claimants: &[Claimant]) -> Duration {
+fn longest_call(claimants: &[Claimant]) -> Duration {
     let timeout = |claimant: &Claimant| claimant.consumer.spec.endpoint.timeout.get();
-    let longest = claimants.iter().map(timeout).max().unwrap_or_default();
-    longest.clamp(PATIENCE_LEAST, PATIENCE_MOST)
+    claimants.iter().map(timeout).max().unwrap_or_default()
 }
 
 fn unmarked(there: &[Pod], chosen: &BTreeSet<String>) -> Vec<String> {

@@ -2,16 +2,9 @@
 
 use std::time::Duration;
 
-use capstan_scaling::{Demand, Memory, Rule};
+use capstan_scaling::{Demand, Memory, Rule, patience};
 
 use crate::world::World;
-
-/// Pods that are to go may end their calls for as long as a call may take, within these bounds, before `replicas` drops.
-const PATIENCE: std::ops::RangeInclusive<u64> = 30..=600;
-/// Whoever is chosen meanwhile has the same time, but all of them together no more than so many times of it.
-const PATIENCES_MOST: u64 = 2;
-/// Pods that still work after so long make way for those that are idle by then.
-const CHOSEN_FIRMLY: u64 = 5;
 
 pub struct Capstan {
     rule: Rule,
@@ -45,7 +38,8 @@ impl Capstan {
         };
         let now = Duration::from_secs(world.now);
         let desired = self.memory.decide(&self.rule, demand, world.replicas, now).desired;
-        let idle_first = self.choosing.is_some_and(|(since, _)| world.now - since >= CHOSEN_FIRMLY);
+        let idle_first =
+            self.choosing.is_some_and(|(since, _)| world.now - since >= patience::CHOSEN_FIRMLY.as_secs());
         let choice = world.choose(world.replicas.saturating_sub(desired), idle_first);
         if desired >= world.replicas || choice.is_idle || self.has_waited(world, choice.is_new) {
             self.choosing = None;
@@ -60,8 +54,8 @@ impl Capstan {
         if is_new {
             *since = now;
         }
-        let patience = world.timeout().clamp(*PATIENCE.start(), *PATIENCE.end());
-        now - *since >= patience || now - *begun >= patience * PATIENCES_MOST
+        let seconds = Duration::from_secs;
+        patience::is_over(seconds(world.timeout()), seconds(now - *since), seconds(now - *begun))
     }
 }
 
